@@ -1,0 +1,153 @@
+"""What is asked of the arguments of the mixing; every message names the argument, its value and the way out."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_puzzlemix.config import PuzzleMixConfig
+
+# Averages over cells may leave [0, 1] a little: some augmentations paste noise. Beyond this the normalisation is wrong.
+_PIXEL_TOLERANCE = 0.25
+_warned_normalisations: set[tuple[object, object]] = set()
+
+
+def check_images(images: Tensor, config: PuzzleMixConfig) -> None:
+    """Ask for floating point (B, C, H, W) images with as many channels as the normalisation has.
+
+    Raises:
+        TypeError: If ``images`` is no tensor or not of a floating point dtype.
+        ValueError: If its shape does not fit.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a tensor of shape (B, C, H, W), got {type(images).__name__}")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"images must have shape (B, C, H, W) with no empty dimension, got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise TypeError(
+            f"images must be floating point, got {images.dtype}: convert them to [0, 1] floats and normalise them before "
+            "mixing, for example with torchvision.transforms.v2.ToDtype(torch.float32, scale=True)"
+        )
+    if config.std is not None and len(config.std) != images.shape[1]:
+        raise ValueError(
+            f"mean and std have {len(config.std)} channels (std={tuple(config.std)}) but images have {images.shape[1]} "
+            f"(shape {tuple(images.shape)}): pass one mean and std for each channel"
+        )
+
+
+def check_permutation(permutation: Tensor, batch: int) -> None:
+    """Ask for (B,) integers in [0, B); the range is looked at where that costs no transfer, on the host.
+
+    Raises:
+        TypeError: If ``permutation`` is not an integer tensor.
+        ValueError: If its shape or its values do not fit.
+    """
+    if not isinstance(permutation, Tensor) or permutation.dtype not in (torch.int64, torch.int32):
+        kind = permutation.dtype if isinstance(permutation, Tensor) else type(permutation).__name__
+        raise TypeError(f"permutation must be an integer tensor, got {kind}: use torch.randperm(batch)")
+    if permutation.shape != (batch,):
+        raise ValueError(f"permutation must have shape ({batch},) like the batch, got {tuple(permutation.shape)}")
+    if permutation.device.type == "cpu" and not bool(((permutation >= 0) & (permutation < batch)).all()):
+        low, high = permutation.min().tolist(), permutation.max().tolist()
+        raise ValueError(f"permutation must lie in [0, {batch - 1}], got values from {low} to {high}")
+
+
+def check_lam(lam: object, batch: int) -> None:
+    """Ask for a number in [0, 1] or (B,) floats; the values of a tensor are looked at on the host later.
+
+    Raises:
+        TypeError: If ``lam`` is neither.
+        ValueError: If it lies outside [0, 1] or has the wrong shape.
+    """
+    if isinstance(lam, Tensor):
+        if not lam.is_floating_point():
+            raise TypeError(f"lam must be floating point, got {lam.dtype}")
+        if lam.shape not in ((), (1,), (batch,)):
+            raise ValueError(f"lam must be one number or have shape ({batch},), got shape {tuple(lam.shape)}")
+    elif isinstance(lam, bool) or not isinstance(lam, Real):
+        raise TypeError(f"lam must be a number in [0, 1] or a tensor of {batch} of them, got {lam!r}")
+    else:
+        _check_lam_values(np.asarray(lam, np.float64))
+
+
+def _check_lam_values(lam: np.ndarray) -> None:
+    if not ((lam >= 0) & (lam <= 1)).all():
+        shown = lam if lam.ndim == 0 else lam[~((lam >= 0) & (lam <= 1))][0]
+        raise ValueError(f"lam must lie in [0, 1], got {shown}")
+
+
+def check_mix_inputs(
+    images: Tensor,
+    saliency: Tensor,
+    permutation: Tensor,
+    lam: float | Tensor,
+    blocks_per_side: int,
+    config: PuzzleMixConfig,
+) -> None:
+    """Check all arguments of :func:`lightning_puzzlemix.puzzle_mix`.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit together or a value lies outside its range.
+    """
+    check_images(images, config)
+    batch, _, height, width = images.shape
+    if not isinstance(saliency, Tensor) or not saliency.is_floating_point():
+        kind = saliency.dtype if isinstance(saliency, Tensor) else type(saliency).__name__
+        raise TypeError(f"saliency must be a floating point tensor of shape (B, H, W), got {kind}")
+    if saliency.shape != (batch, height, width):
+        raise ValueError(
+            f"saliency must have shape {(batch, height, width)}, one value a pixel of images {tuple(images.shape)}, got "
+            f"{tuple(saliency.shape)}: reduce channels with saliency.square().mean(1).sqrt()"
+        )
+    if saliency.device != images.device:
+        raise ValueError(f"saliency must lie on the images' device {images.device}, got {saliency.device}")
+    check_permutation(permutation, batch)
+    check_lam(lam, batch)
+    if isinstance(blocks_per_side, bool) or not isinstance(blocks_per_side, int):
+        raise TypeError(f"blocks_per_side must be an integer, got {blocks_per_side!r}")
+    if not 1 <= blocks_per_side <= min(height, width):
+        raise ValueError(
+            f"blocks_per_side must be at least 1 and at most the shorter image side {min(height, width)}, got "
+            f"{blocks_per_side}: choose smaller grid_sizes"
+        )
+
+
+def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleMixConfig) -> None:
+    """Check values that are only known once the batch's one copy has arrived.
+
+    Args:
+        extremes: (B, 3): least and greatest cell average of the un-normalised image, least saliency.
+        lam: Share of the first image, one or (B,).
+        config: The normalisation that was undone.
+
+    Raises:
+        ValueError: If lam lies outside [0, 1], an image holds NaN or infinity, or a saliency is negative.
+    """
+    _check_lam_values(np.asarray(lam))
+    bad = np.flatnonzero(~np.isfinite(extremes[:, :2]).all(1))
+    if bad.size:
+        raise ValueError(
+            f"images hold NaN or infinity in {bad.size} of {len(extremes)} samples, first in sample {bad[0]}: look at the "
+            "data or its transforms"
+        )
+    negative = np.flatnonzero(extremes[:, 2] < 0)
+    if negative.size:
+        raise ValueError(
+            f"saliency must be >= 0, got {extremes[negative[0], 2]:g} in sample {negative[0]}: take absolute values, or the "
+            "root mean square over channels of a gradient"
+        )
+    low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
+    key = (config.mean, config.std)
+    if (low < -_PIXEL_TOLERANCE or high > 1 + _PIXEL_TOLERANCE) and key not in _warned_normalisations:
+        _warned_normalisations.add(key)
+        warnings.warn(
+            f"images un-normalised with mean={config.mean}, std={config.std} span [{low:.2f}, {high:.2f}] where [0, 1] is "
+            "expected, so that differences across block borders weigh too much: pass the mean and std that the images were "
+            "normalised with",
+            stacklevel=4,
+        )

@@ -1,0 +1,38 @@
+"""Clean regularisation: the gradients of the unmixed batch, added to those of the mixed one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class CleanGradients:
+    """The gradients of the clean batch's mean cross-entropy, taken in the saliency pass.
+
+    Attributes:
+        weight: Their weight (``clean_lam``).
+        parameters: The parameters that they belong to.
+        gradients: One for each, ``None`` where the loss does not depend on it.
+    """
+
+    weight: float
+    parameters: Sequence[nn.Parameter]
+    gradients: Sequence[Tensor | None]
+
+    def term(self) -> Tensor:
+        """Return a scalar of value 0 whose gradient is ``weight`` times the stored one; add it to the loss.
+
+        A linear function of the parameters stands for the clean loss, because its graph is gone: backward() then adds the
+        very gradients at the right moment, under loss scaling, accumulation, clipping and DDP alike.
+        """
+        linear = [
+            (parameter.float() * gradient.float()).sum()
+            for parameter, gradient in zip(self.parameters, self.gradients, strict=True)
+            if gradient is not None
+        ]
+        total = self.weight * torch.stack(linear).sum()
+        return total - total.detach()

@@ -1,0 +1,163 @@
+"""Puzzle Mix of one batch, given its saliency: the pipeline as a list of calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_puzzlemix.blocks import Grid, expand
+from lightning_puzzlemix.checks import check_mix_inputs, check_on_host
+from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.energy import block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
+from lightning_puzzlemix.transfer import to_device, to_host
+from lightning_puzzlemix.transport import move_and_blend, plan_moves
+
+
+@dataclass(frozen=True)
+class MixResult:
+    """What :func:`puzzle_mix` returns.
+
+    Attributes:
+        images: (B, C, H, W) mixed images, a new tensor in the dtype of the inputs.
+        ratio: (B,) float32, the share of the first image: the mean of the mask.
+        mask: (B, n, n) float32 in [0, 1], 1 where a block shows the first image.
+    """
+
+    images: Tensor
+    ratio: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class _Grids:
+    """The three ways in which a batch is cut: into the mask's blocks, the cells compared at borders, the moving blocks."""
+
+    blocks: Grid
+    cells: Grid
+    moves: Grid
+
+    @classmethod
+    def of(cls, images: Tensor, blocks_per_side: int, config: PuzzleMixConfig) -> _Grids:
+        height, width = images.shape[2:]
+        return cls(
+            Grid.of(height, width, blocks_per_side),
+            Grid.of(height, width, blocks_per_side, config.neighborhood_size),
+            Grid.of(height, width, blocks_per_side, config.transport_size if config.transport else None),
+        )
+
+
+@torch.no_grad()
+def puzzle_mix(
+    images: Tensor,
+    saliency: Tensor,
+    *,
+    permutation: Tensor,
+    lam: float | Tensor,
+    blocks_per_side: int,
+    config: PuzzleMixConfig | None = None,
+    first_content: Tensor | None = None,
+    partner_content: Tensor | None = None,
+) -> MixResult:
+    """Mix each image with a partner so that as much saliency of both as possible stays visible.
+
+    Every image b is paired with ``images[permutation[b]]``. A mask over n x n blocks minimises the energy of the paper's
+    section 4.1 (hidden saliency, smoothness, prior), then the blocks of both images move to where the mask shows them
+    (section 4.2), and both are blended. The arguments are left unchanged and nothing is random here.
+
+    Args:
+        images: (B, C, H, W) floating point; any C, H and W. Un-normalised with ``config.mean`` and ``config.std`` they lie
+            in [0, 1].
+        saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
+            a uniform one.
+        permutation: (B,) integers in [0, B), the partner of each image.
+        lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
+        blocks_per_side: n, from 1 to the shorter side of the images. Where n does not divide a side the blocks differ by
+            at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
+        config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
+        first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
+            for the adversarial variant.
+        partner_content: (B, C, H, W) the same for the partners, before ``permutation``.
+
+    Returns:
+        The mixed images, their ratio and their masks.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit together or values lie outside their range.
+        ImportError: If ``config.solver`` is ``"gco"`` and gco-wrapper is not installed.
+    """
+    config = PuzzleMixConfig() if config is None else config
+    check_mix_inputs(images, saliency, permutation, lam, blocks_per_side, config)
+    first = _checked_content("first_content", first_content, images)
+    second = _checked_content("partner_content", partner_content, images)
+    grids = _Grids.of(images, blocks_per_side, config)
+    partner = permutation.to(images.device, torch.int64)
+    # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
+    with torch.autocast(images.device.type, enabled=False):
+        problem = _pose(images, saliency, partner, grids, config)
+        host, lam_host = _fetch(problem, lam)
+        check_on_host(host[6], lam_host, config)
+        solution = _solve(host, lam_host, config)
+        return _apply(first, second, partner, to_device(solution, images.device), grids, config)
+
+
+def _checked_content(name: str, content: Tensor | None, images: Tensor) -> Tensor:
+    if content is None:
+        return images
+    if content.shape != images.shape or content.dtype != images.dtype or content.device != images.device:
+        raise ValueError(
+            f"{name} must be {tuple(images.shape)} {images.dtype} on {images.device} like images, got "
+            f"{tuple(content.shape)} {content.dtype} on {content.device}"
+        )
+    return content
+
+
+def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, config: PuzzleMixConfig) -> list[Tensor]:
+    """State the problem on the images' device: four energy terms, both images' moving shares, and values to check."""
+    shares = block_saliency(saliency, grids.blocks)
+    moving = shares if grids.moves == grids.blocks else block_saliency(saliency, grids.moves)
+    cells = pixel_cells(images, grids.cells, config)
+    energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
+    flat = cells.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), saliency.flatten(1).amin(1).float()], dim=1)
+    return [
+        energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
+    ]  # fmt: skip
+
+
+def _fetch(problem: list[Tensor], lam: float | Tensor) -> tuple[list[np.ndarray], float | np.ndarray]:
+    """Copy the problem to the host, with lam where that lies on the device too."""
+    if not isinstance(lam, Tensor):
+        return to_host(problem), float(lam)
+    batch, device = len(problem[0]), problem[0].device
+    if lam.device != device:
+        return to_host(problem), lam.detach().cpu().double().numpy()
+    *host, lam_host = to_host([*problem, lam.float().expand(batch)])
+    return host, lam_host
+
+
+def _solve(host: list[np.ndarray], lam: float | np.ndarray, config: PuzzleMixConfig) -> list[np.ndarray]:
+    """Return the labels of the mask and, with transport, the plans of both images."""
+    labels = solve_masks(HostEnergy(*host[:4]), lam, config)
+    if not config.transport:
+        return [labels]
+    return [labels, *plan_moves(host[4], host[5], labels, config)]
+
+
+def _apply(
+    first: Tensor, second: Tensor, partner: Tensor, solution: list[Tensor], grids: _Grids, config: PuzzleMixConfig
+) -> MixResult:
+    """Mix the images by the solution."""
+    labels, *plans = solution
+    mask = labels.float() / (config.num_labels - 1)
+    if plans:
+        mixed = move_and_blend(first, second, partner, plans[0], plans[1], mask, grids.moves)
+    else:
+        mixed = torch.lerp(second[partner], first, expand(mask, grids.blocks).unsqueeze(1).to(first.dtype))
+    if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
+        mixed = mixed.contiguous(memory_format=torch.channels_last)
+    return MixResult(mixed, mask.mean((1, 2)), mask)

@@ -1,0 +1,159 @@
+"""PuzzleMix: one call that mixes a batch for a model; for plain PyTorch, Fabric and the callback alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
+from lightning_puzzlemix.checks import check_images
+from lightning_puzzlemix.clean import CleanGradients
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_real
+from lightning_puzzlemix.draw import MixDraw, draw_mix
+from lightning_puzzlemix.mix import puzzle_mix
+from lightning_puzzlemix.monitor import Stopwatch
+from lightning_puzzlemix.saliency import SaliencyPass, gradient_saliency
+from lightning_puzzlemix.targets import mix_targets
+
+ForwardContext = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class MixedBatch:
+    """A mixed batch and what it was made from; nothing in it is attached to a graph.
+
+    Attributes:
+        images: (B, C, H, W) mixed images.
+        targets: (B, classes) soft targets.
+        ratio: (B,) share of the first image.
+        mask: (B, n, n) share of the first image in each block.
+        saliency: (B, H, W) saliency of the first images (partners: ``saliency[draw.permutation]``).
+        draw: The random choices.
+        originals: (B, C, H, W) the images before mixing.
+        clean: Gradients of clean regularisation where ``clean_weight`` > 0; add ``clean.term()`` to the loss.
+    """
+
+    images: Tensor
+    targets: Tensor
+    ratio: Tensor
+    mask: Tensor
+    saliency: Tensor
+    draw: MixDraw
+    originals: Tensor
+    clean: CleanGradients | None = None
+
+
+class PuzzleMix:
+    """Mix batches for a model.
+
+    Example:
+        >>> mixer = PuzzleMix(PuzzleMixConfig(mean=(0.5,), std=(0.5,)))  # doctest: +SKIP
+        >>> mixed = mixer(model, images, targets)  # doctest: +SKIP
+        >>> loss = torch.nn.functional.cross_entropy(model(mixed.images), mixed.targets)  # doctest: +SKIP
+
+    Args:
+        config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
+        clean_weight: Weight of the mean cross-entropy of the unmixed batch, >= 0 (``clean_lam``; times 2/num_classes where
+            the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in training mode.
+        adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``).
+        adversarial_eps: Amplitude of that noise in [0, 1] pixel units (``adv_eps`` / 255).
+    """
+
+    def __init__(
+        self,
+        config: PuzzleMixConfig | None = None,
+        *,
+        clean_weight: float = 0.0,
+        adversarial_prob: float = 0.0,
+        adversarial_eps: float = 10 / 255,
+    ) -> None:
+        check_real("clean_weight", clean_weight, least=0.0)
+        check_probability("adversarial_prob", adversarial_prob)
+        check_probability("adversarial_eps", adversarial_eps)
+        if config is not None and not isinstance(config, PuzzleMixConfig):
+            raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
+        self.config = PuzzleMixConfig() if config is None else config
+        self.clean_weight = clean_weight
+        self.adversarial_prob = adversarial_prob
+        self.adversarial_eps = adversarial_eps
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
+        """Draw the random choices for a batch.
+
+        Args:
+            images: (B, C, H, W); only their shape and device count.
+            key: What the draw depends on; ``None`` takes it from torch's global random state (``torch.manual_seed``).
+        """
+        check_images(images, self.config)
+        if key is None:
+            key = (int(torch.randint(2**62, ())),)
+        return draw_mix(
+            images, self.config, key, adversarial_prob=self.adversarial_prob, adversarial_eps=self.adversarial_eps
+        )
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = nullcontext,
+        stopwatch: Stopwatch | None = None,
+    ) -> MixedBatch:
+        """Mix a batch by the model's own saliency; images, targets and model are left unchanged.
+
+        Args:
+            model: Maps (B, C, H, W) to (B, classes) logits.
+            images: (B, C, H, W) floating point, normalised with the config's mean and std.
+            targets: (B,) class indices or (B, classes) probabilities.
+            draw: The random choices; ``None`` draws them.
+            forward_context: Makes the context of the saliency's forward pass, for example autocast.
+            stopwatch: Measures the phases "saliency" and "mixing".
+
+        Raises:
+            TypeError: If an argument has the wrong type or dtype.
+            ValueError: If shapes or values do not fit together.
+        """
+        check_images(images, self.config)
+        draw = self.draw(images) if draw is None else draw
+        stopwatch = Stopwatch() if stopwatch is None else stopwatch
+        with stopwatch.phase("saliency", images.device):
+            looked_at = images if draw.noise is None else add_noise(images, draw.noise, self.config)
+            found, clean = self._look(model, looked_at, targets, forward_context)
+        with stopwatch.phase("mixing", images.device):
+            noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
+            mix = puzzle_mix(
+                images,
+                found.saliency,
+                permutation=draw.permutation,
+                lam=draw.lam,
+                blocks_per_side=draw.blocks_per_side,
+                config=self.config,
+                first_content=noisy if draw.adversarial_first else None,
+                partner_content=noisy if draw.adversarial_second else None,
+            )
+            soft = mix_targets(targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=found.num_classes)
+        return MixedBatch(mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean)
+
+    def _look(
+        self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext
+    ) -> tuple[SaliencyPass, CleanGradients | None]:
+        """Run the one gradient pass; with clean regularisation in training mode and for the parameters too."""
+        if not self.clean_weight:
+            return gradient_saliency(model, images, targets, forward_context=forward_context), None
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        found = gradient_saliency(
+            model, images, targets, training=True, parameters=parameters, forward_context=forward_context
+        )
+        return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients)
+
+    def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:
+        """Return the images with adversarial noise."""
+        noise = adversarial_noise(images, start, found.gradient, self.config, eps=self.adversarial_eps, scale=scale)
+        return add_noise(images, noise, self.config)

@@ -1,0 +1,85 @@
+"""Soft targets of mixed images, and what is asked of targets."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_puzzlemix.checks import check_permutation
+
+
+def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
+    """Ask for (B,) class indices or (B, num_classes) probabilities.
+
+    Values are looked at where that costs no transfer, on the host. On an accelerator an index out of range is caught by
+    the loss itself.
+
+    Raises:
+        TypeError: If ``targets`` is no tensor or of a dtype that is neither.
+        ValueError: If shape or values do not fit.
+    """
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor of class indices or probabilities, got {type(targets).__name__}")
+    classes = not targets.is_floating_point()
+    shape = (batch,) if classes else (batch, num_classes)
+    if targets.dtype == torch.bool or targets.is_complex():
+        raise TypeError(
+            f"targets must be integers or floats, got {targets.dtype}: convert multi-hot masks with .float()"
+        )
+    if targets.shape != shape:
+        kind = "class indices" if classes else "probabilities"
+        raise ValueError(
+            f"targets must be ({batch},) integer class indices or ({batch}, {num_classes}) float probabilities for a model "
+            f"with {num_classes} classes, got {kind} of dtype {targets.dtype} with shape {tuple(targets.shape)}"
+        )
+    if targets.device.type != "cpu":
+        return
+    least, most = float(targets.min()), float(targets.max())
+    if classes and not (least >= 0 and most < num_classes):
+        raise ValueError(
+            f"targets must be classes in [0, {num_classes - 1}], got {least:g} to {most:g}: mixing has no ignore_index, and a "
+            "model needs one output for each class"
+        )
+    if not classes and not (least >= 0 and most <= 1):
+        raise ValueError(
+            f"targets must be probabilities in [0, 1], got values from {least:g} to {most:g}: apply a softmax"
+        )
+
+
+def as_probabilities(targets: Tensor, num_classes: int) -> Tensor:
+    """Return (B, num_classes) floats: one-hot rows for class indices, probabilities in at least float32 as they are."""
+    if targets.is_floating_point():
+        return targets.to(torch.promote_types(targets.dtype, torch.float32))
+    return F.one_hot(targets.long(), num_classes).float()
+
+
+def mix_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_classes: int) -> Tensor:
+    """Mix targets as their images were mixed: ``ratio * y + (1 - ratio) * y[permutation]`` (method, step 7).
+
+    Args:
+        targets: (B,) class indices, or (B, num_classes) probabilities.
+        permutation: (B,) integers in [0, B), each image's partner.
+        ratio: (B,) share of the first image in [0, 1].
+        num_classes: Number of classes, at least 1.
+
+    Returns:
+        (B, num_classes) floats, a new tensor.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If a shape or value does not fit.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes must be an integer of at least 1, got {num_classes!r}")
+    batch = len(targets) if isinstance(targets, Tensor) and targets.ndim else 0
+    check_targets(targets, batch, num_classes)
+    check_permutation(permutation, batch)
+    if not isinstance(ratio, Tensor) or not ratio.is_floating_point() or ratio.shape != (batch,):
+        shown = f"{ratio.dtype} {tuple(ratio.shape)}" if isinstance(ratio, Tensor) else repr(ratio)
+        raise ValueError(f"ratio must be a floating point tensor of shape ({batch},), got {shown}")
+    if ratio.device.type == "cpu" and not bool(((ratio >= 0) & (ratio <= 1)).all()):
+        raise ValueError(f"ratio must lie in [0, 1], got {ratio.min().tolist():g} to {ratio.max().tolist():g}")
+    first = as_probabilities(targets, num_classes)
+    share = ratio.to(first.dtype).unsqueeze(1)
+    return share * first + (1 - share) * first[permutation.to(targets.device, torch.int64)]
