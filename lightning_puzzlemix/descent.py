@@ -77,7 +77,7 @@ def _costs_of_moving(
             tension = 2 * sign * (label - labels[other]) * capacity[node, axis]
             cost[node] += tension
             cost[other] -= tension
-    for node in blocks:
+    for node in blocks:  # noqa: SIM110  (Numba compiles no generator expressions)
         if cost[node] < 0 or (cost[node] == 0 and not up):
             return True
     return False
