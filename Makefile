@@ -1,0 +1,48 @@
+# `make train` and `make test` are all a newcomer needs; both set up .venv first. README.md shows the plain commands behind them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help train test test-all lint format benchmark clean
+
+help:  ## Show this help.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.experiments-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -e '.[experiments]'
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install -e '.[experiments,dev]'
+	@touch $@ $(VENV)/.experiments-installed
+
+train: $(VENV)/.experiments-installed  ## Train with Puzzle Mix on scikit-learn's digits; other settings: make train ARGS="mix=none".
+	$(BIN)/python -m experiments.train $(ARGS)
+
+test: $(VENV)/.dev-installed  ## Run the tests, without the slow ones.
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/.dev-installed  ## Run all tests, the slow ones too.
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+lint: $(VENV)/.dev-installed  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-installed  ## Format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
+	$(BIN)/python -m experiments.benchmark $(ARGS)
+
+clean:  ## Remove the environment and caches; runs stay.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
