@@ -4,7 +4,7 @@
 
 Prints tables and writes the figures as JSON. Every ratio is measured side by side: the two sides take turns, round after round,
 in one process, and medians are compared. Images are crops of the two photographs that come with scikit-learn, saliency is the
-gradient of a PreActResNet on them.
+gradient of a narrow PreActResNet that was trained for a moment to tell the crops apart.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +44,41 @@ GRID_SIZES = (2, 4, 8, 16)
 Figures = dict[str, Any]
 
 
-def photograph_crops(count: int, size: int, seed: int = 0) -> Tensor:
-    """Cut (count, 3, size, size) crops in [0, 1] out of scikit-learn's two photographs, each twice as large and halved."""
+def photograph_crops(count: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Cut crops out of scikit-learn's two photographs, each of twice the size and then halved.
+
+    Returns:
+        (count, 3, size, size) images in [0, 1] and (count,) classes 0 to 7: which photograph, which quarter of it.
+    """
     rng = np.random.default_rng(seed)
     photographs = [torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in load_sample_images().images]
-    crops = []
+    crops, classes = [], []
     for index in range(count):
         photograph = photographs[index % len(photographs)]
         side = min(2 * size, *photograph.shape[1:])
         top, left = (int(rng.integers(length - side + 1)) for length in photograph.shape[1:])
         crop = photograph[None, :, top : top + side, left : left + side]
         crops.append(F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True))
-    return torch.cat(crops)
+        middle_row, middle_col = (
+            2 * start + side >= length for start, length in zip((top, left), photograph.shape[1:], strict=True)
+        )
+        classes.append(4 * (index % len(photographs)) + 2 * middle_row + middle_col)
+    return torch.cat(crops), torch.tensor(classes)
+
+
+@lru_cache(maxsize=1)
+def trained_net(steps: int = 60) -> PreActResNet:
+    """Train a narrow PreActResNet to tell the crops apart: an untrained one looks everywhere alike, which is no test."""
+    torch.manual_seed(0)
+    net = PreActResNet(num_classes=8, width=16)
+    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    images, classes = photograph_crops(50 * steps, 32, seed=1)
+    for step in range(steps):
+        part = slice(50 * step, 50 * step + 50)
+        optimizer.zero_grad()
+        F.cross_entropy(net(images[part]), classes[part]).backward()
+        optimizer.step()
+    return net
 
 
 def take_turns(rounds: int, sides: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -84,25 +109,39 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def problem(batch: int, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return images in [0, 1], their saliency and a permutation."""
-    torch.manual_seed(0)
-    images = photograph_crops(batch, size)
-    net = PreActResNet(num_classes=100, width=16)
-    saliency = torch.cat([
-        gradient_saliency(net, part, torch.arange(len(part)) % 100).saliency for part in images.split(25)
-    ])  # fmt: skip
-    return images, saliency, torch.randperm(batch)
+@dataclass(frozen=True)
+class Problem:
+    """A batch to mix: images in [0, 1], their saliency, their partners, and one lam each, evenly spread over [0, 1]."""
+
+    images: Tensor
+    saliency: Tensor
+    permutation: Tensor
+    lam: Tensor
+
+    @classmethod
+    def of(cls, batch: int, size: int) -> Problem:
+        """Cut ``batch`` crops of ``size`` pixels a side."""
+        images, classes = photograph_crops(batch, size)
+        parts = zip(images.split(25), classes.split(25), strict=True)
+        saliency = torch.cat([gradient_saliency(trained_net(), *part).saliency for part in parts])
+        generator = torch.Generator().manual_seed(0)
+        spread = (torch.arange(batch) + 0.5) / batch
+        return cls(
+            images,
+            saliency,
+            torch.randperm(batch, generator=generator),
+            spread[torch.randperm(batch, generator=generator)],
+        )
 
 
-def host_energy(images: Tensor, saliency: Tensor, permutation: Tensor, n: int, config: PuzzleMixConfig) -> HostEnergy:
+def host_energy(batch: Problem, n: int, config: PuzzleMixConfig) -> HostEnergy:
     """Return the energies of a batch on the host."""
-    grid = Grid.of(*images.shape[2:], n)
-    cells_grid = Grid.of(*images.shape[2:], n, config.neighborhood_size)
+    grid = Grid.of(*batch.images.shape[2:], n)
+    cells_grid = Grid.of(*batch.images.shape[2:], n, config.neighborhood_size)
     energy = mask_energy(
-        block_saliency(saliency, grid),
-        pixel_cells(images, cells_grid, config),
-        permutation,
+        block_saliency(batch.saliency, grid),
+        pixel_cells(batch.images, cells_grid, config),
+        batch.permutation,
         cells_grid,
         beta=config.beta,
         gamma=config.gamma,
@@ -110,37 +149,38 @@ def host_energy(images: Tensor, saliency: Tensor, permutation: Tensor, n: int, c
     return HostEnergy(*(getattr(energy, name).numpy() for name in HostEnergy.__dataclass_fields__))
 
 
+def mix(batch: Problem, n: int, config: PuzzleMixConfig) -> None:
+    """Mix a batch as a user does."""
+    puzzle_mix(
+        batch.images, batch.saliency, permutation=batch.permutation, lam=batch.lam, blocks_per_side=n, config=config
+    )
+
+
 def measure_masks(rounds: int, threads: int) -> Figures:
     """Masks alone, 100 of them at 32 px: the loop over gco against the exact solver."""
-    images, saliency, permutation = problem(100, 32)
+    batch, lam = Problem.of(100, 32), Problem.of(100, 32).lam.numpy()
     one, many = PuzzleMixConfig(threads=1), PuzzleMixConfig(threads=threads)
     figures: Figures = {}
     for n in GRID_SIZES:
-        energy = host_energy(images, saliency, permutation, n, one)
-        seconds = take_turns(rounds, {
-            "gco": lambda energy=energy: solve_masks_gco(energy, 0.5, one),
-            "exact_1_thread": lambda energy=energy: solve_masks(energy, 0.5, one),
-            "exact": lambda energy=energy: solve_masks(energy, 0.5, many),
-        })  # fmt: skip
-        figures[str(n)] = {name: 1000 * value for name, value in seconds.items()}
-        figures[str(n)]["ratio"] = seconds["gco"] / seconds["exact"]
+        energy = host_energy(batch, n, one)
+        sides = {
+            "gco": partial(solve_masks_gco, energy, lam, one),
+            "exact_1_thread": partial(solve_masks, energy, lam, one),
+            "exact": partial(solve_masks, energy, lam, many),
+        }
+        seconds = take_turns(rounds, sides)
+        figures[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["gco"] / seconds["exact"]}
     return figures
 
 
 def measure_mixing(rounds: int, threads: int) -> Figures:
     """The whole mixing step, 100 images at 32 px: the dense formulation with gco against ``puzzle_mix``."""
-    images, saliency, permutation = problem(100, 32)
-    config = PuzzleMixConfig(threads=threads)
+    batch, config = Problem.of(100, 32), PuzzleMixConfig(threads=threads)
     figures: Figures = {}
     for n in GRID_SIZES:
-        seconds = take_turns(rounds, {
-            "dense": lambda n=n: mix_densely(images, saliency, permutation, 0.5, n, config),
-            "puzzle_mix": lambda n=n: puzzle_mix(
-                images, saliency, permutation=permutation, lam=0.5, blocks_per_side=n, config=config
-            ),
-        })  # fmt: skip
-        figures[str(n)] = {name: 1000 * value for name, value in seconds.items()}
-        figures[str(n)]["ratio"] = seconds["dense"] / seconds["puzzle_mix"]
+        sides = {"dense": partial(mix_densely, batch.images, batch.saliency, batch.permutation, batch.lam, n, config)}
+        seconds = take_turns(rounds, sides | {"puzzle_mix": partial(mix, batch, n, config)})
+        figures[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["dense"] / seconds["puzzle_mix"]}
     mean = {name: statistics.mean(figures[str(n)][name] for n in GRID_SIZES) for name in ("dense", "puzzle_mix")}
     figures["mean"] = {**mean, "ratio": mean["dense"] / mean["puzzle_mix"]}
     return figures
@@ -148,25 +188,24 @@ def measure_mixing(rounds: int, threads: int) -> Figures:
 
 def measure_large(rounds: int, threads: int) -> Figures:
     """The whole mixing step on 32 images at 224 px, n = 16, with what memory it takes."""
-    images, saliency, permutation = problem(32, 224)
-    config = PuzzleMixConfig(neighborhood_size=2, threads=threads)
-
-    def mix() -> None:
-        puzzle_mix(images, saliency, permutation=permutation, lam=0.5, blocks_per_side=16, config=config)
-
-    milliseconds = 1000 * take_turns(rounds, {"mix": mix})["mix"]
+    batch, config = Problem.of(32, 224), PuzzleMixConfig(neighborhood_size=2, threads=threads)
+    seconds = take_turns(rounds, {"puzzle_mix": partial(mix, batch, 16, config)})
     tracemalloc.start()
     with LargestTensor() as largest:
-        mix()
+        mix(batch, 16, config)
     host_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return {
-        "puzzle_mix": milliseconds,
+    return in_milliseconds(seconds) | {
         "largest_tensor_elements": largest.elements,
-        "batch_elements": images.numel(),
+        "batch_elements": batch.images.numel(),
         "dense_plan_elements": 32 * 16**4,
         "peak_host_arrays_mib": host_bytes / 2**20,
     }
+
+
+def in_milliseconds(seconds: dict[str, float]) -> Figures:
+    """Return the same figures in milliseconds."""
+    return {name: 1000 * value for name, value in seconds.items()}
 
 
 def measure_saliency(rounds: int) -> Figures:
@@ -174,7 +213,8 @@ def measure_saliency(rounds: int) -> Figures:
     torch.manual_seed(0)
     net = PreActResNet(num_classes=100)
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    images, targets = photograph_crops(100, 32), torch.arange(100)
+    images, _ = photograph_crops(100, 32)
+    targets = torch.arange(100)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -42,7 +42,7 @@ def move_blocks(images: Tensor, plan: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def mix_densely(
-    images: Tensor, saliency: Tensor, permutation: Tensor, lam: float, blocks_per_side: int, config: PuzzleMixConfig
+    images: Tensor, saliency: Tensor, permutation: Tensor, lam: Tensor, blocks_per_side: int, config: PuzzleMixConfig
 ) -> tuple[Tensor, Tensor]:
     """Mix square images whose side the grid divides; return (B, C, H, W) images and (B,) ratios."""
     n, size = blocks_per_side, images.shape[-1]
@@ -53,7 +53,7 @@ def mix_densely(
         shares, pixel_cells(images, cells_grid, config), permutation, cells_grid, beta=config.beta, gamma=config.gamma
     )
     terms = (energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols)
-    labels = solve_masks_gco(HostEnergy(*(term.numpy() for term in terms)), lam, config)
+    labels = solve_masks_gco(HostEnergy(*(term.numpy() for term in terms)), lam.numpy(), config)
     mask = torch.from_numpy(labels).float() / (config.num_labels - 1)
     first = move_blocks(images, dense_plan(mask, shares, config.transport_cost), n)
     second = move_blocks(images[permutation], dense_plan(1 - mask, shares[permutation], config.transport_cost), n)

@@ -56,7 +56,7 @@ def solve_masks(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleMixCo
 
 def _solve_masks_exact(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleMixConfig) -> np.ndarray:
     # Numba takes 0.4 s to import: late, and never with the package.
-    from lightning_puzzlemix.descent import minimize_labels
+    from lightning_puzzlemix.maxflow import minimize_labels
 
     batch, n = energy.cost_first.shape[:2]
     difference = np.subtract(energy.cost_first, energy.cost_second, dtype=np.float64)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_puzzlemix.jit import kernel
+from lightning_puzzlemix.jit import inlined, kernel
 
 
 @lru_cache(maxsize=32)
@@ -30,7 +30,7 @@ def sorted_moves(rows: int, cols: int) -> tuple[np.ndarray, np.ndarray]:
     return steps[order], squared[order] / max(rows - 1, cols - 1, 1) ** 2
 
 
-@kernel
+@inlined
 def _next_target(source: int, pointer: int, gain: float, visible: Any, steps: Any, prices: Any) -> int:
     """Return the position of the source's next move to a visible target that costs less than it gains, else -1."""
     rows, cols = visible.shape
@@ -44,7 +44,7 @@ def _next_target(source: int, pointer: int, gain: float, visible: Any, steps: An
     return -1
 
 
-@kernel
+@inlined
 def _match(saliency: Any, visible: Any, steps: Any, prices: Any, plan: Any, pointer: Any, free: Any) -> None:
     """Write into ``plan`` the source of each target; a target that no source wins keeps its own block."""
     rows, cols = visible.shape

@@ -1,0 +1,100 @@
+"""CIFAR-10 and CIFAR-100 through torchvision, with the augmentation of the Puzzle Mix recipes."""
+
+from functools import cached_property
+from pathlib import Path
+
+from torchvision import datasets
+from torchvision.transforms import v2
+from typing_extensions import Unpack
+
+from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.missing import MissingDataError
+from experiments.data.transforms import Transform, pipeline
+
+IMAGE_SIZE = 32
+CROP_PADDING = 2
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """CIFAR-10: 32x32, flipped and cropped with a padding of 2; the test part serves as validation by default.
+
+    Args:
+        root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
+        download: Whether to fetch the archive where it is missing.
+        common: Settings of `ImageDataModule`.
+    """
+
+    dataset: type[datasets.CIFAR10] = datasets.CIFAR10
+    title = "CIFAR-10"
+    classes = 10
+    pixel_mean = (125.3, 123.0, 113.9)
+    pixel_std = (63.0, 62.1, 66.7)
+
+    def __init__(self, *, root: str | Path, download: bool = True, **common: Unpack[CommonSettings]) -> None:
+        mean = [value / 255 for value in self.pixel_mean]
+        std = [value / 255 for value in self.pixel_std]
+        super().__init__(image_size=IMAGE_SIZE, mean=mean, std=std, **common)
+        self.root = Path(root).expanduser()
+        self.download = download
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, known before the data is there."""
+        return self.classes
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names that the data set brings along; needs its files."""
+        return list(self._test_part.classes)
+
+    def prepare_data(self) -> None:
+        """Fetch the archive where it is missing."""
+        if not self.download:
+            return
+        try:
+            self.dataset(self.root, download=True)
+        # torchvision raises RuntimeError for a corrupt archive; no network is a URLError, which is an OSError.
+        except (OSError, RuntimeError) as error:
+            raise self._missing(f"Downloading it failed: {error}.") from error
+
+    def open_sources(self) -> Sources:
+        """Load all images into memory."""
+        return Sources(train=self._open(train=True), test=self._test_part)
+
+    def train_transform(self) -> Transform:
+        """Random crop and flip."""
+        return pipeline(
+            [v2.RandomCrop(IMAGE_SIZE, padding=CROP_PADDING), v2.RandomHorizontalFlip()], mean=self.mean, std=self.std
+        )
+
+    def eval_transform(self) -> Transform:
+        """Normalise only."""
+        return pipeline([], mean=self.mean, std=self.std)
+
+    @cached_property
+    def _test_part(self) -> datasets.CIFAR10:
+        return self._open(train=False)
+
+    def _open(self, *, train: bool) -> datasets.CIFAR10:
+        try:
+            return self.dataset(self.root, train=train)
+        except RuntimeError as error:
+            raise self._missing(f"torchvision says: {error}.") from error
+
+    def _missing(self, reason: str) -> MissingDataError:
+        return MissingDataError(
+            self.title,
+            looked_at=[self.root / self.dataset.base_folder, self.root / self.dataset.filename],
+            remedy=f"put {self.dataset.url} into {self.root.absolute()}, or run with data.download=true and a network.",
+            reason=reason,
+        )
+
+
+class CIFAR100DataModule(CIFAR10DataModule):
+    """CIFAR-100 with its 100 fine classes; all else as CIFAR-10."""
+
+    dataset = datasets.CIFAR100
+    title = "CIFAR-100"
+    classes = 100
+    pixel_mean = (129.3, 124.1, 112.4)
+    pixel_std = (68.2, 65.4, 70.4)

@@ -1,0 +1,150 @@
+"""Images in one folder a class: ImageNet, or anybody's own."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+from torchvision import datasets
+from torchvision.transforms import v2
+from typing_extensions import Unpack
+
+from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.missing import MissingDataError
+from experiments.data.transforms import Lighting, Transform, pipeline
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+EVAL_FOLDERS = ("val", "validation", "valid", "test")
+CROP_PADDING_SHARE = 1 / 16
+IMAGENET_RESIZE = 256 / 224
+
+
+class FolderDataModule(ImageDataModule):
+    """Images below `root/train/<class>/` and `root/val/<class>/` and/or `root/test/<class>/`.
+
+    With only one of val and test, that one is the test part. Training images are resized (shorter side), flipped and
+    cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes.
+
+    Args:
+        root: The folder that holds `train`.
+        image_size: Side of the square that the model sees, in pixels.
+        mean: Mean of each channel, in [0,1] units.
+        std: Standard deviation of each channel, in [0,1] units.
+        common: Settings of `ImageDataModule`.
+    """
+
+    title = "The image folder"
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        image_size: int = 32,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        super().__init__(image_size=image_size, mean=mean, std=std, **common)
+        self.root = Path(root).expanduser()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the folders below `train`, sorted."""
+        return self._train_part.classes
+
+    def open_sources(self) -> Sources:
+        """List the images of all parts."""
+        parts = [self._open(self.root / name) for name in EVAL_FOLDERS if (self.root / name).is_dir()]
+        if not parts:
+            raise self._missing("There is no folder of test images.")
+        return Sources(train=self._train_part, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
+
+    def train_transform(self) -> Transform:
+        """Resize, random crop and flip."""
+        padding = round(self.image_size * CROP_PADDING_SHARE)
+        geometry = [v2.Resize(self.image_size), v2.RandomCrop(self.image_size, padding), v2.RandomHorizontalFlip()]
+        return pipeline(geometry, mean=self.mean, std=self.std)
+
+    def eval_transform(self) -> Transform:
+        """Resize the shorter side, crop the centre."""
+        return pipeline([v2.Resize(self.image_size), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
+
+    @cached_property
+    def _train_part(self) -> datasets.ImageFolder:
+        folder = self.root / "train"
+        if not folder.is_dir():
+            raise self._missing()
+        return self._open(folder)
+
+    def _open(self, folder: Path) -> datasets.ImageFolder:
+        try:
+            part = datasets.ImageFolder(str(folder))
+        # torchvision's complaint about folders without classes, or classes without images.
+        except FileNotFoundError as error:
+            raise self._missing(f"torchvision says: {error}") from error
+        if folder.name != "train" and part.classes != self._train_part.classes:
+            unlike = sorted(set(part.classes) ^ set(self._train_part.classes))
+            raise ValueError(
+                f"{folder} and {self.root / 'train'} must hold the same class folders; only one of them has "
+                f"{', '.join(unlike[:5])}{' and others' if len(unlike) > 5 else ''}"
+            )
+        return part
+
+    def _missing(self, reason: str = "") -> MissingDataError:
+        return MissingDataError(
+            self.title,
+            looked_at=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],
+            remedy=self._remedy(),
+            reason=reason,
+        )
+
+    def _remedy(self) -> str:
+        return "make train/<class>/*.jpg and val/<class>/*.jpg (or test/...), one folder a class."
+
+
+class ImageNetDataModule(FolderDataModule):
+    """ImageNet with the recipe's augmentation: random resized crop, flip, colour jitter 0.4 and PCA lighting 0.1.
+
+    Evaluation resizes the shorter side to 256/224 of `image_size` and crops the centre.
+
+    Args:
+        root: The folder that holds `train` and `val`.
+        image_size: Side of the square that the model sees, in pixels.
+        jitter: Strength of the brightness, contrast and saturation jitter; 0: none.
+        lighting: Strength of the PCA lighting; 0: none.
+        common: Settings of `ImageDataModule`; batch_size is 256 unless given.
+    """
+
+    title = "ImageNet"
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        image_size: int = 224,
+        jitter: float = 0.4,
+        lighting: float = 0.1,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        common.setdefault("batch_size", 256)
+        super().__init__(root=root, image_size=image_size, **common)
+        self.jitter = jitter
+        self.lighting = lighting
+
+    def train_transform(self) -> Transform:
+        """Random resized crop, flip and colour noise."""
+        colour: list[nn.Module] = [v2.ColorJitter(self.jitter, self.jitter, self.jitter), Lighting(self.lighting)]
+        geometry = [v2.RandomResizedCrop(self.image_size), v2.RandomHorizontalFlip()]
+        return pipeline(geometry, mean=self.mean, std=self.std, colour=colour)
+
+    def eval_transform(self) -> Transform:
+        """Resize to 256/224 of the size, crop the centre."""
+        resize = round(self.image_size * IMAGENET_RESIZE)
+        return pipeline([v2.Resize(resize), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
+
+    def _remedy(self) -> str:
+        return (
+            "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
+            "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (the validation images sorted into class folders)."
+        )

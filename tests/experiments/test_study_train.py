@@ -1,0 +1,178 @@
+"""Whole runs on the digits, a few batches long."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from experiments.classifier import Classifier
+from experiments.train import run
+
+Compose = Callable[..., DictConfig]
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = (
+    "epochs=2",
+    "model.width=4",
+    "optimizer.warmup_epochs=0",
+    "trainer=cpu",
+    "trainer.limit_train_batches=3",
+    "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=2",
+    "trainer.log_every_n_steps=1",
+)
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "logs" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def launch(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line as a user types it."""
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.train", *overrides],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("mix", ["none", "puzzlemix"])
+def test_a_run_leaves_everything_behind(mix: str, compose_train: Compose, tmp_path: Path) -> None:
+    cfg = compose_train(*TINY, f"mix={mix}")
+    summary = run(cfg)
+    run_dir = tmp_path / "run"
+    saved = json.loads((run_dir / "summary.json").read_text())
+    assert saved["test"] == summary.test
+    assert saved["choices"]["mix"] == mix
+    assert (saved["epochs"], saved["test_images"]) == (2, 128)
+    assert 0 <= saved["test"]["accuracy"] <= 1
+    assert OmegaConf.load(run_dir / "config.yaml") == OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    with Image.open(run_dir / "images.png") as picture:
+        assert min(picture.size) > 200
+    rows = read_metrics(run_dir)
+    for column in ("train_loss", "train_accuracy", "val_accuracy", "val_nll", "epoch_seconds", "lr"):
+        assert sum(bool(row[column]) for row in rows) == 2, column
+    assert sum(bool(row["test_calibration_error"]) for row in rows) == 1
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(run_dir / "checkpoints" / name, weights_only=False)
+        assert any(key.startswith("net.") for key in checkpoint["state_dict"])
+    seconds = saved["epoch_seconds"]
+    assert (seconds["saliency"] > 0) == (seconds["mixing"] > 0) == (mix == "puzzlemix")
+    assert seconds["saliency"] + seconds["mixing"] < seconds["total"]
+
+
+def test_same_seed_same_result_other_seed_another(compose_train: Compose) -> None:
+    first, second = (run(compose_train(*TINY, "mix=none")).test for _ in range(2))
+    assert first == second
+    assert first["nll"] != run(compose_train(*TINY, "mix=none", "seed=1")).test["nll"]
+
+
+def test_logger_none_writes_no_csv_but_the_summary(compose_train: Compose, tmp_path: Path) -> None:
+    run(compose_train(*TINY, "mix=none", "logger=none"))
+    assert not (tmp_path / "run" / "logs").exists()
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("mix", ["none", "puzzlemix"])
+def test_a_dead_run_keeps_checkpoint_and_metrics_and_resumes(
+    mix: str, compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped by an error in the second epoch, then resumed: the same result as a run that was not stopped."""
+    # Shifts are drawn from the global generator, which a checkpoint does not hold; without them resuming is exact.
+    overrides = (*TINY, f"mix={mix}", "data.max_shift=0")
+    whole = run(compose_train(*overrides)).test
+    step = Classifier.training_step
+
+    def failing_step(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_idx == 2:
+            raise RuntimeError("power cut")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", failing_step)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(compose_train(*overrides))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=False)["epoch"] == 0
+    assert sum(bool(row["val_accuracy"]) for row in read_metrics(tmp_path / "run")) == 1
+    monkeypatch.setattr(Classifier, "training_step", step)
+    kept = last.rename(tmp_path / "kept.ckpt")
+    resumed = run(compose_train(*overrides, f"ckpt_path={kept}"))
+    assert resumed.epochs == 2
+    assert resumed.test == pytest.approx(whole, rel=1e-4)
+
+
+def test_command_line_ends_with_table_and_paths(tmp_path: Path) -> None:
+    result = launch(*TINY, "mix=none", f"paths.runs={tmp_path}", "logger=tensorboard")
+    assert result.returncode == 0, result.stderr
+    for text in ("test accuracy", "test calibration error", "seconds an epoch", "epoch   2/2"):
+        assert text in result.stdout
+    (run_dir,) = (tmp_path / "digits_none").iterdir()
+    lines = result.stdout.splitlines()[-6:]
+    paths = [Path(line.split()[-1]) for line in lines]
+    assert paths[2:4] == [run_dir / "logs" / "metrics.csv", run_dir / "images.png"]
+    assert all(path.is_file() for path in paths)
+    assert "epoch   2/2" in (run_dir / "train.log").read_text()
+    assert list((run_dir / "tensorboard").glob("events*"))
+
+
+def test_a_sweep_gives_each_job_its_own_folder(tmp_path: Path) -> None:
+    result = launch("--multirun", "seed=0,1", *TINY, "mix=none", f"paths.runs={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    summaries = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")}
+    assert {name: summary["seed"] for name, summary in summaries.items()} == {"0_digits_none": 0, "1_digits_none": 1}
+
+
+def test_command_line_without_data_ends_in_a_message(tmp_path: Path) -> None:
+    result = launch("data=tiny_imagenet", "mix=none", f"paths.runs={tmp_path}", PUZZLEMIX_DATA=str(tmp_path / "absent"))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    for hint in (str(tmp_path / "absent"), "data.root=", "tiny-imagenet-200.zip"):
+        assert hint in result.stdout
+
+
+def test_command_line_without_a_required_setting_names_it(tmp_path: Path) -> None:
+    result = launch("data=imagefolder", "mix=none", f"paths.runs={tmp_path}")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert "data.root=..." in result.stdout
+
+
+@pytest.mark.slow
+def test_wandb_offline(tmp_path: Path) -> None:
+    result = launch(*TINY, "mix=none", f"paths.runs={tmp_path}", "logger=wandb", WANDB_MODE="offline")
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.rglob("offline-run-*"))
+    assert list(tmp_path.rglob("metrics.csv"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mix", ["none", "puzzlemix"])
+def test_two_processes(mix: str, tmp_path: Path) -> None:
+    overrides = [*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
+    result = launch(*overrides, f"mix={mix}", f"paths.runs={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    (summary,) = tmp_path.rglob("summary.json")
+    assert json.loads(summary.read_text())["epochs"] == 2
+    assert result.stdout.count("epoch   2/2") == 1
+
+
+@pytest.mark.slow
+def test_main_job_learns_the_digits(tmp_path: Path) -> None:
+    result = launch(f"paths.runs={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    (summary,) = tmp_path.rglob("summary.json")
+    saved = json.loads(summary.read_text())
+    assert saved["test"]["accuracy"] > 0.97
+    assert saved["total_seconds"] < 180

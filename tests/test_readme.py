@@ -1,0 +1,57 @@
+"""The README's Python code runs as it stands, given a model and data."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.soft: list[bool] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        self.soft.append(batch[1].ndim == 2)
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_python_blocks_run_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(BLOCKS) >= 4
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 32, 32), torch.arange(8) % 5), batch_size=4)
+    real = pl.Trainer
+
+    def short_trainer(**arguments: Any) -> pl.Trainer:
+        return real(**arguments, fast_dev_run=2, accelerator="cpu", enable_progress_bar=False)
+
+    monkeypatch.setattr(pl, "Trainer", short_trainer)
+    model = Classifier(net)
+    names: dict[str, Any] = {
+        "model": model,
+        "net": net,
+        "train_loader": loader,
+        "optimizer": torch.optim.SGD(net.parameters(), 0.1),
+    }
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    assert model.soft == [True, True]
+    assert names["mixed"].targets.shape == (4, 5)
+    draw = names["FixedGrid"]().draw(torch.zeros(4, 3, 32, 32))
+    assert draw.blocks_per_side == 4
