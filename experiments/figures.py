@@ -1,39 +1,44 @@
 """The pictures of a run: what the model was fed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.data import ImageDataModule
 
 COLUMNS, ROWS = 8, 3
 
 
-def save_training_picture(path: Path, mix: Any, data: ImageDataModule) -> str:
-    """Draw the last mixed batch, or plain training images where nothing has been mixed, into a PNG.
+def save_training_picture(path: Path, model: nn.Module, mix: Any, data: ImageDataModule) -> str:
+    """Mix a batch of training images for the trained model and draw it, or draw it plain, into a PNG.
 
     Args:
         path: The file to write.
-        mix: A mixing callback whose `last` is the last mixed batch; None: training without mixing.
+        model: The trained classifier.
+        mix: The mixing callback, whose settings the picture is mixed with; None: training without mixing.
         data: The data module, set up.
 
     Returns:
         What the picture shows, for the line that announces it.
     """
-    last = None if mix is None else mix.last
-    if last is None:
-        images, targets = next(iter(data.train_dataloader()))
+    images, targets = next(iter(data.train_dataloader()))
+    if mix is None:
         figure = draw_images(images, targets, mean=data.mean, std=data.std, class_names=data.class_names)
         caption = "training images, not mixed"
     else:
         # Imported late: runs with mix=none do not need the plugin.
         from lightning_puzzlemix.figures import draw_mixes
 
-        figure = draw_mixes(last, mean=data.mean, std=data.std, class_names=data.class_names)
+        # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
+        sizes = sorted(mix.config.grid_sizes)
+        draw = replace(mix.draw(images), lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
+        mixed = mix.mixer(model, images, targets, draw)
+        figure = draw_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
         caption = "mixed images"
     figure.savefig(path, dpi=150)
     return caption

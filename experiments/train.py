@@ -75,7 +75,7 @@ def report(summary: Summary, study: Study, run_dir: Path) -> None:
     """Write summary and picture, print the table and where everything is."""
     summary.save(run_dir / "summary.json")
     picture = run_dir / "images.png"
-    caption = save_training_picture(picture, study.mix, study.data)
+    caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
     files = {"config": run_dir / "config.yaml", "summary": run_dir / "summary.json"}
     if study.trainer.loggers:
         files["metrics"] = run_dir / "logs" / "metrics.csv"
@@ -88,11 +88,15 @@ def report(summary: Summary, study: Study, run_dir: Path) -> None:
 
 def _quiet_lightning() -> None:
     """Leave out what Lightning says about the machine at every start; real warnings stay."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_worth_saying)
     # Lightning calls an old name of torch's; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated.*")
     # The digits are in memory: loader processes would only cost time.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.getMessage().startswith("Puzzle Mix")
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")

@@ -53,6 +53,7 @@ class PuzzleMixCallback(pl.Callback):
 
     Attributes:
         last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first.
+        mixer: The :class:`PuzzleMix` that does the mixing.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class PuzzleMixCallback(pl.Callback):
             raise ValueError(f"saliency must be one of {_SALIENCY_SOURCES}, got {saliency!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
             raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
-        self._mixer = PuzzleMix(
+        self.mixer = PuzzleMix(
             config, clean_weight=clean_weight, adversarial_prob=adversarial_prob, adversarial_eps=adversarial_eps
         )
         self.prob = prob
@@ -90,7 +91,7 @@ class PuzzleMixCallback(pl.Callback):
     @property
     def config(self) -> PuzzleMixConfig:
         """The hyperparameters in force; from ``setup`` on with the datamodule's mean and std and the number of threads."""
-        return self._mixer.config
+        return self.mixer.config
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -110,8 +111,8 @@ class PuzzleMixCallback(pl.Callback):
             images,
             self.config,
             (self._seed_in_force(), rank, epoch, batch_idx),
-            adversarial_prob=self._mixer.adversarial_prob,
-            adversarial_eps=self._mixer.adversarial_eps,
+            adversarial_prob=self.mixer.adversarial_prob,
+            adversarial_eps=self.mixer.adversarial_eps,
         )
 
     def _seed_in_force(self) -> int:
@@ -136,7 +137,7 @@ class PuzzleMixCallback(pl.Callback):
                 available_threads() if "LOCAL_WORLD_SIZE" in os.environ else available_threads() // trainer.num_devices
             )
             config = dataclasses.replace(config, threads=max(1, share))
-        self._mixer.config = config
+        self.mixer.config = config
         rank_zero_info(f"Puzzle Mix: {config.solver} mask solver ready after {warm_up(config):.1f} s")
 
     def _refuse_unsupported(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -145,15 +146,15 @@ class PuzzleMixCallback(pl.Callback):
                 "PuzzleMixCallback cannot mix for training_step(self, dataloader_iter), which fetches its own batches: use "
                 "training_step(self, batch, batch_idx)"
             )
-        if self._mixer.clean_weight and not pl_module.automatic_optimization:
+        if self.mixer.clean_weight and not pl_module.automatic_optimization:
             raise ValueError(
-                f"clean_weight={self._mixer.clean_weight} needs automatic optimisation: use clean_weight=0, or mix with "
+                f"clean_weight={self.mixer.clean_weight} needs automatic optimisation: use clean_weight=0, or mix with "
                 "lightning_puzzlemix.PuzzleMix inside training_step and add mixed.clean.term() to the loss"
             )
 
     def _with_normalisation(self, trainer: pl.Trainer) -> PuzzleMixConfig:
         """Return the config with the datamodule's mean and std where it has none of its own."""
-        config = self._mixer.config
+        config = self.mixer.config
         if config.std is not None:
             return config
         datamodule = getattr(trainer, "datamodule", None)
@@ -168,9 +169,9 @@ class PuzzleMixCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what is known only once the optimisers exist."""
-        if self._mixer.clean_weight and any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers):
+        if self.mixer.clean_weight and any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers):
             raise ValueError(
-                f"clean_weight={self._mixer.clean_weight} cannot be used with LBFGS, which differentiates each batch several "
+                f"clean_weight={self.mixer.clean_weight} cannot be used with LBFGS, which differentiates each batch several "
                 "times: use clean_weight=0 or another optimiser"
             )
 
@@ -188,7 +189,7 @@ class PuzzleMixCallback(pl.Callback):
             return
         keys = find_keys(batch, self.image_key, self.target_key)
         images, targets = read(batch, keys.images), read(batch, keys.targets)
-        mixed = self._mixer(
+        mixed = self.mixer(
             pl_module,
             images,
             targets,

@@ -34,5 +34,6 @@ class CleanGradients:
             for parameter, gradient in zip(self.parameters, self.gradients, strict=True)
             if gradient is not None
         ]
-        total = self.weight * torch.stack(linear).sum()
+        # A model may be spread over several devices; the loss may lie on any of them.
+        total = self.weight * torch.stack([term.to(linear[0].device) for term in linear]).sum()
         return total - total.detach()

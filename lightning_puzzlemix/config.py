@@ -82,10 +82,7 @@ class PuzzleMixConfig:
         if self.mean is None or self.std is None:
             return
         for name in ("mean", "std"):
-            values = getattr(self, name)
-            if isinstance(values, str) or not isinstance(values, Iterable):
-                raise TypeError(f"{name} must be a sequence of one number per channel, got {values!r}")
-            values = tuple(float(value) for value in values)
+            values = _numbers(name, getattr(self, name))
             if not values or not all(math.isfinite(value) for value in values):
                 raise ValueError(f"{name} must hold one finite number per channel, got {values}")
             object.__setattr__(self, name, values)
@@ -106,6 +103,15 @@ class PuzzleMixConfig:
         for size in sizes:
             _check_integer("grid_sizes", size, least=1, hint=f" in {sizes}")
         object.__setattr__(self, "grid_sizes", tuple(int(size) for size in sizes))
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    try:
+        if isinstance(values, str):
+            raise TypeError("a string is no sequence of numbers")
+        return tuple(float(value) for value in values)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a sequence of one number per channel, got {values!r}") from error
 
 
 def check_probability(name: str, value: object) -> None:

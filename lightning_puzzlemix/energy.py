@@ -45,12 +45,12 @@ def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
     A map that is all zero, or that holds NaN or infinity, says nothing: that sample alone gets a
     uniform map.
     """
-    pooled = pool(saliency.float(), grid)
-    # A large map may overflow in the sum although every value is finite; scaled by its maximum it cannot.
-    peak = pooled.amax((1, 2), keepdim=True)
-    shares = pooled / peak
+    saliency = saliency.float()
+    # Finite values may overflow in a sum; as shares of the largest they cannot.
+    peak = saliency.amax((1, 2), keepdim=True)
+    shares = pool(saliency / peak, grid)
     shares = shares / shares.sum((1, 2), keepdim=True)
-    known = (peak > 0) & torch.isfinite(shares).all(2, keepdim=True).all(1, keepdim=True)
+    known = torch.isfinite(shares).flatten(1).all(1)[:, None, None]
     return torch.where(known, shares, 1.0 / (grid.shape[0] * grid.shape[1]))
 
 

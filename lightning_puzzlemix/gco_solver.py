@@ -41,13 +41,16 @@ def _import_gco() -> ModuleType:
     return gco
 
 
-def _check_terms(weights: np.ndarray) -> None:
-    """Refuse what gco would answer by ending the process."""
-    if weights.size and int(weights.max()) > _LARGEST_WEIGHT:
+def _to_integers(what: str, terms: np.ndarray, units: int, limit: int) -> np.ndarray:
+    """Cut energies to gco's integers; refuse what gco would answer by ending the process, or what int32 cannot hold."""
+    scaled = units * terms
+    largest = float(np.abs(scaled).max(initial=0.0))
+    if largest > limit:
         raise ValueError(
-            f"solver='gco' cannot take smoothness weights above {_LARGEST_WEIGHT} in its integer units (1000 n^2 times the "
-            f"weight), got {int(weights.max())}, and would end the process: use a smaller beta, or solver='exact'"
+            f"solver='gco' cannot take {what} above {limit} in its integer units (1000 n^2 times the energy), got "
+            f"{largest:.4g}: use smaller beta and eta, or solver='exact'"
         )
+    return scaled.astype(np.int32)
 
 
 def solve_masks_gco(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleMixConfig) -> np.ndarray:
@@ -63,7 +66,7 @@ def solve_masks_gco(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleM
 
     Raises:
         ImportError: If gco-wrapper is not installed.
-        ValueError: If a smoothness weight is larger than gco can take.
+        ValueError: If a weight or cost is larger than gco can take, or the grid is a single block.
     """
     gco = _import_gco()
     batch, n = energy.cost_first.shape[:2]
@@ -71,14 +74,13 @@ def solve_masks_gco(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleM
     if n == 1:
         raise ValueError("solver='gco' needs at least 2 blocks per side, got 1: use solver='exact'")
     units = 1000 * n**2
-    rows, cols = ((units * weights).astype(np.int32) for weights in (energy.weight_rows, energy.weight_cols))
-    _check_terms(rows)
-    _check_terms(cols)
+    rows = _to_integers("smoothness weights", energy.weight_rows, units, _LARGEST_WEIGHT)
+    cols = _to_integers("smoothness weights", energy.weight_cols, units, _LARGEST_WEIGHT)
     # gco counts its labels from "all of the first image" down, and so break its ties.
     hidden = np.linspace(0, 1, config.num_labels)
     prior = _reference_prior(lam, config, n)
     blocks = np.stack([(1 - share) * energy.cost_first + share * energy.cost_second for share in hidden], axis=-1)
-    unary = (units * (blocks + prior[:, None, None, :])).astype(np.int32)
+    unary = _to_integers("block costs", blocks + prior[:, None, None, :], units, np.iinfo(np.int32).max)
     smoothness = (np.subtract.outer(np.arange(top + 1), np.arange(top + 1)) ** 2 / top**2).astype(np.float32)
     masks = [
         gco.cut_grid_graph(unary[sample], smoothness, rows[sample], cols[sample], algorithm="swap")

@@ -160,7 +160,7 @@ def _integer_scale(difference: Any, weight_rows: Any, weight_cols: Any, prior: A
     total = np.abs(difference).sum() + weight_rows.sum() + weight_cols.sum()
     total += difference.size * np.abs(prior[1:] - prior[:-1]).sum()
     total *= (len(prior) - 1) ** 2
-    return 2.0 ** np.floor(np.log2(_INTEGER_RANGE / total)) if total > 0 else 0.0
+    return 2.0 ** np.floor(np.log2(_INTEGER_RANGE / total)) if total > 1e-250 else 0.0
 
 
 @inlined

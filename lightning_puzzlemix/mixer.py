@@ -148,6 +148,11 @@ class PuzzleMix:
         if not self.clean_weight:
             return gradient_saliency(model, images, targets, forward_context=forward_context), None
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise ValueError(
+                f"clean_weight={self.clean_weight} needs parameters to regularise, but the model has none that require a "
+                "gradient: use clean_weight=0"
+            )
         found = gradient_saliency(
             model, images, targets, training=True, parameters=parameters, forward_context=forward_context
         )

@@ -125,7 +125,8 @@ def gradient_saliency(
         check_targets(targets, len(images), logits.shape[1])
         _check_differentiable(logits)
         scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
-        wanted = targets if targets.is_floating_point() else targets.long()
+        # A copy, since autograd cannot keep targets that were made under inference mode.
+        wanted = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
         # The sum and not the mean: each image's gradient keeps its size however large the batch is.
         loss = scale * F.cross_entropy(logits.float(), wanted, reduction="sum")
         found = _differentiate(loss, [leaf, *parameters])

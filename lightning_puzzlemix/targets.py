@@ -33,6 +33,8 @@ def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
             f"targets must be ({batch},) integer class indices or ({batch}, {num_classes}) float probabilities for a model "
             f"with {num_classes} classes, got {kind} of dtype {targets.dtype} with shape {tuple(targets.shape)}"
         )
+    if batch < 1:
+        raise ValueError(f"targets must hold at least one sample, got shape {tuple(targets.shape)}")
     if targets.device.type != "cpu":
         return
     least, most = float(targets.min()), float(targets.max())

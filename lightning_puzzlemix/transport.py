@@ -19,7 +19,7 @@ def plan_moves(
 
     The cost of moving block i to j is ``transport_cost * distance^2 - share_i`` where the mask shows the image at j
     (method, step 6), the distance being 1 along the whole longer side. A target that no block gains by taking keeps its
-    own content; the reference leaves it black.
+    own content; the reference leaves it black. Among moves of equal cost the shorter one is taken.
 
     Args:
         shares_first: (B, R, C) float32 block saliency of the first images on the transport's grid.

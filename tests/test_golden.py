@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import GoldenSet, make_tiny_net
 from oracles import energy_of
+from recorded import GoldenSet, make_tiny_net
 from torch import nn
 
 from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix, PuzzleMixConfig, puzzle_mix

@@ -161,6 +161,21 @@ def test_autocast_changes_nothing(transport: bool, side: int) -> None:
     assert torch.equal(inside.mask, outside.mask)
 
 
+def test_energies_are_made_outside_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever operation is used for them, now or later, none may be rounded to 16 bits."""
+    seen = []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return mask_energy(*args, **options)
+
+    monkeypatch.setattr("lightning_puzzlemix.mix.mask_energy", spy)
+    images, saliency, _ = draw_batch(6, (2, 3, 8, 8), "random", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        mix_default(images, saliency, [1, 0])
+    assert seen == [False]
+
+
 def test_no_graph_is_built() -> None:
     images, saliency, _ = draw_batch(6, (2, 3, 8, 8), "random", torch.float32)
     result = mix_default(images.requires_grad_(), saliency.requires_grad_(), [1, 0])
