@@ -19,6 +19,7 @@ class PuzzleMixConfig:
             ``std=None`` means that the images already lie in [0, 1].
         std: Per-channel standard deviation of the normalisation, each > 0.
         alpha: Both parameters of the Beta distribution that lam is drawn from, > 0 (paper section 5; ``mixup_alpha``).
+        per_sample_lam: Draw one lam for each sample; the reference draws one for the batch.
         grid_sizes: The numbers of blocks per side to choose from, one for each batch (``block_num``).
         num_labels: Mask values per block, >= 2: 0, 1/(num_labels-1), ..., 1 (``n_labels``).
         beta: Weight of the label smoothness, >= 0 (equation 5; applied as beta / (16 n) as in the reference).
@@ -43,6 +44,7 @@ class PuzzleMixConfig:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     alpha: float = 1.0
+    per_sample_lam: bool = False
     grid_sizes: Sequence[int] = (2, 4, 8, 16)
     num_labels: int = 3
     beta: float = 1.2
@@ -66,8 +68,9 @@ class PuzzleMixConfig:
         for name in ("transport_size", "threads"):
             if getattr(self, name) is not None:
                 _check_integer(name, getattr(self, name), least=1, hint="; use None for the default")
-        if not isinstance(self.transport, bool):
-            raise TypeError(f"transport must be True or False, got {self.transport!r}")
+        for name in ("transport", "per_sample_lam"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.solver not in SOLVERS:
             raise ValueError(f"solver must be one of {SOLVERS}, got {self.solver!r}")
         self._check_grid_sizes()

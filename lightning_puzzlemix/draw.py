@@ -63,7 +63,7 @@ def draw_mix(
 
     Args:
         images: (B, C, H, W); only their shape and device count. Tensors are drawn on that device, never copied to it.
-        config: ``alpha`` and ``grid_sizes`` are read.
+        config: ``alpha``, ``per_sample_lam`` and ``grid_sizes`` are read.
         key: Non-negative integers, for example (seed, rank, epoch, batch index).
         adversarial_prob: Chance of each side of the pairs to get adversarial noise, drawn once a batch for each side.
         adversarial_eps: Amplitude of that noise in [0, 1] pixel units.
@@ -80,11 +80,14 @@ def draw_mix(
         )
     rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
     # The order of these lines is part of what a seed means: add new draws at the end.
-    lam = float(rng.beta(config.alpha, config.alpha))
+    lam: float | Tensor = float(rng.beta(config.alpha, config.alpha))
     blocks_per_side = int(rng.choice(config.grid_sizes))
     generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
     permutation = torch.randperm(len(images), device=images.device, generator=generator)
     first, second = (bool(value) for value in rng.random(2) < adversarial_prob)
+    if config.per_sample_lam:
+        # Left on the host, where the solver wants it.
+        lam = torch.from_numpy(rng.beta(config.alpha, config.alpha, size=len(images)))
     if not (first or second):
         return MixDraw(permutation, lam, blocks_per_side)
     uniform = torch.rand(images.shape, device=images.device, generator=generator)

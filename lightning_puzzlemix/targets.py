@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_permutation
 
@@ -85,3 +90,65 @@ def mix_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_clas
     first = as_probabilities(targets, num_classes)
     share = ratio.to(first.dtype).unsqueeze(1)
     return share * first + (1 - share) * first[permutation.to(targets.device, torch.int64)]
+
+
+class PairTargets(NamedTuple):
+    """Targets of mixed images as the pair that they were mixed from, for losses that need classes.
+
+    Attributes:
+        first: (B,) classes or (B, classes) probabilities of the first images.
+        second: The same of their partners.
+        ratio: (B,) share of the first image in [0, 1].
+    """
+
+    first: Tensor
+    second: Tensor
+    ratio: Tensor
+
+
+def pair_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor) -> PairTargets:
+    """Pair (B,) classes or (B, classes) probabilities with those of their partners."""
+    return PairTargets(targets, targets[permutation.to(targets.device, torch.int64)], ratio)
+
+
+def pair_loss(loss: Callable[..., Tensor], logits: Tensor, targets: PairTargets) -> Tensor:
+    """Weight a loss of either image of each pair by its share: mean of ``r * loss(y1) + (1 - r) * loss(y2)``.
+
+    Args:
+        loss: Maps (B, classes) logits and targets to a loss: a function or a module. One with a ``reduction`` (attribute or
+            argument) is asked for ``"none"``; one that returns (B, ...) losses is taken as it is; any other is called
+            sample by sample, which is exact for a mean over samples but slow.
+        logits: (B, classes).
+        targets: What ``targets="pair"`` hands to ``training_step``.
+
+    Returns:
+        A scalar.
+    """
+    first = _sample_losses(loss, logits, targets.first)
+    second = _sample_losses(loss, logits, targets.second)
+    ratio = targets.ratio.to(first.dtype)
+    return (ratio * first + (1 - ratio) * second).mean()
+
+
+def _sample_losses(loss: Callable[..., Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+    """Return (B,) losses."""
+    if isinstance(loss, nn.Module):
+        if hasattr(loss, "reduction"):
+            loss = copy.copy(loss)
+            loss.reduction = "none"  # type: ignore[assignment]
+        losses = loss(logits, targets)
+    elif _takes_reduction(loss):
+        losses = loss(logits, targets, reduction="none")
+    else:
+        losses = loss(logits, targets)
+    if losses.ndim == 0:
+        parts = [loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
+        return torch.stack(parts)
+    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+
+
+def _takes_reduction(loss: Callable[..., Tensor]) -> bool:
+    try:
+        return "reduction" in inspect.signature(loss).parameters
+    except (TypeError, ValueError):
+        return False

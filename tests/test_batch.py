@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_puzzlemix.batch import find_keys, read, replaced
+from lightning_puzzlemix.batch import find_keys, find_samples, read, replaced
 
 IMAGES = torch.zeros(4, 3, 8, 8)
 CLASSES = torch.arange(4)
@@ -106,3 +106,45 @@ def test_replaces_in_a_copy_of_the_same_type(batch: Any, key: Any) -> None:
     assert read(changed, key) is PROBABILITIES
     assert read(batch, key) is CLASSES
     assert read(changed, find_keys(batch).images) is IMAGES
+
+
+PAIR = (IMAGES, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("batch", "paths"),
+    [
+        (PAIR, [((0,), (1,))]),
+        ({"labelled": PAIR, "unlabelled": (IMAGES, IMAGES)}, [(("labelled", 0), ("labelled", 1))]),
+        ([PAIR, {"image": IMAGES, "label": CLASSES}], [((0, 0), (0, 1)), ((1, "image"), (1, "label"))]),
+        ({"a": {"b": [Sample([], IMAGES, CLASSES)]}}, [(("a", "b", 0, "pixels"), ("a", "b", 0, "label"))]),
+        ({"image": IMAGES, "label": CLASSES, "extra": PAIR}, [(("image",), ("label",))]),
+    ],
+)
+def test_finds_pairs_in_nested_batches(batch: Any, paths: Any) -> None:
+    assert [(found.images, found.targets) for found in find_samples(batch)] == paths
+
+
+def test_paths_name_what_lies_apart() -> None:
+    batch = [IMAGES, {"label": CLASSES, "other": CLASSES}]
+    with pytest.raises(ValueError, match="found no targets"):
+        find_samples(batch)
+    (found,) = find_samples(batch, 0, "1.label")
+    assert (found.images, found.targets) == ((0,), (1, "label"))
+    assert find_samples({"a.b": IMAGES, "y": CLASSES})[0].images == ("a.b",)
+    with pytest.raises(ValueError, match=r"image_key='0.x': 'x' is not one of \[\]"):
+        find_samples(batch, "0.x", "1.label")
+    with pytest.raises(ValueError, match="must both be given where one is a path"):
+        find_samples(batch, None, "1.label")
+
+
+def test_replaces_in_nested_batches_without_touching_them() -> None:
+    inner = {"image": IMAGES, "label": CLASSES, "id": "kept"}
+    batch = {"labelled": (inner, "kept"), "unlabelled": IMAGES}
+    changed = replaced(batch, {("labelled", 0, "label"): PROBABILITIES, ("labelled", 0, "image"): IMAGES + 1})
+    assert changed["labelled"][0]["label"] is PROBABILITIES
+    assert changed["labelled"][0]["id"] == "kept"
+    assert changed["labelled"][1] == "kept"
+    assert changed["unlabelled"] is IMAGES
+    assert inner["label"] is CLASSES
+    assert batch["labelled"][0] is inner

@@ -1,0 +1,246 @@
+"""MixCallback: when a batch is mixed, and how a Trainer's training_step gets it; shared by all mixing callbacks."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import secrets
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+
+from lightning_puzzlemix.batch import Key, Location, find_samples, read, replaced
+from lightning_puzzlemix.config import check_probability
+from lightning_puzzlemix.draw import MixDraw, draw_decision
+from lightning_puzzlemix.interception import Interception
+from lightning_puzzlemix.metrics import MetricGuard
+from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
+from lightning_puzzlemix.monitor import Stopwatch
+from lightning_puzzlemix.targets import pair_targets
+
+_TARGETS = ("soft", "pair")
+
+
+class Mixer(Protocol):
+    """What mixes a batch for a model: :class:`~lightning_puzzlemix.PuzzleMix` or one of the baselines."""
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
+        """Draw the random choices for a batch; the same key gives the same draw."""
+        ...
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = ...,
+        stopwatch: Stopwatch | None = None,
+    ) -> MixedBatch:
+        """Mix a batch."""
+        ...
+
+
+class MixCallback(pl.Callback):
+    """Mix training batches before ``training_step`` sees them; the base of all mixing callbacks.
+
+    The model's loss must take (B, classes) soft targets, as ``torch.nn.functional.cross_entropy`` does, or
+    ``targets="pair"`` be used. Metrics of torchmetrics on the module that are given these targets get each sample's
+    dominant class instead. Batches may be lists, tuples, namedtuples, dicts or dataclasses, and nested in each other as
+    CombinedLoader yields them; validation, test and prediction are untouched.
+
+    Args:
+        mixer: What mixes a batch.
+        prob: Chance in [0, 1] that a batch is mixed; the same decision on every rank.
+        start_epoch: First epoch (from 0) in which batches are mixed, >= 0.
+        stop_epoch: First epoch in which they are not mixed any more; ``None``: never.
+        targets: What ``training_step`` gets for targets: ``"soft"``, (B, classes) floats, or ``"pair"``,
+            :class:`PairTargets` (first, second, ratio) for losses that need classes (see :func:`pair_loss`).
+        seed: Of all draws; each also depends on rank, epoch and batch index, so that a resumed run draws what the
+            uninterrupted one would have. ``None`` takes ``seed_everything``'s, else a random one, kept in checkpoints.
+        image_key: Where a batch holds its images: name, position, or a path such as ``"labelled.0"``; ``None`` finds them.
+        target_key: Where it holds its targets; ``None`` finds them.
+
+    Attributes:
+        last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first.
+    """
+
+    name = "mix"
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        *,
+        prob: float = 1.0,
+        start_epoch: int = 0,
+        stop_epoch: int | None = None,
+        targets: str = "soft",
+        seed: int | None = None,
+        image_key: Key | None = None,
+        target_key: Key | None = None,
+    ) -> None:
+        check_probability("prob", prob)
+        _check_epochs(start_epoch, stop_epoch)
+        if targets not in _TARGETS:
+            raise ValueError(f"targets must be one of {_TARGETS}, got {targets!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+            raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
+        self.mixer = mixer
+        self.prob = prob
+        self.start_epoch = start_epoch
+        self.stop_epoch = stop_epoch
+        self.targets = targets
+        self.seed = seed
+        self.image_key = image_key
+        self.target_key = target_key
+        self.last: MixedBatch | None = None
+        self._drawn_seed: int | None = None
+        self._interception = Interception()
+        self._metrics = MetricGuard()
+        self._said_metrics = False
+        self._stopwatch = Stopwatch()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of "saliency" and "mixing" since the running (or last) epoch began."""
+        return {"saliency": 0.0, "mixing": 0.0} | self._stopwatch.totals()
+
+    def draw(self, images: Tensor, *, rank: int = 0, epoch: int = 0, batch_idx: int = 0, part: int = 0) -> MixDraw:
+        """Draw the random choices for one batch; override this to fix any of them.
+
+        Args:
+            images: (B, C, H, W) images of the batch.
+            rank: Global rank of this process.
+            epoch: Running epoch.
+            batch_idx: Index of the batch in it.
+            part: Which of several image batches nested in the batch.
+        """
+        key = (self._seed_in_force(), rank, epoch, batch_idx)
+        return self.mixer.draw(images, key=(*key, part) if part else key)
+
+    def _seed_in_force(self) -> int:
+        if self.seed is not None:
+            return self.seed
+        if self._drawn_seed is None:
+            globally = os.environ.get("PL_GLOBAL_SEED")
+            self._drawn_seed = int(globally) if globally else secrets.randbits(31)
+        return self._drawn_seed
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse what cannot work and settle the seed."""
+        if stage != "fit":
+            return
+        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+            raise ValueError(
+                f"{type(self).__name__} cannot mix for training_step(self, dataloader_iter), which fetches its own batches: "
+                "use training_step(self, batch, batch_idx)"
+            )
+        # Every rank must draw from the same seed, or they would decide differently whether to mix.
+        self._drawn_seed = int(trainer.strategy.broadcast(self._seed_in_force()))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the epoch's seconds from zero."""
+        self._stopwatch.reset()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Mix the batch and let ``training_step`` get the mixed one."""
+        self._forget_batch()
+        if not self._decide(trainer.current_epoch, batch_idx):
+            return
+        replacement, soft = batch, []
+        for part, location in enumerate(find_samples(batch, self.image_key, self.target_key)):
+            mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, location)
+            targets = self._targets_for_step(read(batch, location.targets), mixed)
+            replacement = replaced(replacement, {location.images: mixed.images, location.targets: targets})
+            soft.append(targets)
+            self.last = dataclasses.replace(mixed, clean=None)
+        many_steps = any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)
+        self._interception.install(pl_module, batch, replacement, keep=many_steps)
+        self._metrics.install(pl_module, soft)
+        self._log_figures(pl_module)
+
+    def _decide(self, epoch: int, batch_idx: int) -> bool:
+        """Tell whether this batch is mixed; all ranks agree."""
+        if epoch < self.start_epoch or (self.stop_epoch is not None and epoch >= self.stop_epoch):
+            return False
+        return draw_decision(self.prob, (self._seed_in_force(), epoch, batch_idx))
+
+    def _mix_part(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
+    ) -> MixedBatch:
+        images, targets = read(batch, where.images), read(batch, where.targets)
+        # Left out where it is 0, so that overrides of draw() without it keep working.
+        extra = {"part": part} if part else {}
+        draw = self.draw(
+            images, rank=trainer.global_rank, epoch=trainer.current_epoch, batch_idx=batch_idx, **extra
+        )  # fmt: skip
+        return self.mixer(
+            pl_module,
+            images,
+            targets,
+            draw,
+            forward_context=trainer.precision_plugin.forward_context,
+            stopwatch=self._stopwatch,
+        )
+
+    def _targets_for_step(self, targets: Tensor, mixed: MixedBatch) -> Any:
+        if self.targets == "soft":
+            return mixed.targets
+        return pair_targets(targets, permutation=mixed.draw.permutation, ratio=mixed.ratio)
+
+    def _log_figures(self, pl_module: pl.LightningModule) -> None:
+        if self.last is None:
+            return
+        batch = len(self.last.ratio)
+        figures: dict[str, Any] = {"ratio": self.last.ratio.mean()}
+        figures |= {f"{phase}_seconds": seconds for phase, seconds in self._stopwatch.latest().items()}
+        for figure, value in figures.items():
+            pl_module.log(f"{self.name}/{figure}", value, on_step=True, on_epoch=False, batch_size=batch)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Leave nothing on the module."""
+        self._forget_batch()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave nothing on the module."""
+        self._forget_batch()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing on the module: after an exception no other hook runs."""
+        self._forget_batch()
+
+    def _forget_batch(self) -> None:
+        self._interception.remove()
+        self._metrics.remove()
+        if self._metrics.used and not self._said_metrics:
+            self._said_metrics = True
+            rank_zero_info(f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the seed alone, since draws have no other state."""
+        return {"version": 1, "seed": self._seed_in_force()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the seed of the run that is resumed, unless one was given to this callback."""
+        self._drawn_seed = int(state_dict["seed"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle without the module's methods, which Lightning hangs onto callbacks."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+
+
+def _check_epochs(start: object, stop: object) -> None:
+    for name, value in (("start_epoch", start), ("stop_epoch", stop)):
+        if value is None and name == "stop_epoch":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    if isinstance(start, int) and isinstance(stop, int) and stop <= start:
+        raise ValueError(f"stop_epoch must be greater than start_epoch={start}, got {stop}: no epoch would be mixed")
