@@ -1,6 +1,8 @@
 """Puzzle Mix (Kim, Choo, Song, ICML 2020) as a PyTorch Lightning callback, with an exact and fast mask solver."""
 
 from lightning_puzzlemix.base import MixCallback
+from lightning_puzzlemix.baseline_callbacks import CutMixCallback, ManifoldMixCallback, MixUpCallback
+from lightning_puzzlemix.baselines import CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.callback import PuzzleMixCallback
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.draw import MixDraw
@@ -9,9 +11,15 @@ from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
 from lightning_puzzlemix.targets import PairTargets, mix_targets, pair_loss
 
 __all__ = [
+    "CutMix",
+    "CutMixCallback",
+    "ManifoldMix",
+    "ManifoldMixCallback",
     "MixCallback",
     "MixDraw",
     "MixResult",
+    "MixUp",
+    "MixUpCallback",
     "MixedBatch",
     "PairTargets",
     "PuzzleMix",

@@ -17,6 +17,8 @@ from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.mask_solver import warm_up
 from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
+from lightning_puzzlemix.saliency import SaliencyLoss
+from lightning_puzzlemix.saliency_sources import SaliencyCallable
 from lightning_puzzlemix.threads import available_threads
 
 
@@ -40,7 +42,12 @@ class PuzzleMixCallback(MixCallback):
         clean_weight: Weight of clean regularisation, >= 0 (see :class:`PuzzleMix`).
         adversarial_prob: Chance in [0, 1] of adversarial noise on each side (see :class:`PuzzleMix`).
         adversarial_eps: Amplitude of that noise in [0, 1] pixel units.
-        saliency: Where saliency comes from (see :class:`PuzzleMix`).
+        saliency: Where saliency comes from: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"`` or a callable
+            (module, images, targets) that returns (B, H, W) (see :class:`PuzzleMix`, also for the next four).
+        saliency_layer: Submodule that ``"feature"`` looks at.
+        saliency_loss: Loss to differentiate where forward returns no logits.
+        saliency_precision: Precision of the saliency pass, such as ``"bf16-mixed"``.
+        num_classes: Number of classes, where neither logits nor targets say it.
         targets: ``"soft"`` or ``"pair"``: what ``training_step`` gets for targets.
         seed: Of all draws.
         image_key: Where a batch holds its images.
@@ -63,16 +70,26 @@ class PuzzleMixCallback(MixCallback):
         clean_weight: float = 0.0,
         adversarial_prob: float = 0.0,
         adversarial_eps: float = 10 / 255,
-        saliency: str = "gradient",
+        saliency: str | SaliencyCallable = "gradient",
+        saliency_layer: str | None = None,
+        saliency_loss: SaliencyLoss | str | None = None,
+        saliency_precision: str | None = None,
+        num_classes: int | None = None,
         targets: str = "soft",
         seed: int | None = None,
         image_key: Key | None = None,
         target_key: Key | None = None,
     ) -> None:
-        if saliency != "gradient":
-            raise ValueError(f"saliency must be one of ('gradient',), got {saliency!r}")
         mixer = PuzzleMix(
-            config, clean_weight=clean_weight, adversarial_prob=adversarial_prob, adversarial_eps=adversarial_eps
+            config,
+            clean_weight=clean_weight,
+            adversarial_prob=adversarial_prob,
+            adversarial_eps=adversarial_eps,
+            saliency=saliency,
+            saliency_layer=saliency_layer,
+            saliency_loss=saliency_loss,
+            saliency_precision=saliency_precision,
+            num_classes=num_classes,
         )
         super().__init__(
             mixer,

@@ -64,9 +64,9 @@ def draw_mixes(
         first_name, second_name = ("", "") if labels is None else (_name(labels[i], class_names) for i in (row, second))
         axes = grid[row]
         _show_image(axes[0], mixed.originals[row], mean, std, first_name)
-        _show_saliency(axes[1], mixed.saliency[row])
+        _show_saliency(axes[1], mixed.saliency, row)
         _show_image(axes[2], mixed.originals[second], mean, std, second_name)
-        _show_saliency(axes[3], mixed.saliency[second])
+        _show_saliency(axes[3], mixed.saliency, second)
         _show_mask(axes[4], mixed.mask[row], f"{float(mixed.ratio[row]):.0%} of the first")
         _show_image(axes[5], mixed.images[row], mean, std, _describe(mixed.targets[row], class_names))
     for axes, title in zip(grid[0], _COLUMNS, strict=True):
@@ -115,8 +115,11 @@ def _show_image(
     _show(axes, pixels, title, vmin=0, vmax=1, cmap="gray" if pixels.ndim == 2 else None)
 
 
-def _show_saliency(axes: Axes, saliency: Tensor) -> None:
-    _show(axes, saliency.detach().float().cpu().numpy(), "", cmap=_SALIENCY_COLOURS)
+def _show_saliency(axes: Axes, saliency: Tensor | None, row: int) -> None:
+    if saliency is None:
+        axes.axis("off")
+        return
+    _show(axes, saliency[row].detach().float().cpu().numpy(), "", cmap=_SALIENCY_COLOURS)
 
 
 def _show_mask(axes: Axes, mask: Tensor, title: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +15,9 @@ from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import puzzle_mix
 from lightning_puzzlemix.monitor import Stopwatch
-from lightning_puzzlemix.saliency import SaliencyPass, gradient_saliency
-from lightning_puzzlemix.targets import mix_targets
-
-ForwardContext = Callable[[], AbstractContextManager[Any]]
+from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
+from lightning_puzzlemix.saliency_sources import PerModel, SaliencyCallable, SaliencySource, count_classes
+from lightning_puzzlemix.targets import check_targets, mix_targets
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,30 @@ class PuzzleMix:
 
     Args:
         config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
-        clean_weight: Weight of the mean cross-entropy of the unmixed batch, >= 0 (``clean_lam``; times 2/num_classes where
-            the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in training mode.
-        adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``).
+        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, >= 0 (``clean_lam``;
+            times 2/num_classes where the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in
+            training mode. Needs ``saliency="gradient"``.
+        adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``). Needs
+            ``saliency="gradient"``.
         adversarial_eps: Amplitude of that noise in [0, 1] pixel units (``adv_eps`` / 255).
+        saliency: Where saliency comes from. ``"gradient"``: the paper's, the loss's gradient at the images. ``"feature"``:
+            its gradient at a feature map inside the network, cheaper and close to the paper's. ``"spectral"``: the
+            spectral residual of the image, which costs next to nothing but is another method and ignores the model. Or a
+            callable (module, images, targets) that returns (B, H, W) floats >= 0; it is called with gradients switched
+            on and the model in its present mode, in the trainer's forward context.
+        saliency_layer: Name of the submodule whose output ``"feature"`` looks at; ``None`` takes the first third of the
+            network (:func:`lightning_puzzlemix.saliency_feature.find_default_layer`).
+        saliency_loss: For models whose forward does not return logits: a callable (module, images, targets), or the name
+            of a method of the model with the arguments (images, targets), that returns the batch's mean loss or (B,)
+            losses to differentiate instead of cross-entropy.
+        saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone;
+            ``None`` leaves it at that of the training step.
+        num_classes: Number of classes, >= 1, where neither logits nor probabilities as targets say it; ``None`` asks the
+            model by one forward pass of one image.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value lies outside its range, or two do not go together.
     """
 
     def __init__(
@@ -71,6 +88,11 @@ class PuzzleMix:
         clean_weight: float = 0.0,
         adversarial_prob: float = 0.0,
         adversarial_eps: float = 10 / 255,
+        saliency: str | SaliencyCallable = "gradient",
+        saliency_layer: str | None = None,
+        saliency_loss: SaliencyLoss | str | None = None,
+        saliency_precision: str | None = None,
+        num_classes: int | None = None,
     ) -> None:
         check_real("clean_weight", clean_weight, least=0.0)
         check_probability("adversarial_prob", adversarial_prob)
@@ -81,6 +103,28 @@ class PuzzleMix:
         self.clean_weight = clean_weight
         self.adversarial_prob = adversarial_prob
         self.adversarial_eps = adversarial_eps
+        self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision)
+        if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
+            raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.num_classes = num_classes
+        self._refuse_without_gradient()
+        self._classes_of: PerModel[int] = PerModel()
+
+    def _refuse_without_gradient(self) -> None:
+        """Refuse what needs the gradients that only the paper's saliency computes."""
+        if self.source.source == "gradient":
+            return
+        for name, value, needed in (
+            ("clean_weight", self.clean_weight, "the gradients of all parameters"),
+            ("adversarial_prob", self.adversarial_prob, "the gradient at the images"),
+        ):
+            if value:
+                raise ValueError(
+                    f"{name}={value} needs {needed}, which saliency={self.source.source!r} does not compute: use "
+                    f"saliency='gradient', or {name}=0"
+                )
 
     def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
         """Draw the random choices for a batch.
@@ -109,7 +153,7 @@ class PuzzleMix:
         """Mix a batch by the model's own saliency; images, targets and model are left unchanged.
 
         Args:
-            model: Maps (B, C, H, W) to (B, classes) logits.
+            model: Maps (B, C, H, W) to (B, classes) logits, where the source of saliency needs them.
             images: (B, C, H, W) floating point, normalised with the config's mean and std.
             targets: (B,) class indices or (B, classes) probabilities.
             draw: The random choices; ``None`` draws them.
@@ -126,6 +170,7 @@ class PuzzleMix:
         with stopwatch.phase("saliency", images.device):
             looked_at = images if draw.noise is None else add_noise(images, draw.noise, self.config)
             found, clean = self._look(model, looked_at, targets, forward_context)
+            num_classes = self._count_classes(model, images, targets, found, forward_context)
         with stopwatch.phase("mixing", images.device):
             noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
             mix = puzzle_mix(
@@ -138,27 +183,48 @@ class PuzzleMix:
                 first_content=noisy if draw.adversarial_first else None,
                 partner_content=noisy if draw.adversarial_second else None,
             )
-            soft = mix_targets(targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=found.num_classes)
+            soft = mix_targets(targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes)
         return MixedBatch(mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean)
 
     def _look(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext
     ) -> tuple[SaliencyPass, CleanGradients | None]:
-        """Run the one gradient pass; with clean regularisation in training mode and for the parameters too."""
+        """Run the source; with clean regularisation in training mode and for the parameters too."""
         if not self.clean_weight:
-            return gradient_saliency(model, images, targets, forward_context=forward_context), None
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            return self.source.look(model, images, targets, forward_context=forward_context), None
+        parameters = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
         if not parameters:
             raise ValueError(
                 f"clean_weight={self.clean_weight} needs parameters to regularise, but the model has none that require a "
                 "gradient: use clean_weight=0"
             )
-        found = gradient_saliency(
+        found = self.source.look(
             model, images, targets, training=True, parameters=parameters, forward_context=forward_context
         )
         return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients)
 
+    def _count_classes(
+        self, model: nn.Module, images: Tensor, targets: Tensor, found: SaliencyPass, forward_context: ForwardContext
+    ) -> int:
+        """Return the number of classes, and check the targets by it where the source has not."""
+        if found.num_classes is not None:
+            if self.num_classes not in (None, found.num_classes):
+                raise ValueError(
+                    f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out"
+                )
+            return found.num_classes
+        num_classes = self.num_classes
+        if num_classes is None:
+            num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
+        check_targets(targets, len(images), num_classes)
+        return num_classes
+
     def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:
         """Return the images with adversarial noise."""
+        if found.gradient is None:
+            raise ValueError(
+                f"draw.noise needs the gradient at the images, which saliency={self.source.source!r} does not compute: use "
+                "saliency='gradient', or a draw without noise"
+            )
         noise = adversarial_noise(images, start, found.gradient, self.config, eps=self.adversarial_eps, scale=scale)
         return add_noise(images, noise, self.config)

@@ -18,22 +18,28 @@ from lightning_puzzlemix.targets import check_targets
 # Gradients of images are small enough to vanish in float16; scaled by this much they do not.
 _HALF_PRECISION_SCALE = 1024.0
 
+ForwardContext = Callable[[], AbstractContextManager[Any]]
+# A loss of the model's own: called with (module, images, targets), or the name of a method called with (images, targets).
+SaliencyLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class SaliencyPass:
-    """What one gradient pass found.
+    """What a saliency source found; nothing in it is attached to a graph.
 
     Attributes:
-        saliency: (B, H, W) float32 >= 0, root mean square over channels of the gradient (method, step 1).
-        gradient: (B, C, H, W) float32, gradient of the batch's mean loss with respect to the images.
-        num_classes: Number of classes of the model's output.
+        saliency: (B, H, W) float32 >= 0. From ``"gradient"``, the root mean square over channels of the gradient (method,
+            step 1).
+        gradient: (B, C, H, W) float32, gradient of the batch's mean loss with respect to the images; ``None`` from
+            sources that do not differentiate down to the images.
+        num_classes: Number of classes of the model's output; ``None`` from sources that do not see it.
         parameter_gradients: Gradients of the mean loss for the parameters that were asked for, ``None`` for those that
             the loss does not depend on.
     """
 
     saliency: Tensor
-    gradient: Tensor
-    num_classes: int
+    gradient: Tensor | None = None
+    num_classes: int | None = None
     parameter_gradients: tuple[Tensor | None, ...] = ()
 
 
@@ -59,6 +65,27 @@ def _preserved_random_state(device: torch.device) -> Iterator[None]:
     devices = [device] if forkable else []
     with torch.random.fork_rng(devices, device_type=device.type if forkable else "cuda"):
         yield
+
+
+@contextmanager
+def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Run the model in evaluation mode and outside inference mode, leaving its modes and the random state as found."""
+    with torch.inference_mode(False), evaluation_mode(model), _preserved_random_state(device):
+        yield
+
+
+@contextmanager
+def without_graph() -> Iterator[None]:
+    """Record no graph, and leave nothing of that behind in an autocast around this block.
+
+    Autocast keeps its 16-bit copies of the weights until its outermost block ends. Those made without a graph would then
+    serve the training step too, and the weights get no gradients.
+    """
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def logits_of(output: Any, batch: int) -> Tensor:
@@ -87,6 +114,91 @@ def logits_of(output: Any, batch: int) -> Tensor:
     return logits
 
 
+@dataclass(frozen=True)
+class Objective:
+    """A loss that is ready to be differentiated.
+
+    Attributes:
+        total: Scalar float32: the samples' summed loss, scaled.
+        divisor: What gradients of ``total`` must be divided by to become those of the batch's mean loss.
+        num_classes: Number of classes, where there are logits.
+    """
+
+    total: Tensor
+    divisor: float
+    num_classes: int | None
+
+
+def make_objective(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    loss: SaliencyLoss | str | None,
+    forward_context: ForwardContext,
+) -> Objective:
+    """Run the model and its loss; only the forward pass (of a loss of its own: all of that) in ``forward_context``.
+
+    Args:
+        model: The model, in the mode it is to run in.
+        images: (B, C, H, W).
+        targets: (B,) class indices or (B, classes) probabilities.
+        loss: ``None`` for cross-entropy on the logits that the model returns, else see :func:`gradient_saliency`.
+        forward_context: Makes the context.
+
+    Raises:
+        TypeError: If targets or the loss have the wrong type.
+        ValueError: If shapes or values do not fit.
+    """
+    if loss is not None:
+        return _own_objective(model, images, targets, loss, forward_context)
+    with forward_context():
+        output = model(images)
+    logits = logits_of(output, len(images))
+    check_targets(targets, len(images), logits.shape[1])
+    scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
+    # A copy, since autograd cannot keep targets that were made under inference mode.
+    wanted = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
+    with torch.set_grad_enabled(logits.requires_grad):
+        # The sum and not the mean: each image's gradient keeps its size however large the batch is.
+        total = scale * F.cross_entropy(logits.float(), wanted, reduction="sum")
+    return Objective(total, scale * len(images), logits.shape[1])
+
+
+def _own_objective(
+    model: nn.Module, images: Tensor, targets: Tensor, loss: SaliencyLoss | str, forward_context: ForwardContext
+) -> Objective:
+    """The same for a loss of the model's own, a scalar (the batch's mean) or (B,)."""
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    wanted = targets.detach().clone()
+    with forward_context():
+        value = _method(model, loss)(images, wanted) if isinstance(loss, str) else loss(model, images, wanted)
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape not in ((), (len(images),)):
+        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(
+            f"saliency_loss must return the batch's mean loss or {len(images)} losses, one for each image, as a floating "
+            f"point tensor, got {shown}"
+        )
+    # What precision there is inside cannot be seen. A power of two changes no digit of the others.
+    scale = _HALF_PRECISION_SCALE
+    # As a sum (see above), unless the gradient that starts at a mean in float16 would overflow.
+    size = 1 if value.dtype == torch.float16 and not value.ndim else len(images)
+    with torch.set_grad_enabled(value.requires_grad):
+        total = scale * (value.float().sum() if value.ndim else size * value.float())
+    return Objective(total, scale * size, None)
+
+
+def _method(model: nn.Module, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    method = getattr(model, name, None)
+    if not callable(method):
+        raise ValueError(
+            f"saliency_loss={name!r} must name a method of the model, but {type(model).__name__} has none: define "
+            f"{name}(self, images, targets), or pass a callable (module, images, targets)"
+        )
+    return method
+
+
 def gradient_saliency(
     model: nn.Module,
     images: Tensor,
@@ -94,20 +206,25 @@ def gradient_saliency(
     *,
     training: bool = False,
     parameters: Sequence[nn.Parameter] = (),
-    forward_context: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    loss: SaliencyLoss | str | None = None,
+    forward_context: ForwardContext = nullcontext,
 ) -> SaliencyPass:
-    """Differentiate the model's cross-entropy with respect to the images (method, step 1).
+    """Differentiate the model's loss with respect to the images (method, step 1).
 
     The model's parameters, their ``.grad``, its buffers, modes and hooks' outputs stay as they are, and so does the global
     random state. Only the forward pass runs in ``forward_context``; the loss is computed in float32.
 
     Args:
-        model: Maps (B, C, H, W) to (B, classes) logits (see :func:`logits_of`). Pass the bare module, not its DDP wrapper.
+        model: Maps (B, C, H, W) to (B, classes) logits (see :func:`logits_of`), unless ``loss`` is given. Pass the bare
+            module, not its DDP wrapper.
         images: (B, C, H, W) floating point.
         targets: (B,) class indices or (B, classes) probabilities.
         training: Run the model as it is instead of in evaluation mode: BatchNorm then updates its statistics and dropout
             draws from the global random state, as clean regularisation in the reference does.
         parameters: Parameters whose gradients are wanted too.
+        loss: ``None`` for cross-entropy on the logits. Else a callable (module, images, targets), or the name of a method
+            of the model with the arguments (images, targets), which returns the batch's mean loss or (B,) losses; it runs
+            in ``forward_context`` as a whole.
         forward_context: Makes the context of the forward pass, for example autocast.
 
     Raises:
@@ -115,27 +232,16 @@ def gradient_saliency(
         ValueError: If shapes or values do not fit, or the output does not depend on the images through autograd.
     """
     check_images(images, PuzzleMixConfig())
-    mode = nullcontext() if training else evaluation_mode(model)
-    random_state = nullcontext() if training else _preserved_random_state(images.device)
-    with torch.inference_mode(False), torch.enable_grad(), mode, random_state:
+    mode = torch.inference_mode(False) if training else undisturbed(model, images.device)
+    with mode, torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
-        with forward_context():
-            output = model(leaf)
-        logits = logits_of(output, len(images))
-        check_targets(targets, len(images), logits.shape[1])
-        _check_differentiable(logits)
-        scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
-        # A copy, since autograd cannot keep targets that were made under inference mode.
-        wanted = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
-        # The sum and not the mean: each image's gradient keeps its size however large the batch is.
-        loss = scale * F.cross_entropy(logits.float(), wanted, reduction="sum")
-        found = _differentiate(loss, [leaf, *parameters])
+        objective = make_objective(model, leaf, targets, loss=loss, forward_context=forward_context)
+        found = differentiate(objective.total, [leaf, *parameters])
     if found[0] is None:
         raise ValueError(_NO_GRADIENT)
-    divisor = scale * len(images)
-    gradient = found[0].detach().float() / divisor
-    parameter_gradients = tuple(None if grad is None else grad.detach() / divisor for grad in found[1:])
-    return SaliencyPass(gradient.square().mean(1).sqrt(), gradient, logits.shape[1], parameter_gradients)
+    gradient = found[0].detach().float() / objective.divisor
+    parameter_gradients = tuple(None if grad is None else grad.detach() / objective.divisor for grad in found[1:])
+    return SaliencyPass(gradient.square().mean(1).sqrt(), gradient, objective.num_classes, parameter_gradients)
 
 
 _NO_GRADIENT = (
@@ -144,14 +250,16 @@ _NO_GRADIENT = (
 )
 
 
-def _check_differentiable(logits: Tensor) -> None:
-    if not logits.requires_grad:
+def differentiate(total: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a scalar; ``None`` for inputs that it does not depend on.
+
+    Raises:
+        ValueError: If it depends on nothing, or only through a checkpoint that cannot be differentiated.
+    """
+    if not total.requires_grad:
         raise ValueError(_NO_GRADIENT)
-
-
-def _differentiate(loss: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
     try:
-        return torch.autograd.grad(loss, inputs, allow_unused=True)
+        return torch.autograd.grad(total, inputs, allow_unused=True)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise ValueError(

@@ -1,0 +1,130 @@
+"""The baselines as callbacks, on the same base as PuzzleMixCallback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lightning_puzzlemix.base import MixCallback
+from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp, blend
+from lightning_puzzlemix.batch import Location
+from lightning_puzzlemix.mixer import MixedBatch
+
+
+class MixUpCallback(MixCallback):
+    """Mix every training batch by input mixup; ``options`` are those of :class:`MixCallback`.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        per_sample: One lam for each sample instead of one for the batch, as published.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+    """
+
+    name = "mixup"
+
+    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
+        super().__init__(MixUp(alpha=alpha, per_sample=per_sample), **options)
+
+
+class CutMixCallback(MixCallback):
+    """Mix every training batch by CutMix; ``options`` are those of :class:`MixCallback`.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        per_sample: One box for each sample instead of one for the batch, as published.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+    """
+
+    name = "cutmix"
+
+    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
+        super().__init__(CutMix(alpha=alpha, per_sample=per_sample), **options)
+
+
+class ManifoldMixCallback(MixCallback):
+    """Mix the output of a random layer of the model in every training batch, through a hook for the length of the step.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
+            batch. Each must return a tensor with the batch first, and run once in ``training_step``.
+        per_sample: One lam for each sample instead of one for the batch, as published.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+    """
+
+    name = "manifoldmix"
+    mixer: ManifoldMix
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        *,
+        layers: Sequence[str] = (INPUT, "layer1", "layer2"),
+        per_sample: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample), **options)
+        self._hook: RemovableHandle | None = None
+        self._awaited: str | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse layers that the module does not have."""
+        super().setup(trainer, pl_module, stage)
+        names = dict(pl_module.named_modules())
+        unknown = [layer for layer in self.mixer.layers if layer != INPUT and layer not in names]
+        if stage == "fit" and unknown:
+            candidates = [name for name in names if name and name.count(".") <= 2][:20]
+            raise ValueError(
+                f"layers must name submodules of the module or 'input', got {unknown}: it has {candidates}"
+            )
+
+    def _mix_part(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
+    ) -> MixedBatch:
+        mixed = super()._mix_part(trainer, pl_module, batch, batch_idx, part, where)
+        draw = mixed.draw
+        if not isinstance(draw, BaselineDraw) or draw.layer == INPUT:
+            return mixed
+        if part:
+            raise ValueError(
+                "ManifoldMixCallback cannot mix several image batches in one step, whose layers it could not tell apart: "
+                "name one with image_key and target_key, or use layers=['input']"
+            )
+        self._await(pl_module, draw, mixed.ratio)
+        return mixed
+
+    def _await(self, pl_module: pl.LightningModule, draw: BaselineDraw, ratio: Tensor) -> None:
+        """Mix the layer's next output in training mode; saliency or validation passes are none of ours."""
+
+        def mix_output(module: Any, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, Tensor) or len(output) != len(ratio):
+                shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+                raise ValueError(
+                    f"layers: {draw.layer!r} must return a tensor with the batch of {len(ratio)} first, got {shown}: name "
+                    "another layer"
+                )
+            self._awaited = None
+            return blend(output, draw.permutation, ratio)
+
+        self._awaited = draw.layer
+        self._hook = pl_module.get_submodule(draw.layer).register_forward_hook(mix_output)
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Make sure that the layer was mixed, and leave nothing on the module."""
+        missed = self._awaited
+        super().on_train_batch_end(*args, **kwargs)
+        if missed is not None:
+            raise RuntimeError(
+                f"layers: {missed!r} did not run in training_step, so nothing was mixed although the targets were: name a "
+                "layer that runs"
+            )
+
+    def _forget_batch(self) -> None:
+        super()._forget_batch()
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook, self._awaited = None, None

@@ -1,0 +1,238 @@
+"""Where saliency comes from: one seam for the paper's gradient and what may stand in for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from lightning_puzzlemix.checks import check_images
+from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.saliency import (
+    ForwardContext,
+    SaliencyLoss,
+    SaliencyPass,
+    gradient_saliency,
+    logits_of,
+    undisturbed,
+    without_graph,
+)
+from lightning_puzzlemix.saliency_feature import feature_saliency, find_default_layer
+from lightning_puzzlemix.saliency_spectral import spectral_saliency
+
+SALIENCY_SOURCES = ("gradient", "feature", "spectral")
+# As Lightning names them.
+SALIENCY_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
+# They log, update metrics and may step optimisers: run for saliency, they would do so twice a batch.
+_STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+
+SaliencyCallable = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Fact = TypeVar("Fact")
+
+
+class PerModel(WeakKeyDictionary[nn.Module, Fact]):
+    """What was found out about a model once; forgotten with the model, and by copies and pickles of this."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PerModel, ()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> PerModel[Fact]:
+        return PerModel()
+
+
+@dataclass(frozen=True)
+class SaliencySource:
+    """A validated choice of source; :meth:`look` runs it.
+
+    Args:
+        source: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"``, or a callable (module, images, targets) that
+            returns (B, H, W) floats >= 0.
+        layer: Dotted name of the submodule whose output ``"feature"`` looks at; ``None`` for the first third of the
+            network (:func:`lightning_puzzlemix.saliency_feature.find_default_layer`).
+        loss: Loss to differentiate in place of cross-entropy on the logits, for ``"gradient"`` and ``"feature"`` (see
+            :func:`lightning_puzzlemix.saliency.gradient_saliency`).
+        precision: ``None`` for that of the training step, else one of ``SALIENCY_PRECISIONS``, for the forward pass.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value is none of those, or belongs to another source.
+    """
+
+    source: str | SaliencyCallable = "gradient"
+    layer: str | None = None
+    loss: SaliencyLoss | str | None = None
+    precision: str | None = None
+    _default_layers: PerModel[str] = field(default_factory=PerModel, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not callable(self.source) and self.source not in SALIENCY_SOURCES:
+            raise ValueError(
+                f"saliency must be one of {SALIENCY_SOURCES} or a callable (module, images, targets), got {self.source!r}"
+            )
+        self._check_layer()
+        self._check_loss()
+        if self.precision is not None:
+            self._check_precision()
+
+    def _check_layer(self) -> None:
+        if self.layer is None:
+            return
+        if self.source != "feature":
+            raise ValueError(
+                f"saliency_layer={self.layer!r} belongs to saliency='feature', got saliency={self.source!r}: leave it out, "
+                "or choose 'feature'"
+            )
+        if not isinstance(self.layer, str) or not self.layer:
+            raise TypeError(f"saliency_layer must be the name of a submodule such as 'layer1', got {self.layer!r}")
+
+    def _check_loss(self) -> None:
+        if self.loss is None:
+            return
+        if not callable(self.loss) and not (isinstance(self.loss, str) and self.loss.isidentifier()):
+            raise TypeError(
+                "saliency_loss must be a callable (module, images, targets) or the name of a method of the model, got "
+                f"{self.loss!r}"
+            )
+        if self.loss in _STEPS:
+            raise ValueError(
+                f"saliency_loss={self.loss!r} would log and update metrics once more for each batch: name a method that "
+                "only returns the loss of (images, targets)"
+            )
+        if self.source not in ("gradient", "feature"):
+            raise ValueError(f"saliency_loss has no use with saliency={self.source!r}, which differentiates no loss")
+
+    def _check_precision(self) -> None:
+        if self.precision not in SALIENCY_PRECISIONS:
+            raise ValueError(
+                f"saliency_precision must be None or one of {tuple(SALIENCY_PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.source not in ("gradient", "feature"):
+            raise ValueError(
+                f"saliency_precision={self.precision!r} has no use with saliency={self.source!r}: leave it out; a callable "
+                "sets its own precision"
+            )
+
+    def look(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        *,
+        training: bool = False,
+        parameters: tuple[nn.Parameter, ...] = (),
+        forward_context: ForwardContext = nullcontext,
+    ) -> SaliencyPass:
+        """Find the saliency of a batch.
+
+        Args:
+            model: The bare module.
+            images: (B, C, H, W) floating point.
+            targets: (B,) class indices or (B, classes) probabilities.
+            training: For ``"gradient"``: run the model as it is instead of in evaluation mode.
+            parameters: For ``"gradient"``: parameters whose gradients are wanted too.
+            forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
+
+        Raises:
+            TypeError: If an argument has the wrong type or dtype.
+            ValueError: If shapes or values do not fit.
+        """
+        if self.source == "spectral":
+            return spectral_saliency(images)
+        if not isinstance(self.source, str):
+            return _called(self.source, model, images, targets, forward_context)
+        context = self.context(images.device, forward_context)
+        if self.source == "gradient":
+            return gradient_saliency(
+                model,
+                images,
+                targets,
+                training=training,
+                parameters=parameters,
+                loss=self.loss,
+                forward_context=context,
+            )
+        layer = self._layer_of(model, images, targets, context)
+        return feature_saliency(model, images, targets, layer=layer, loss=self.loss, forward_context=context)
+
+    def context(self, device: torch.device, forward_context: ForwardContext) -> ForwardContext:
+        """Return the context with autocast to this source's precision inside it."""
+        if self.precision is None:
+            return forward_context
+        dtype = SALIENCY_PRECISIONS[self.precision]
+
+        @contextmanager
+        def both() -> Iterator[None]:
+            with forward_context(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+                yield
+
+        return both
+
+    def _layer_of(self, model: nn.Module, images: Tensor, targets: Tensor, context: ForwardContext) -> str:
+        if self.layer is not None:
+            return self.layer
+        if model not in self._default_layers:
+            check_images(images, PuzzleMixConfig())
+            self._default_layers[model] = find_default_layer(
+                model, images, targets, loss=self.loss, forward_context=context
+            )
+        return self._default_layers[model]
+
+
+def _called(
+    source: SaliencyCallable, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext
+) -> SaliencyPass:
+    """Call a user's source, with gradients switched on and the model in the mode it is in, and check what it returns."""
+    check_images(images, PuzzleMixConfig())
+    with torch.inference_mode(False), torch.enable_grad(), forward_context():
+        # Copies, since autograd cannot keep what was made under inference mode.
+        copies = [each.detach().clone() if each.is_inference() else each.detach() for each in (images, targets)]
+        found = source(model, *copies)
+    batch, _, height, width = images.shape
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        shown = found.dtype if isinstance(found, Tensor) else type(found).__name__
+        raise TypeError(f"the saliency callable must return a floating point tensor (B, H, W), got {shown}")
+    if found.shape != (batch, height, width):
+        raise ValueError(
+            f"the saliency callable must return shape (B, H, W) = {(batch, height, width)} for images "
+            f"{tuple(images.shape)}, got {tuple(found.shape)}: reduce channels, for example with .square().mean(1).sqrt()"
+        )
+    if found.device != images.device:
+        raise ValueError(
+            f"the saliency callable must return a map on the images' device {images.device}, got {found.device}: move it "
+            "with .to(images.device)"
+        )
+    return SaliencyPass(found.detach().float())
+
+
+def count_classes(
+    model: nn.Module, images: Tensor, targets: Tensor, known: PerModel[int], forward_context: ForwardContext
+) -> int:
+    """Return the number of classes where the saliency source did not see it.
+
+    Probabilities say it themselves. For class indices the model is asked once, by a forward pass of one image in
+    evaluation mode, and the answer remembered.
+
+    Raises:
+        TypeError: If ``targets`` is no tensor.
+        ValueError: If forward returns no logits.
+    """
+    if isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim == 2:
+        return targets.shape[1]
+    if model not in known:
+        with undisturbed(model, images.device), without_graph():
+            try:
+                with forward_context():
+                    output = model(images[:1].detach().clone())
+                known[model] = logits_of(output, 1).shape[1]
+            # What a forward that is not made for this raises; a LightningModule without one: NotImplementedError.
+            except (TypeError, ValueError, NotImplementedError) as error:
+                raise ValueError(
+                    f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) "
+                    "logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets"
+                ) from error
+    return known[model]
