@@ -15,7 +15,7 @@ from lightning_puzzlemix.base import MixCallback
 from lightning_puzzlemix.batch import Key, Location
 from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.mask_solver import warm_up
+from lightning_puzzlemix.mix import warm_up
 from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
 from lightning_puzzlemix.saliency import SaliencyLoss
 from lightning_puzzlemix.saliency_sources import SaliencyCallable

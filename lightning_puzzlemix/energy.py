@@ -39,6 +39,16 @@ class Energy:
     weight_cols: Tensor
 
 
+@dataclass(frozen=True)
+class HostEnergy:
+    """An :class:`Energy` on the host; float32 arrays of the same names and shapes."""
+
+    cost_first: np.ndarray
+    cost_second: np.ndarray
+    weight_rows: np.ndarray
+    weight_cols: np.ndarray
+
+
 def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
     """Pool (B, H, W) saliency to (B, rows, cols) shares that sum to 1 (method, step 2).
 

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.mask_solver import HostEnergy
+from lightning_puzzlemix.energy import HostEnergy
 
 # gco ends the process when a smoothness term exceeds 10,000,000 (GCO_MAX_ENERGYTERM); the wrapper multiplies the weights by
 # 1000 before, because the label distances that go with them are no integers.

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-
 import numpy as np
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.energy import mixing_prior
-from lightning_puzzlemix.threads import available_threads, run_slices
-
-# Up to here a whole batch is solved sooner than a second thread has started.
-_SERIAL_BLOCKS_PER_SIDE = 4
-
-
-@dataclass(frozen=True)
-class HostEnergy:
-    """An :class:`~lightning_puzzlemix.energy.Energy` on the host; float32 arrays of the same names and shapes."""
-
-    cost_first: np.ndarray
-    cost_second: np.ndarray
-    weight_rows: np.ndarray
-    weight_cols: np.ndarray
-
-
-def solver_threads(config: PuzzleMixConfig, blocks_per_side: int) -> int:
-    """Return how many threads solve a batch on this grid."""
-    if blocks_per_side <= _SERIAL_BLOCKS_PER_SIDE:
-        return 1
-    return config.threads if config.threads is not None else available_threads()
+from lightning_puzzlemix.energy import HostEnergy, mixing_prior
+from lightning_puzzlemix.threads import run_slices, solver_threads
 
 
 def solve_masks(energy: HostEnergy, lam: float | np.ndarray, config: PuzzleMixConfig) -> np.ndarray:
@@ -67,21 +44,5 @@ def _solve_masks_exact(energy: HostEnergy, lam: float | np.ndarray, config: Puzz
     def work(start: int, stop: int) -> None:
         minimize_labels(difference, energy.weight_rows, energy.weight_cols, priors, labels, start, stop)
 
-    run_slices(work, batch, solver_threads(config, n))
+    run_slices(work, batch, solver_threads(config.threads, n))
     return labels
-
-
-def warm_up(config: PuzzleMixConfig) -> float:
-    """Compile the kernels now (about 10 s once, then read from Numba's cache) and return the seconds that it took.
-
-    Without this the first mixed batch would take that time unexplained.
-    """
-    from lightning_puzzlemix.transport import plan_moves
-
-    start = time.perf_counter()
-    flat = np.full((1, 2, 2), 0.25, np.float32)
-    energy = HostEnergy(flat, flat, np.zeros((1, 1, 2), np.float32), np.zeros((1, 2, 1), np.float32))
-    labels = solve_masks(energy, 0.5, config)
-    if config.transport:
-        plan_moves(flat, flat, labels, config)
-    return time.perf_counter() - start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from lightning_puzzlemix.blocks import Grid, expand
 from lightning_puzzlemix.checks import check_mix_inputs, check_on_host
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
+from lightning_puzzlemix.energy import HostEnergy, block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.mask_solver import solve_masks
 from lightning_puzzlemix.transfer import to_device, to_host
 from lightning_puzzlemix.transport import move_and_blend, plan_moves
 
@@ -161,3 +162,17 @@ def _apply(
     if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
         mixed = mixed.contiguous(memory_format=torch.channels_last)
     return MixResult(mixed, mask.mean((1, 2)), mask)
+
+
+def warm_up(config: PuzzleMixConfig) -> float:
+    """Compile the kernels now (about 10 s once, then read from Numba's cache) and return the seconds that it took.
+
+    Without this the first mixed batch would take that time unexplained.
+    """
+    start = time.perf_counter()
+    flat = np.full((1, 2, 2), 0.25, np.float32)
+    energy = HostEnergy(flat, flat, np.zeros((1, 1, 2), np.float32), np.zeros((1, 2, 1), np.float32))
+    labels = solve_masks(energy, 0.5, config)
+    if config.transport:
+        plan_moves(flat, flat, labels, config)
+    return time.perf_counter() - start

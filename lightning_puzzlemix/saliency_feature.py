@@ -68,10 +68,11 @@ def feature_saliency(
     cut = _Cut(layer, images)
     submodule = _submodule(model, layer)
     with undisturbed(model, images.device), without_graph():
-        # A copy, since autograd cannot keep images that were made under inference mode.
-        inputs = images.detach().clone() if images.is_inference() else images.detach()
         with _hooked([(submodule, cut)]):
-            objective = make_objective(model, inputs, targets, loss=loss, forward_context=forward_context)
+            # A copy, since without a graph nothing keeps a model from working on its input in place.
+            objective = make_objective(
+                model, images.detach().clone(), targets, loss=loss, forward_context=forward_context
+            )
         if cut.leaf is None:
             raise ValueError(f"saliency_layer={layer!r} is not called by the model's forward pass: name one that is")
         (gradient,) = differentiate(objective.total, [cut.leaf])

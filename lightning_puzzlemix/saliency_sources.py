@@ -188,10 +188,11 @@ def _called(
 ) -> SaliencyPass:
     """Call a user's source, with gradients switched on and the model in the mode it is in, and check what it returns."""
     check_images(images, PuzzleMixConfig())
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     with torch.inference_mode(False), torch.enable_grad(), forward_context():
-        # Copies, since autograd cannot keep what was made under inference mode.
-        copies = [each.detach().clone() if each.is_inference() else each.detach() for each in (images, targets)]
-        found = source(model, *copies)
+        # Copies: theirs to differentiate and to change, even if ours were made under inference mode.
+        found = source(model, images.detach().clone(), targets.detach().clone())
     batch, _, height, width = images.shape
     if not isinstance(found, Tensor) or not found.is_floating_point():
         shown = found.dtype if isinstance(found, Tensor) else type(found).__name__

@@ -8,6 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
 
+# Up to here a whole batch is solved sooner than a second thread has started.
+_SERIAL_BLOCKS_PER_SIDE = 4
+
 
 def available_threads() -> int:
     """Return this process's share of the cores: those it may run on, divided among the processes of the machine.
@@ -18,6 +21,13 @@ def available_threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return max(1, cores // int(processes)) if processes.isdigit() and int(processes) > 0 else cores
+
+
+def solver_threads(wished: int | None, blocks_per_side: int) -> int:
+    """Return how many threads work on a batch with this grid; ``None`` wishes for this process's share of the cores."""
+    if blocks_per_side <= _SERIAL_BLOCKS_PER_SIDE:
+        return 1
+    return available_threads() if wished is None else wished
 
 
 @lru_cache(maxsize=4)

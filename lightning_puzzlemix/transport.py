@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lightning_puzzlemix.blocks import Grid, from_blocks, to_blocks
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.mask_solver import solver_threads
-from lightning_puzzlemix.threads import run_slices
+from lightning_puzzlemix.threads import run_slices, solver_threads
 
 
 def plan_moves(
@@ -43,7 +42,7 @@ def plan_moves(
         match_blocks(shares_first, labels, 0, steps, prices, plans[0], start, stop)
         match_blocks(shares_second, labels, top, steps, prices, plans[1], start, stop)
 
-    run_slices(work, batch, solver_threads(config, max(rows, cols)))
+    run_slices(work, batch, solver_threads(config.threads, max(rows, cols)))
     return plans[0], plans[1]
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
-from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
+from lightning_puzzlemix.energy import HostEnergy
+from lightning_puzzlemix.mask_solver import solve_masks
 
 GCO = PuzzleMixConfig(solver="gco")
 

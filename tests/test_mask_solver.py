@@ -7,8 +7,8 @@ import pytest
 from oracles import Problem, binomial_prior, brute_force, maxflow_minimum, scaled_energies
 
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.energy import mixing_prior
-from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
+from lightning_puzzlemix.energy import HostEnergy, mixing_prior
+from lightning_puzzlemix.mask_solver import solve_masks
 from lightning_puzzlemix.maxflow import minimize_labels
 
 
