@@ -1,6 +1,8 @@
 """Measure the mixing against the authors' formulation, and saliency against a training step.
 
     python -m experiments.benchmark
+    python -m experiments.benchmark --saliency --checkpoint runs/.../checkpoints/last.ckpt
+    python -m experiments.benchmark --steps
 
 Prints tables and writes the figures as JSON. Every ratio is measured side by side: the two sides take turns, round after round,
 in one process, and medians are compared. Images are crops of the two photographs that come with scikit-learn, saliency is the
@@ -12,27 +14,38 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import time
 import tracemalloc
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
-from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.benchmark_saliency import (
+    load_subject,
+    measure_pass,
+    measure_sources,
+    measure_steps,
+    momentary_subject,
+    sources_table,
+    steps_table,
+)
+from experiments.benchmark_setting import (
+    GRID_SIZES,
+    Figures,
+    in_milliseconds,
+    machine,
+    photograph_crops,
+    take_turns,
+    trained_net,
+)
 from experiments.dense_baseline import mix_densely
-from experiments.models.preactresnet import PreActResNet
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
 from lightning_puzzlemix.blocks import Grid
 from lightning_puzzlemix.energy import block_saliency, mask_energy, pixel_cells
@@ -40,57 +53,7 @@ from lightning_puzzlemix.gco_solver import solve_masks_gco
 from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
 from lightning_puzzlemix.saliency import gradient_saliency
 
-GRID_SIZES = (2, 4, 8, 16)
-Figures = dict[str, Any]
-
-
-def photograph_crops(count: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Cut crops out of scikit-learn's two photographs, each of twice the size and then halved.
-
-    Returns:
-        (count, 3, size, size) images in [0, 1] and (count,) classes 0 to 7: which photograph, which quarter of it.
-    """
-    rng = np.random.default_rng(seed)
-    photographs = [torch.from_numpy(image.copy()).permute(2, 0, 1) / 255 for image in load_sample_images().images]
-    crops, classes = [], []
-    for index in range(count):
-        photograph = photographs[index % len(photographs)]
-        side = min(2 * size, *photograph.shape[1:])
-        top, left = (int(rng.integers(length - side + 1)) for length in photograph.shape[1:])
-        crop = photograph[None, :, top : top + side, left : left + side]
-        crops.append(F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True))
-        middle_row, middle_col = (
-            2 * start + side >= length for start, length in zip((top, left), photograph.shape[1:], strict=True)
-        )
-        classes.append(4 * (index % len(photographs)) + 2 * middle_row + middle_col)
-    return torch.cat(crops), torch.tensor(classes)
-
-
-@lru_cache(maxsize=1)
-def trained_net(steps: int = 60) -> PreActResNet:
-    """Train a narrow PreActResNet to tell the crops apart: an untrained one looks everywhere alike, which is no test."""
-    torch.manual_seed(0)
-    net = PreActResNet(num_classes=8, width=16)
-    optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    images, classes = photograph_crops(50 * steps, 32, seed=1)
-    for step in range(steps):
-        part = slice(50 * step, 50 * step + 50)
-        optimizer.zero_grad()
-        F.cross_entropy(net(images[part]), classes[part]).backward()
-        optimizer.step()
-    return net
-
-
-def take_turns(rounds: int, sides: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Run the sides in turns, once unmeasured, and return the median seconds of each."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(rounds + 1):
-        for name, run in sides.items():
-            start = time.perf_counter()
-            run()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+RESULTS = Path("experiments/results")
 
 
 class LargestTensor(TorchDispatchMode):
@@ -203,39 +166,6 @@ def measure_large(rounds: int, threads: int) -> Figures:
     }
 
 
-def in_milliseconds(seconds: dict[str, float]) -> Figures:
-    """Return the same figures in milliseconds."""
-    return {name: 1000 * value for name, value in seconds.items()}
-
-
-def measure_saliency(rounds: int) -> Figures:
-    """The callback's saliency pass against a plain training step of PreActResNet-18, batch 100 at 32 px."""
-    torch.manual_seed(0)
-    net = PreActResNet(num_classes=100)
-    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    images, _ = photograph_crops(100, 32)
-    targets = torch.arange(100)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(net(images), targets).backward()
-        optimizer.step()
-
-    seconds = take_turns(rounds, {"step": step, "saliency": lambda: gradient_saliency(net, images, targets)})
-    return {**seconds, "share_of_step": seconds["saliency"] / seconds["step"]}
-
-
-def machine() -> Figures:
-    """Describe where the figures come from."""
-    return {
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def grid_table(title: str, figures: Figures, columns: dict[str, str]) -> Table:
     """Lay out figures by grid; ``columns`` maps their names to headings."""
     table = Table(title=title)
@@ -247,9 +177,9 @@ def grid_table(title: str, figures: Figures, columns: dict[str, str]) -> Table:
     return table
 
 
-def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures:
-    """Run the measurements asked for, showing each as soon as it is there."""
-    figures: Figures = {"machine": machine(), "rounds": arguments.rounds, "threads": arguments.threads}
+def measure_mixes(arguments: argparse.Namespace, console: Console) -> Figures:
+    """Measure the mixing, showing each comparison as soon as it is there."""
+    figures: Figures = {"threads": arguments.threads}
     figures["masks"] = measure_masks(arguments.rounds, arguments.threads)
     columns = {
         "gco": "loop over gco",
@@ -267,7 +197,7 @@ def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures
         f"{large['dense_plan_elements']:,}); host arrays at most {large['peak_host_arrays_mib']:.1f} MiB"
     )
     if arguments.saliency_rounds:
-        saliency = figures["saliency"] = measure_saliency(arguments.saliency_rounds)
+        saliency = figures["saliency"] = measure_pass(arguments.saliency_rounds)
         console.print(
             f"PreActResNet-18, 100 images, 3x32x32: training step {saliency['step']:.2f} s, saliency pass "
             f"{saliency['saliency']:.2f} s = {saliency['share_of_step']:.2f} of the step"
@@ -275,25 +205,62 @@ def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures
     return figures
 
 
-def main() -> None:
-    """Parse the command line, measure, and write the figures."""
+def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures:
+    """Run the measurements asked for."""
+    figures: Figures = {"machine": machine(), "rounds": arguments.rounds}
+    if arguments.saliency:
+        subject = load_subject(arguments.checkpoint) if arguments.checkpoint else momentary_subject()
+        figures["saliency_sources"] = measure_sources(subject, arguments.rounds)
+        console.print(sources_table(figures["saliency_sources"]))
+    elif arguments.steps:
+        figures["steps"] = measure_steps(arguments.saliency_rounds)
+        figures["rounds"] = arguments.saliency_rounds
+        console.print(steps_table(figures["steps"]))
+    else:
+        figures |= measure_mixes(arguments, console)
+    return figures
+
+
+def parse() -> argparse.Namespace:
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--saliency", action="store_true", help="instead: cost and likeness of every source of saliency")
+    what.add_argument("--steps", action="store_true", help="instead: whole training steps of PreActResNet-18")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="with --saliency: a network that `python -m experiments.train` has left"
+    )
     parser.add_argument("--rounds", type=int, default=11, help="measured rounds of each comparison (default: 11)")
     parser.add_argument(
         "--saliency-rounds",
         type=int,
         default=5,
-        help="rounds of saliency against a training step, some 5 s each; 0: none",
+        help="rounds of what takes training steps of PreActResNet-18, each of seconds; 0: none (default: 5)",
     )
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count() or 1, help="threads of the solver (default: cores)"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("experiments/results/benchmark.json"), help="where the figures are written"
+        "--output",
+        type=Path,
+        help=f"where the figures are written (default: {RESULTS}/benchmark[_saliency|_steps].json)",
     )
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or arguments.saliency_rounds < 0 or arguments.threads < 1:
-        parser.error("--rounds and --threads must be at least 1, --saliency-rounds at least 0")
+    if arguments.rounds < 1 or arguments.saliency_rounds < arguments.steps or arguments.threads < 1:
+        parser.error("--rounds and --threads must be at least 1, --saliency-rounds at least 0, with --steps 1")
+    if arguments.checkpoint is not None and not arguments.saliency:
+        parser.error("--checkpoint belongs to --saliency")
+    if arguments.checkpoint is not None and not arguments.checkpoint.is_file():
+        parser.error(f"--checkpoint {arguments.checkpoint} is not there")
+    if arguments.output is None:
+        suffix = "_saliency" if arguments.saliency else "_steps" if arguments.steps else ""
+        arguments.output = RESULTS / f"benchmark{suffix}.json"
+    return arguments
+
+
+def main() -> None:
+    """Measure, and write the figures."""
+    arguments = parse()
     console = Console()
     console.print(", ".join(f"{name}: {value}" for name, value in machine().items()), highlight=False)
     figures = measure_and_show(arguments, console)

@@ -29,7 +29,7 @@ class MixedBatch:
         targets: (B, classes) soft targets.
         ratio: (B,) share of the first image.
         mask: (B, n, n) share of the first image in each block.
-        saliency: (B, H, W) saliency of the first images (partners: ``saliency[draw.permutation]``).
+        saliency: (B, H, W) saliency of the first images (partners: ``saliency[draw.permutation]``); ``None`` for baselines.
         draw: The random choices.
         originals: (B, C, H, W) the images before mixing.
         clean: Gradients of clean regularisation where ``clean_weight`` > 0; add ``clean.term()`` to the loss.
@@ -39,7 +39,7 @@ class MixedBatch:
     targets: Tensor
     ratio: Tensor
     mask: Tensor
-    saliency: Tensor
+    saliency: Tensor | None
     draw: MixDraw
     originals: Tensor
     clean: CleanGradients | None = None
@@ -71,8 +71,8 @@ class PuzzleMix:
         saliency_loss: For models whose forward does not return logits: a callable (module, images, targets), or the name
             of a method of the model with the arguments (images, targets), that returns the batch's mean loss or (B,)
             losses to differentiate instead of cross-entropy.
-        saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone;
-            ``None`` leaves it at that of the training step.
+        saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
+            (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
         num_classes: Number of classes, >= 1, where neither logits nor probabilities as targets say it; ``None`` asks the
             model by one forward pass of one image.
 

@@ -67,7 +67,7 @@ class SaliencySource:
     layer: str | None = None
     loss: SaliencyLoss | str | None = None
     precision: str | None = None
-    _default_layers: PerModel[str] = field(default_factory=PerModel, repr=False, compare=False)
+    _default_layers: PerModel[str] = field(default_factory=PerModel, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not callable(self.source) and self.source not in SALIENCY_SOURCES:

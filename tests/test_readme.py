@@ -55,3 +55,6 @@ def test_python_blocks_run_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["mixed"].targets.shape == (4, 5)
     draw = names["FixedGrid"]().draw(torch.zeros(4, 3, 32, 32))
     assert draw.blocks_per_side == 4
+    trainer = short_trainer(callbacks=[names["callback"]])
+    trainer.fit(Classifier(net), loader)
+    assert names["callback"].last.saliency.shape == (4, 32, 32)
