@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -20,9 +20,28 @@ from lightning_puzzlemix.interception import Interception
 from lightning_puzzlemix.metrics import MetricGuard
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.monitor import Stopwatch
+from lightning_puzzlemix.sharding import reachable
 from lightning_puzzlemix.targets import pair_targets
 
 _TARGETS = ("soft", "pair")
+
+
+def _callback_classes() -> tuple[type, ...]:
+    """Return Lightning's Callback, under both names where both packages are installed.
+
+    A Trainer of either takes any callback, but the command line of each insists on its own class.
+    """
+    try:
+        from lightning.pytorch import Callback
+    except ImportError:
+        return (pl.Callback,)
+    return pl.Callback, Callback
+
+
+if TYPE_CHECKING:
+    _Callback = pl.Callback
+else:
+    _Callback = type("_Callback", _callback_classes(), {})
 
 
 class Mixer(Protocol):
@@ -46,7 +65,7 @@ class Mixer(Protocol):
         ...
 
 
-class MixCallback(pl.Callback):
+class MixCallback(_Callback):
     """Mix training batches before ``training_step`` sees them; the base of all mixing callbacks.
 
     The model's loss must take (B, classes) soft targets, as ``torch.nn.functional.cross_entropy`` does, or
@@ -104,6 +123,7 @@ class MixCallback(pl.Callback):
         self._metrics = MetricGuard()
         self._said_metrics = False
         self._stopwatch = Stopwatch()
+        self._model: nn.Module | None = None
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -176,13 +196,15 @@ class MixCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
     ) -> MixedBatch:
         images, targets = read(batch, where.images), read(batch, where.targets)
+        if self._model is None:
+            self._model = reachable(trainer.strategy, pl_module)
         # Left out where it is 0, so that overrides of draw() without it keep working.
         extra = {"part": part} if part else {}
         draw = self.draw(
             images, rank=trainer.global_rank, epoch=trainer.current_epoch, batch_idx=batch_idx, **extra
         )  # fmt: skip
         return self.mixer(
-            pl_module,
+            self._model,
             images,
             targets,
             draw,
@@ -211,10 +233,12 @@ class MixCallback(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave nothing on the module."""
         self._forget_batch()
+        self._model = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing on the module: after an exception no other hook runs."""
         self._forget_batch()
+        self._model = None
 
     def _forget_batch(self) -> None:
         self._interception.remove()
@@ -232,8 +256,9 @@ class MixCallback(pl.Callback):
         self._drawn_seed = int(state_dict["seed"])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle without the module's methods, which Lightning hangs onto callbacks."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+        """Pickle without the module and its methods, which Lightning hangs onto callbacks."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
+        return kept | {"_model": None}
 
 
 def _check_epochs(start: object, stop: object) -> None:

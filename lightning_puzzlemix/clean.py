@@ -17,11 +17,13 @@ class CleanGradients:
         weight: Their weight (``clean_lam``).
         parameters: The parameters that they belong to.
         gradients: One for each, ``None`` where the loss does not depend on it.
+        loss: The mean cross-entropy itself with its graph, in place of gradients, where parameters are sharded.
     """
 
     weight: float
     parameters: Sequence[nn.Parameter]
     gradients: Sequence[Tensor | None]
+    loss: Tensor | None = None
 
     def term(self) -> Tensor:
         """Return a scalar of value 0 whose gradient is ``weight`` times the stored one; add it to the loss.
@@ -29,6 +31,8 @@ class CleanGradients:
         A linear function of the parameters stands for the clean loss, because its graph is gone: backward() then adds the
         very gradients at the right moment, under loss scaling, accumulation, clipping and DDP alike.
         """
+        if self.loss is not None:
+            return self.weight * (self.loss - self.loss.detach())
         linear = [
             (parameter.float() * gradient.float()).sum()
             for parameter, gradient in zip(self.parameters, self.gradients, strict=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from lightning_puzzlemix.batch import is_same_batch
+
 _NAME = "training_step"
 
 
@@ -36,8 +38,8 @@ class Interception:
         def training_step(*args: Any, **kwargs: Any) -> Any:
             if not keep:
                 self.remove()
-            swapped = [replacement if value is batch else value for value in args]
-            named = {name: replacement if value is batch else value for name, value in kwargs.items()}
+            swapped = [replacement if is_same_batch(value, batch) else value for value in args]
+            named = {name: replacement if is_same_batch(value, batch) else value for name, value in kwargs.items()}
             if not any(value is replacement for value in [*swapped, *named.values()]):
                 raise RuntimeError(
                     "PuzzleMixCallback could not hand over the mixed batch: training_step was called with another object "

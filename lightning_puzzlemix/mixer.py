@@ -17,6 +17,7 @@ from lightning_puzzlemix.mix import puzzle_mix
 from lightning_puzzlemix.monitor import Stopwatch
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
 from lightning_puzzlemix.saliency_sources import PerModel, SaliencyCallable, SaliencySource, count_classes
+from lightning_puzzlemix.sharding import is_sharded
 from lightning_puzzlemix.targets import check_targets, mix_targets
 
 
@@ -198,10 +199,18 @@ class PuzzleMix:
                 f"clean_weight={self.clean_weight} needs parameters to regularise, but the model has none that require a "
                 "gradient: use clean_weight=0"
             )
+        # Sharded parameters are gathered anew in each pass: then the loss itself is kept, and differentiated once more.
+        sharded = is_sharded(model)
         found = self.source.look(
-            model, images, targets, training=True, parameters=parameters, forward_context=forward_context
+            model,
+            images,
+            targets,
+            training=True,
+            parameters=() if sharded else parameters,
+            keep_loss=sharded,
+            forward_context=forward_context,
         )
-        return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients)
+        return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients, found.loss)
 
     def _count_classes(
         self, model: nn.Module, images: Tensor, targets: Tensor, found: SaliencyPass, forward_context: ForwardContext

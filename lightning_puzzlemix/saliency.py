@@ -25,7 +25,7 @@ SaliencyLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class SaliencyPass:
-    """What a saliency source found; nothing in it is attached to a graph.
+    """What a saliency source found; nothing in it but ``loss`` is attached to a graph.
 
     Attributes:
         saliency: (B, H, W) float32 >= 0. From ``"gradient"``, the root mean square over channels of the gradient (method,
@@ -35,12 +35,14 @@ class SaliencyPass:
         num_classes: Number of classes of the model's output; ``None`` from sources that do not see it.
         parameter_gradients: Gradients of the mean loss for the parameters that were asked for, ``None`` for those that
             the loss does not depend on.
+        loss: The mean loss with its graph, where that was asked for.
     """
 
     saliency: Tensor
     gradient: Tensor | None = None
     num_classes: int | None = None
     parameter_gradients: tuple[Tensor | None, ...] = ()
+    loss: Tensor | None = None
 
 
 @contextmanager
@@ -206,6 +208,7 @@ def gradient_saliency(
     *,
     training: bool = False,
     parameters: Sequence[nn.Parameter] = (),
+    keep_loss: bool = False,
     loss: SaliencyLoss | str | None = None,
     forward_context: ForwardContext = nullcontext,
 ) -> SaliencyPass:
@@ -222,6 +225,7 @@ def gradient_saliency(
         training: Run the model as it is instead of in evaluation mode: BatchNorm then updates its statistics and dropout
             draws from the global random state, as clean regularisation in the reference does.
         parameters: Parameters whose gradients are wanted too.
+        keep_loss: Return the mean loss with its graph, to be differentiated again.
         loss: ``None`` for cross-entropy on the logits. Else a callable (module, images, targets), or the name of a method
             of the model with the arguments (images, targets), which returns the batch's mean loss or (B,) losses; it runs
             in ``forward_context`` as a whole.
@@ -236,12 +240,13 @@ def gradient_saliency(
     with mode, torch.enable_grad():
         leaf = images.detach().clone().requires_grad_()
         objective = make_objective(model, leaf, targets, loss=loss, forward_context=forward_context)
-        found = differentiate(objective.total, [leaf, *parameters])
+        found = differentiate(objective.total, [leaf, *parameters], keep_graph=keep_loss)
+        kept = objective.total / objective.divisor if keep_loss else None
     if found[0] is None:
         raise ValueError(_NO_GRADIENT)
     gradient = found[0].detach().float() / objective.divisor
     parameter_gradients = tuple(None if grad is None else grad.detach() / objective.divisor for grad in found[1:])
-    return SaliencyPass(gradient.square().mean(1).sqrt(), gradient, objective.num_classes, parameter_gradients)
+    return SaliencyPass(gradient.square().mean(1).sqrt(), gradient, objective.num_classes, parameter_gradients, kept)
 
 
 _NO_GRADIENT = (
@@ -250,7 +255,7 @@ _NO_GRADIENT = (
 )
 
 
-def differentiate(total: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def differentiate(total: Tensor, inputs: Sequence[Tensor], *, keep_graph: bool = False) -> tuple[Tensor | None, ...]:
     """Return the gradients of a scalar; ``None`` for inputs that it does not depend on.
 
     Raises:
@@ -259,7 +264,7 @@ def differentiate(total: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | Non
     if not total.requires_grad:
         raise ValueError(_NO_GRADIENT)
     try:
-        return torch.autograd.grad(total, inputs, allow_unused=True)
+        return torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=keep_graph)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise ValueError(

@@ -125,6 +125,7 @@ class SaliencySource:
         *,
         training: bool = False,
         parameters: tuple[nn.Parameter, ...] = (),
+        keep_loss: bool = False,
         forward_context: ForwardContext = nullcontext,
     ) -> SaliencyPass:
         """Find the saliency of a batch.
@@ -135,6 +136,7 @@ class SaliencySource:
             targets: (B,) class indices or (B, classes) probabilities.
             training: For ``"gradient"``: run the model as it is instead of in evaluation mode.
             parameters: For ``"gradient"``: parameters whose gradients are wanted too.
+            keep_loss: For ``"gradient"``: return the mean loss with its graph.
             forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
 
         Raises:
@@ -153,6 +155,7 @@ class SaliencySource:
                 targets,
                 training=training,
                 parameters=parameters,
+                keep_loss=keep_loss,
                 loss=self.loss,
                 forward_context=context,
             )
