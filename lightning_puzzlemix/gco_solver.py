@@ -1,7 +1,7 @@
 """The authors' mask optimiser: alpha-beta swap of the gco library, one sample after the other (optional extra ``[gco]``).
 
 A local optimiser, here for those who want the authors' masks to the bit, with what they have of defects: it stops above the
-optimum in a fifth of the samples at n = 16, and its 32-bit arithmetic overflows on others without a word.
+optimum in 27 of 104 recorded samples at n = 16, and its 32-bit arithmetic overflows on others without a word.
 """
 
 from __future__ import annotations
