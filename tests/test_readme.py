@@ -11,7 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import lightning_puzzlemix as pm
+
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+YAML_BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
@@ -58,3 +61,26 @@ def test_python_blocks_run_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = short_trainer(callbacks=[names["callback"]])
     trainer.fit(Classifier(net), loader)
     assert names["callback"].last.saliency.shape == (4, 32, 32)
+
+
+def check_callback(callback: pm.PuzzleMixCallback) -> None:
+    assert isinstance(callback, pm.PuzzleMixCallback)
+    assert callback.prob == 0.5
+    assert callback.config.std == (0.267, 0.256, 0.276)
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_the_command_lines_yaml_makes_the_callback(package: str, tmp_path: Path) -> None:
+    pytest.importorskip("jsonargparse")
+    cli = pytest.importorskip(f"{package}.cli")
+    base = pytest.importorskip(package).LightningModule
+    (tmp_path / "config.yaml").write_text(YAML_BLOCKS[0])
+    arguments = [f"--config={tmp_path / 'config.yaml'}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    made = cli.LightningCLI(type("Model", (base,), {}), run=False, args=arguments, save_config_callback=None)
+    (callback,) = (each for each in made.trainer.callbacks if isinstance(each, pm.MixCallback))
+    check_callback(callback)
+
+
+def test_hydras_yaml_makes_the_callback() -> None:
+    hydra, omegaconf = pytest.importorskip("hydra.utils"), pytest.importorskip("omegaconf")
+    check_callback(hydra.instantiate(omegaconf.OmegaConf.create(YAML_BLOCKS[1])).callback)
