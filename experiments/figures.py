@@ -32,11 +32,14 @@ def save_training_picture(path: Path, model: nn.Module, mix: Any, data: ImageDat
         caption = "training images, not mixed"
     else:
         # Imported late: runs with mix=none do not need the plugin.
+        from lightning_puzzlemix import PuzzleMixCallback
         from lightning_puzzlemix.figures import draw_mixes
 
-        # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
-        sizes = sorted(mix.config.grid_sizes)
-        draw = replace(mix.draw(images), lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
+        draw = mix.draw(images)
+        if isinstance(mix, PuzzleMixCallback):
+            # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
+            sizes = sorted(mix.config.grid_sizes)
+            draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
         mixed = mix.mixer(model, images, targets, draw)
         figure = draw_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
         caption = "mixed images"
