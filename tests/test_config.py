@@ -19,7 +19,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     expected = {
         "mean": None, "std": None, "alpha": 1.0, "grid_sizes": (2, 4, 8, 16), "num_labels": 3, "beta": 1.2, "gamma": 0.5,
         "eta": 0.2, "neighborhood_size": 4, "transport": True, "transport_size": None, "transport_cost": 0.8,
-        "solver": "exact", "threads": None,
+        "solver": "exact", "threads": None, "per_sample_lam": False,
     }  # fmt: skip
     assert dataclasses.asdict(PuzzleMixConfig()) == expected
 
@@ -41,6 +41,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         ("eta", -1, ValueError, "eta.*>= 0, got -1"),
         ("transport_cost", -1e-9, ValueError, "transport_cost.*>= 0, got -1e-09"),
         ("transport_cost", INF, ValueError, "transport_cost.*got inf"),
+        ("per_sample_lam", 1, TypeError, "per_sample_lam must be True or False, got 1"),
         ("num_labels", 1, ValueError, "num_labels must be at least 2, got 1"),
         ("num_labels", 3.0, TypeError, "num_labels must be an integer, got 3.0"),
         ("num_labels", True, TypeError, "num_labels must be an integer, got True"),
