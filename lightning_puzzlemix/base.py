@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytorch_lightning as pl
@@ -27,15 +28,13 @@ _TARGETS = ("soft", "pair")
 
 
 def _callback_classes() -> tuple[type, ...]:
-    """Return Lightning's Callback, under both names where both packages are installed.
+    """Return Lightning's Callback, under both of its names in a program that has imported ``lightning`` before this.
 
-    A Trainer of either takes any callback, but the command line of each insists on its own class.
+    A Trainer of either package takes any callback, but the command line of each insists on its own class. Importing
+    ``lightning`` for its own sake would take over the messages of ``pytorch_lightning``.
     """
-    try:
-        from lightning.pytorch import Callback
-    except ImportError:
-        return (pl.Callback,)
-    return pl.Callback, Callback
+    other = sys.modules.get("lightning.pytorch")
+    return (pl.Callback,) if other is None else (pl.Callback, other.Callback)
 
 
 if TYPE_CHECKING:

@@ -229,7 +229,8 @@ def fit_resumable(folder: Path, how: str = "", checkpoint: Path | None = None, s
     savers = (steps, epochs, OnExceptionCheckpoint(folder, "exception")) if how else ()
     processes = int(os.environ.get("WORLD_SIZE", 1))
     strategy = "ddp" if processes > 1 else "auto"
-    options = {"enable_checkpointing": True, "max_epochs": EPOCHS, "devices": processes, "strategy": strategy}
+    # Checkpoints are made only where they are looked at: Lightning's own would land in the working folder.
+    options = {"enable_checkpointing": bool(how), "max_epochs": EPOCHS, "devices": processes, "strategy": strategy}
     loader.trainer = quiet(mixing, *savers, **options)
     try:
         loader.trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=False)

@@ -1,6 +1,8 @@
 """The README's Python code runs as it stands, given a model and data."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,16 +71,33 @@ def check_callback(callback: pm.PuzzleMixCallback) -> None:
     assert callback.config.std == (0.267, 0.256, 0.276)
 
 
+CLI_PROGRAM = """
+import sys
+from {package} import LightningModule
+from {package}.cli import LightningCLI
+import lightning_puzzlemix as pm
+
+made = LightningCLI(LightningModule, run=False, save_config_callback=None)
+(callback,) = (each for each in made.trainer.callbacks if isinstance(each, pm.PuzzleMixCallback))
+assert callback.prob == 0.5 and callback.config.std == (0.267, 0.256, 0.276)
+"""
+
+
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
 def test_the_command_lines_yaml_makes_the_callback(package: str, tmp_path: Path) -> None:
     pytest.importorskip("jsonargparse")
-    cli = pytest.importorskip(f"{package}.cli")
-    base = pytest.importorskip(package).LightningModule
+    pytest.importorskip(package)
     (tmp_path / "config.yaml").write_text(YAML_BLOCKS[0])
-    arguments = [f"--config={tmp_path / 'config.yaml'}", "--trainer.logger=false", "--trainer.accelerator=cpu"]
-    made = cli.LightningCLI(type("Model", (base,), {}), run=False, args=arguments, save_config_callback=None)
-    (callback,) = (each for each in made.trainer.callbacks if isinstance(each, pm.MixCallback))
-    check_callback(callback)
+    (tmp_path / "program.py").write_text(CLI_PROGRAM.format(package=package))
+    command = [
+        sys.executable,
+        "program.py",
+        "--config=config.yaml",
+        "--trainer.logger=false",
+        "--trainer.accelerator=cpu",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_hydras_yaml_makes_the_callback() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -100,21 +102,35 @@ def check_arguments(mixing: pm.PuzzleMixCallback) -> None:
     assert mixing.config == pm.PuzzleMixConfig(mean=(0.5,) * 3, std=(0.2,) * 3, grid_sizes=(2, 4))
 
 
+CLI_PROGRAM = """
+import sys
+import {name} as pl
+from {name}.cli import LightningCLI
+import lightning_puzzlemix as pm
+from test_trainers import check_arguments, module_of
+
+cli = LightningCLI(module_of(pl), args=["--config", sys.argv[1]], run=False, save_config_callback=None)
+(mixing,) = (each for each in cli.trainer.callbacks if isinstance(each, pm.PuzzleMixCallback))
+check_arguments(mixing)
+cli.trainer.fit(cli.model)
+assert len(cli.model.seen) == 4
+"""
+
+
 @pytest.mark.parametrize("name", PACKAGES)
 def test_lightning_cli_makes_the_callback_from_yaml(name: str, tmp_path: Path) -> None:
+    """In a program of its own, which imports its Lightning first."""
     pytest.importorskip("jsonargparse")
-    package = pytest.importorskip(name)
-    cli_class = importlib.import_module(f"{name}.cli").LightningCLI
-    path = tmp_path / "config.yaml"
-    path.write_text(YAML)
-    try:
-        cli = cli_class(module_of(package), args=["--config", str(path)], run=False, save_config_callback=None)
-    except SystemExit:
-        pytest.fail("the CLI refused the callback")
-    (mixing,) = (each for each in cli.trainer.callbacks if hasattr(each, "mixer"))
-    check_arguments(mixing)
-    cli.trainer.fit(cli.model)
-    assert len(cli.model.seen) == 4
+    pytest.importorskip(name)
+    (tmp_path / "config.yaml").write_text(YAML)
+    (tmp_path / "program.py").write_text(CLI_PROGRAM.format(name=name))
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "config.yaml")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+        cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_hydra_makes_the_callback_from_yaml() -> None:
