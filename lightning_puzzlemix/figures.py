@@ -57,7 +57,7 @@ def draw_mixes(
     count = min(rows, len(mixed.images))
     partner = mixed.draw.permutation[:count].to(mixed.images.device)
     labels = None if targets is None else targets.detach().cpu()
-    figure = Figure(figsize=(_INCHES * len(_COLUMNS), (_INCHES + 0.28) * count + 0.6), layout="constrained")
+    figure = Figure(figsize=(_INCHES * len(_COLUMNS), (_INCHES + 0.4) * count + 0.7), layout="constrained")
     grid = figure.subplots(count, len(_COLUMNS), squeeze=False)
     for row in range(count):
         second = int(partner[row])
@@ -71,7 +71,7 @@ def draw_mixes(
         _show_image(axes[5], mixed.images[row], mean, std, _describe(mixed.targets[row], class_names))
     for axes, title in zip(grid[0], _COLUMNS, strict=True):
         axes.annotate(
-            title, (0.5, 1), xytext=(0, 20), xycoords="axes fraction", textcoords="offset points", ha="center",
+            title, (0.5, 1), xytext=(0, 29), xycoords="axes fraction", textcoords="offset points", ha="center",
             weight="bold", fontsize=9,
         )  # fmt: skip
     blocks = mixed.mask.shape[-1]
@@ -89,7 +89,7 @@ def _describe(soft: Tensor, class_names: Sequence[str] | None) -> str:
     parts = [
         f"{share:.2f} {_name(label, class_names)}" for share, label in zip(shares, labels, strict=True) if share > 0
     ]
-    return " + ".join(parts)
+    return "\n".join(parts)
 
 
 def _pixels(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
