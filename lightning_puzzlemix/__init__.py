@@ -2,7 +2,7 @@
 
 from lightning_puzzlemix.base import MixCallback
 from lightning_puzzlemix.baseline_callbacks import CutMixCallback, ManifoldMixCallback, MixUpCallback
-from lightning_puzzlemix.baselines import CutMix, ManifoldMix, MixUp
+from lightning_puzzlemix.baselines import BaselineDraw, CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.callback import PuzzleMixCallback
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.draw import MixDraw
@@ -11,6 +11,7 @@ from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
 from lightning_puzzlemix.targets import PairTargets, mix_targets, pair_loss
 
 __all__ = [
+    "BaselineDraw",
     "CutMix",
     "CutMixCallback",
     "ManifoldMix",

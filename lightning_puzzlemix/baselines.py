@@ -93,7 +93,7 @@ class _Baseline:
             stopwatch: Measures the phase "mixing".
         """
         check_images(images, PuzzleMixConfig())
-        chosen = draw if isinstance(draw, BaselineDraw) else self._completed(images, draw)
+        chosen = self.draw(images) if draw is None else self._accept(draw)
         stopwatch = Stopwatch() if stopwatch is None else stopwatch
         num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
@@ -102,12 +102,14 @@ class _Baseline:
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
 
-    def _completed(self, images: Tensor, draw: MixDraw | None) -> BaselineDraw:
-        """Draw what a plain :class:`MixDraw` leaves open, or everything."""
-        if draw is None:
-            return self.draw(images)
-        lam = draw.lam.detach().cpu().numpy() if isinstance(draw.lam, Tensor) else draw.lam
-        return self._finish_draw(images, draw.permutation, lam, np.random.default_rng(0))
+    def _accept(self, draw: MixDraw) -> BaselineDraw:
+        """Take a draw made elsewhere; one that leaves open what this baseline needs is refused, never filled in."""
+        if isinstance(draw, BaselineDraw):
+            return draw
+        raise ValueError(
+            f"draw must be a BaselineDraw for {type(self).__name__}, got a {type(draw).__name__}, which has no boxes and no "
+            f"layer: use {type(self).__name__}.draw, or pass lightning_puzzlemix.BaselineDraw"
+        )
 
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         """Return (B, C, H, W) mixed images and the (B,) share of the first."""
@@ -129,6 +131,10 @@ def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
 
 class MixUp(_Baseline):
     """Input mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018): images blended by lam."""
+
+    def _accept(self, draw: MixDraw) -> BaselineDraw:
+        # Partners and lam are all that it needs, and every draw has those.
+        return draw if isinstance(draw, BaselineDraw) else BaselineDraw(draw.permutation, draw.lam)
 
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)

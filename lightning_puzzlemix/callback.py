@@ -101,6 +101,7 @@ class PuzzleMixCallback(MixCallback):
             image_key=image_key,
             target_key=target_key,
         )
+        self._given_config = mixer.config
         self._clean: list[CleanGradients] = []
 
     @property
@@ -139,8 +140,11 @@ class PuzzleMixCallback(MixCallback):
             )
 
     def _with_normalisation(self, trainer: pl.Trainer) -> PuzzleMixConfig:
-        """Return the config with the datamodule's mean and std where it has none of its own."""
-        config = self.mixer.config
+        """Return the given config with the datamodule's mean and std where it has none of its own.
+
+        The given one and not the one in force: that may hold what an earlier fit found in another datamodule.
+        """
+        config = self._given_config
         if config.std is not None:
             return config
         datamodule = getattr(trainer, "datamodule", None)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_puzzlemix as pm
-from lightning_puzzlemix.baselines import BaselineDraw
 
 IMAGES = torch.rand(6, 3, 10, 14, generator=torch.Generator().manual_seed(0))
 CLASSES = torch.arange(6) % 4
@@ -70,7 +69,7 @@ def test_cutmix_equals_torchvision(seed: int) -> None:
     v2 = pytest.importorskip("torchvision.transforms.v2")
     mixer = pm.CutMix()
     draw = mixer.draw(IMAGES, key=(seed,))
-    draw = BaselineDraw(ROLLED, draw.lam, boxes=draw.boxes)
+    draw = pm.BaselineDraw(ROLLED, draw.lam, boxes=draw.boxes)
     mixed = mixer(Module(), IMAGES, CLASSES, draw)
     top, bottom, left, right = (int(value) for value in draw.boxes[0])
     kept = 1 - (bottom - top) * (right - left) / 140
@@ -198,3 +197,9 @@ def test_inputs_stay_unchanged_and_draws_repeat() -> None:
         one = mixer.draw(images)
         torch.manual_seed(5)
         assert torch.equal(one.permutation, mixer.draw(images).permutation)
+
+
+@pytest.mark.parametrize("mixer", [pm.CutMix(), pm.ManifoldMix(["layer1"])])
+def test_draws_without_box_or_layer_are_refused(mixer: Any) -> None:
+    with pytest.raises(ValueError, match=rf"draw must be a BaselineDraw for {type(mixer).__name__}, got a MixDraw"):
+        mixer(Module(), IMAGES, CLASSES, pm.MixDraw(ROLLED, 0.5, 1))

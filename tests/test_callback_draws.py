@@ -80,6 +80,22 @@ def test_takes_the_normalisation_from_the_datamodule() -> None:
     assert own.config.std == (1, 1, 1)
 
 
+def test_a_second_fit_takes_the_normalisation_of_its_own_datamodule() -> None:
+    class Data(pl.LightningDataModule):
+        def __init__(self, std: float | None) -> None:
+            super().__init__()
+            if std is not None:
+                self.mean, self.std = (0.0,) * 3, (std,) * 3
+
+        def train_dataloader(self) -> DataLoader:
+            return loader()
+
+    mixing = callback()
+    for std in (0.5, 0.25, None):
+        trainer(mixing).fit(Recorder(), datamodule=Data(std))
+        assert mixing.config.std == (None if std is None else (std,) * 3)
+
+
 def test_logs_ratio_and_seconds(tmp_path: Any) -> None:
     logger = pl.loggers.CSVLogger(tmp_path)
     mixing = callback()
