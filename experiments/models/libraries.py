@@ -1,0 +1,99 @@
+"""Networks of torchvision and timm by their name, with the classes and channels of the data."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import torchvision
+from torch import nn
+
+
+def build_torchvision(
+    name: str, num_classes: int, in_channels: int = 3, head_std: float | None = None, **options: Any
+) -> nn.Module:
+    """Build a classification network of torchvision, without pretrained weights unless `options` names some.
+
+    Args:
+        name: One of `torchvision.models.list_models(module=torchvision.models)`.
+        num_classes: Number of logits.
+        in_channels: Channels of the images. With other than 3 the first convolution is made anew, with normal weights of
+            variance 2 / fan-out.
+        head_std: Standard deviation of the last linear layer's weights at the start, > 0; None: as the library has it.
+        **options: Further arguments of the network, e.g. `zero_init_residual=True` of the ResNets.
+
+    Raises:
+        ValueError: If there is no such network, if it gives auxiliary logits, or has no linear layer to apply `head_std` to.
+    """
+    _check_name("torchvision", name, torchvision.models.list_models(module=torchvision.models))
+    net = torchvision.models.get_model(name, num_classes=num_classes, **options)
+    if getattr(net, "aux_logits", False):
+        raise ValueError(
+            f"model.name={name} gives auxiliary logits in training; switch them off: model.aux_logits=false"
+        )
+    if in_channels != 3:
+        _replace_first_convolution(net, in_channels)
+    _initialise_head(net, head_std)
+    return net
+
+
+def build_timm(
+    name: str, num_classes: int, in_channels: int = 3, head_std: float | None = None, **options: Any
+) -> nn.Module:
+    """Build a network of timm, without pretrained weights unless `options` asks for them.
+
+    Args:
+        name: One of `timm.list_models()`.
+        num_classes: Number of logits.
+        in_channels: Channels of the images.
+        head_std: Standard deviation of the last linear layer's weights at the start, > 0; None: as the library has it.
+        **options: Further arguments of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
+
+    Raises:
+        ModuleNotFoundError: If timm is not installed.
+        ValueError: If there is no such network, or it has no linear layer to apply `head_std` to.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ModuleNotFoundError("model=timm needs timm; install it: pip install -e '.[experiments]'") from error
+    if not timm.is_model(name):
+        _check_name("timm", name, timm.list_models())
+    net = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
+    _initialise_head(net, head_std)
+    return net
+
+
+def _check_name(library: str, name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name in known:
+        return
+    close = difflib.get_close_matches(str(name).lower(), known, n=5)
+    hint = f"close ones: {', '.join(close)}" if close else f"it has {len(known)}, for instance {', '.join(known[:5])}"
+    raise ValueError(f"model.name must be a network of {library}, got {name!r}; {hint}")
+
+
+def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
+    path, old = next((path, each) for path, each in net.named_modules() if isinstance(each, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        stride=old.stride,  # type: ignore[arg-type]
+        padding=old.padding,  # type: ignore[arg-type]
+        dilation=old.dilation,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    parent, _, child = path.rpartition(".")
+    setattr(net.get_submodule(parent), child, new)
+
+
+def _initialise_head(net: nn.Module, std: float | None) -> None:
+    if std is None:
+        return
+    if std <= 0:
+        raise ValueError(f"model.head_std must be null or positive, got {std}")
+    layers = [each for each in net.modules() if isinstance(each, nn.Linear)]
+    if not layers:
+        raise ValueError(f"model.head_std={std} needs a linear layer, and {type(net).__name__} has none; drop it")
+    nn.init.normal_(layers[-1].weight, std=std)
