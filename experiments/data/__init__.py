@@ -3,8 +3,10 @@
 from experiments.data.base import ImageDataModule
 from experiments.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from experiments.data.digits import DigitsDataModule
-from experiments.data.folder import FolderDataModule, ImageNetDataModule
+from experiments.data.folder import FolderDataModule
+from experiments.data.imagenet import ImageNetDataModule, build_imagenet_phases
 from experiments.data.missing import MissingDataError
+from experiments.data.phases import Phase, PhasedDataModule
 from experiments.data.tiny_imagenet import TinyImageNetDataModule
 
 __all__ = [
@@ -15,5 +17,8 @@ __all__ = [
     "ImageDataModule",
     "ImageNetDataModule",
     "MissingDataError",
+    "Phase",
+    "PhasedDataModule",
     "TinyImageNetDataModule",
+    "build_imagenet_phases",
 ]

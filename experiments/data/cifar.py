@@ -9,18 +9,19 @@ from typing_extensions import Unpack
 
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
 from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Transform, pipeline
+from experiments.data.transforms import Transform, check_padding, pipeline
 
 IMAGE_SIZE = 32
 CROP_PADDING = 2
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """CIFAR-10: 32x32, flipped and cropped with a padding of 2; the test part serves as validation by default.
+    """CIFAR-10: 32x32, flipped and randomly cropped; the test part serves as validation by default.
 
     Args:
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
         download: Whether to fetch the archive where it is missing.
+        crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
 
@@ -30,12 +31,20 @@ class CIFAR10DataModule(ImageDataModule):
     pixel_mean = (125.3, 123.0, 113.9)
     pixel_std = (63.0, 62.1, 66.7)
 
-    def __init__(self, *, root: str | Path, download: bool = True, **common: Unpack[CommonSettings]) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        download: bool = True,
+        crop_padding: int = CROP_PADDING,
+        **common: Unpack[CommonSettings],
+    ) -> None:
         mean = [value / 255 for value in self.pixel_mean]
         std = [value / 255 for value in self.pixel_std]
         super().__init__(image_size=IMAGE_SIZE, mean=mean, std=std, **common)
         self.root = Path(root).expanduser()
         self.download = download
+        self.crop_padding = check_padding(crop_padding)
 
     @property
     def num_classes(self) -> int:
@@ -63,9 +72,8 @@ class CIFAR10DataModule(ImageDataModule):
 
     def train_transform(self) -> Transform:
         """Random crop and flip."""
-        return pipeline(
-            [v2.RandomCrop(IMAGE_SIZE, padding=CROP_PADDING), v2.RandomHorizontalFlip()], mean=self.mean, std=self.std
-        )
+        geometry = [v2.RandomCrop(IMAGE_SIZE, padding=self.crop_padding), v2.RandomHorizontalFlip()]
+        return pipeline(geometry, mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
         """Normalise only."""

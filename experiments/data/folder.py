@@ -1,23 +1,21 @@
-"""Images in one folder a class: ImageNet, or anybody's own."""
+"""Images in one folder a class."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from torch import nn
 from torchvision import datasets
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
 from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Lighting, Transform, pipeline
+from experiments.data.transforms import Transform, pipeline
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EVAL_FOLDERS = ("val", "validation", "valid", "test")
 CROP_PADDING_SHARE = 1 / 16
-IMAGENET_RESIZE = 256 / 224
 
 
 class FolderDataModule(ImageDataModule):
@@ -101,50 +99,3 @@ class FolderDataModule(ImageDataModule):
 
     def _remedy(self) -> str:
         return "make train/<class>/*.jpg and val/<class>/*.jpg (or test/...), one folder a class."
-
-
-class ImageNetDataModule(FolderDataModule):
-    """ImageNet with the recipe's augmentation: random resized crop, flip, colour jitter 0.4 and PCA lighting 0.1.
-
-    Evaluation resizes the shorter side to 256/224 of `image_size` and crops the centre.
-
-    Args:
-        root: The folder that holds `train` and `val`.
-        image_size: Side of the square that the model sees, in pixels.
-        jitter: Strength of the brightness, contrast and saturation jitter; 0: none.
-        lighting: Strength of the PCA lighting; 0: none.
-        common: Settings of `ImageDataModule`; batch_size is 256 unless given.
-    """
-
-    title = "ImageNet"
-
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        image_size: int = 224,
-        jitter: float = 0.4,
-        lighting: float = 0.1,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        common.setdefault("batch_size", 256)
-        super().__init__(root=root, image_size=image_size, **common)
-        self.jitter = jitter
-        self.lighting = lighting
-
-    def train_transform(self) -> Transform:
-        """Random resized crop, flip and colour noise."""
-        colour: list[nn.Module] = [v2.ColorJitter(self.jitter, self.jitter, self.jitter), Lighting(self.lighting)]
-        geometry = [v2.RandomResizedCrop(self.image_size), v2.RandomHorizontalFlip()]
-        return pipeline(geometry, mean=self.mean, std=self.std, colour=colour)
-
-    def eval_transform(self) -> Transform:
-        """Resize to 256/224 of the size, crop the centre."""
-        resize = round(self.image_size * IMAGENET_RESIZE)
-        return pipeline([v2.Resize(resize), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
-
-    def _remedy(self) -> str:
-        return (
-            "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
-            "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (the validation images sorted into class folders)."
-        )

@@ -1,12 +1,12 @@
 """Parts of a data set: stratified, limited, shuffled; all of it fixed by seeds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, RandomSampler
+from torch.utils.data import Dataset
 
 
 class Source(Protocol):
@@ -21,12 +21,31 @@ class Source(Protocol):
 
 
 class Split(Dataset[tuple[Tensor, int]]):
-    """Some samples of a source, transformed."""
+    """Some samples of a source, transformed.
 
-    def __init__(self, source: Source, indices: Sequence[int], transform: Callable[[Any], Tensor]) -> None:
+    Positions beyond the last sample begin anew and stand for later epochs: position p is sample p modulo the length, in
+    epoch p // length.
+
+    Args:
+        source: The images.
+        indices: Which of them, in which order.
+        transform: Makes an image a tensor (C,H,W).
+        seed: Makes what is random in `transform` a function of (seed, epoch, index), so that neither a resumed run nor the
+            number of loader processes changes it; None: torch's random state decides.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int],
+        transform: Callable[[Any], Tensor],
+        *,
+        seed: int | None = None,
+    ) -> None:
         self.source = source
         self.indices = [int(index) for index in indices]
         self.transform = transform
+        self.seed = seed
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -34,35 +53,24 @@ class Split(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         """The transformed image (C,H,W) and its class."""
-        image, target = self.source[self.indices[position]]
-        return self.transform(image), int(target)
+        epoch, position = divmod(position, len(self))
+        index = self.indices[position]
+        image, target = self.source[index]
+        if self.seed is None:
+            return self.transform(image), int(target)
+        mixed_seed = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
+        # Not torch.manual_seed, which would seed the GPU too.
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(int(mixed_seed))
+        try:
+            return self.transform(image), int(target)
+        finally:
+            torch.set_rng_state(state)
 
     @property
     def targets(self) -> list[int]:
         """Classes of all samples, without reading an image."""
         return [int(self.source.targets[index]) for index in self.indices]
-
-
-class EpochSampler(RandomSampler):
-    """Shuffles by (seed, epoch) alone, so that a resumed run sees the order that it would have seen anyway.
-
-    A RandomSampler, because that is how Lightning recognises that a loader shuffles when it distributes it.
-    """
-
-    def __init__(self, data_source: Dataset[Any], seed: int) -> None:
-        super().__init__(data_source)  # type: ignore[arg-type]  # torch wants Sized, its Dataset has no __len__
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        """All positions once, in the order of this epoch."""
-        mixed_seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(mixed_seed))
-        return iter(torch.randperm(self.num_samples, generator=generator).tolist())
 
 
 def split_stratified(
@@ -82,11 +90,24 @@ def split_stratified(
     return sorted(kept), sorted(taken)
 
 
-def limit_per_class(targets: Sequence[int], indices: Sequence[int], *, limit: int, seed: int) -> list[int]:
-    """At most `limit` samples of every class out of `indices`, sorted; which ones is fixed by `seed`."""
+def take_per_class(targets: Sequence[int], indices: Sequence[int], *, limit: int, seed: int) -> list[int]:
+    """At most `limit` samples of every class out of `indices`, sorted; fixed by `seed`, a smaller part of a larger one."""
     rng = np.random.default_rng(seed)
     return sorted(
         index for members in _by_class(targets, indices) for index in rng.permutation(members)[:limit].tolist()
+    )
+
+
+def take_fraction(targets: Sequence[int], indices: Sequence[int], *, fraction: float, seed: int) -> list[int]:
+    """`fraction` (in (0,1]) of every class out of `indices`, at least one sample of each, sorted.
+
+    Fixed by `seed`; a smaller fraction is part of a larger one.
+    """
+    rng = np.random.default_rng(seed)
+    return sorted(
+        index
+        for members in _by_class(targets, indices)
+        for index in rng.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
     )
 
 

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from experiments.data.archive import FileStore, open_store
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
 from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Transform, pipeline
+from experiments.data.transforms import Transform, check_padding, pipeline
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 NAME = "tiny-imagenet-200"
@@ -36,19 +36,21 @@ class StoredImages:
 
 
 class TinyImageNetDataModule(ImageDataModule):
-    """Tiny-ImageNet, 64x64, flipped and cropped with a padding of 4.
+    """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
     The official test labels are not public: the official validation part, labelled by `val/val_annotations.txt`, is
     the test part here, and validates too by default. Nothing is extracted, moved or written.
 
     Args:
         root: The zip, the extracted folder, or the folder that holds either.
+        crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
 
-    def __init__(self, *, root: str | Path, **common: Unpack[CommonSettings]) -> None:
+    def __init__(self, *, root: str | Path, crop_padding: int = CROP_PADDING, **common: Unpack[CommonSettings]) -> None:
         super().__init__(image_size=IMAGE_SIZE, mean=MEAN, std=STD, **common)
         self.root = Path(root).expanduser()
+        self.crop_padding = check_padding(crop_padding)
 
     @cached_property
     def wnids(self) -> list[str]:
@@ -82,9 +84,8 @@ class TinyImageNetDataModule(ImageDataModule):
 
     def train_transform(self) -> Transform:
         """Random crop and flip."""
-        return pipeline(
-            [v2.RandomCrop(IMAGE_SIZE, padding=CROP_PADDING), v2.RandomHorizontalFlip()], mean=self.mean, std=self.std
-        )
+        geometry = [v2.RandomCrop(IMAGE_SIZE, padding=self.crop_padding), v2.RandomHorizontalFlip()]
+        return pipeline(geometry, mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
         """Normalise only."""

@@ -19,6 +19,17 @@ def pipeline(
     )
 
 
+def check_padding(padding: int) -> int:
+    """Return a crop padding that makes sense.
+
+    Raises:
+        ValueError: If it is negative.
+    """
+    if padding < 0:
+        raise ValueError(f"data.crop_padding must be at least 0, got {padding}")
+    return padding
+
+
 class Lighting(nn.Module):
     """Colour noise along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1).
 

@@ -1,14 +1,12 @@
 """Every data module on small files in the official layouts."""
 
-import hashlib
-import pickle
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from layouts import pixels_of, ready, write_cifar, write_tiny_imagenet
 from torch import Tensor
 
 from experiments.data import (
@@ -16,80 +14,13 @@ from experiments.data import (
     CIFAR100DataModule,
     DigitsDataModule,
     FolderDataModule,
-    ImageDataModule,
     ImageNetDataModule,
     MissingDataError,
     TinyImageNetDataModule,
 )
-from experiments.data.splits import EpochSampler, limit_per_class, split_stratified
+from experiments.data.splits import split_stratified, take_fraction, take_per_class
 
 SHARED_TINY = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny-imagenet-200.zip"
-WNIDS = ("n02", "n01", "n03")
-
-
-def write_image(path: Path, value: int, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> None:
-    """A flat image of one grey value, so that what is read can be told apart."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value if mode == "L" else (value,) * 3).save(path, format="JPEG")
-
-
-def write_tiny_imagenet(root: Path) -> Path:
-    for order, wnid in enumerate(WNIDS):
-        for number in range(4):
-            # The first training image of each class is grey, as some of the official ones are.
-            mode = "L" if number == 0 else "RGB"
-            write_image(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", 10 * order, mode=mode)
-        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("boxes")
-    (root / "wnids.txt").write_text("\n".join(WNIDS))
-    (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\ttree frog\nn99\tunused\nn03\tox\n")
-    lines = []
-    for number, wnid in enumerate(("n03", "n01")):
-        write_image(root / "val" / "images" / f"val_{number}.JPEG", 100 + 50 * number)
-        lines.append(f"val_{number}.JPEG\t{wnid}\t0\t0\t9\t9")
-    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
-    return root
-
-
-def write_folders(root: Path, parts: tuple[str, ...], size: tuple[int, int] = (40, 48)) -> Path:
-    for part in parts:
-        for value, name in enumerate(("cat", "dog")):
-            for number in range(3):
-                write_image(root / part / name / f"{number}.jpg", 50 + 100 * value, size)
-    return root
-
-
-def write_cifar(root: Path, module: type[CIFAR10DataModule], monkeypatch: pytest.MonkeyPatch) -> None:
-    """CIFAR's pickles with 10 images a file, image i all of value i, and torchvision's checksums to match."""
-    dataset = module.dataset
-    folder = root / dataset.base_folder
-    folder.mkdir(parents=True)
-    key = "labels" if module is CIFAR10DataModule else "fine_labels"
-    names = [f"class {index}" for index in range(module.classes)]
-
-    def dump(name: str, content: dict[str, object]) -> str:
-        raw = pickle.dumps(content)
-        (folder / name).write_bytes(raw)
-        return hashlib.md5(raw).hexdigest()
-
-    def dump_batch(name: str) -> list[str]:
-        pixels = np.repeat(np.arange(10, dtype=np.uint8)[:, None], 3072, axis=1)
-        return [name, dump(name, {"data": pixels, key: [(3 * index) % 10 for index in range(10)]})]
-
-    monkeypatch.setattr(dataset, "train_list", [dump_batch(name) for name, _ in dataset.train_list])
-    monkeypatch.setattr(dataset, "test_list", [dump_batch(name) for name, _ in dataset.test_list])
-    meta = {**dataset.meta, "md5": dump(dataset.meta["filename"], {dataset.meta["key"]: names})}
-    monkeypatch.setattr(dataset, "meta", meta)
-
-
-def pixels_of(module: ImageDataModule, image: Tensor) -> Tensor:
-    """Undo the normalisation: back to 0..255."""
-    return (image * torch.tensor(module.std)[:, None, None] + torch.tensor(module.mean)[:, None, None]) * 255
-
-
-def ready(module: ImageDataModule) -> ImageDataModule:
-    module.prepare_data()
-    module.setup("fit")
-    return module
 
 
 def test_digits_are_split_without_overlap_and_normalised() -> None:
@@ -118,28 +49,46 @@ def test_digits_test_part_depends_on_the_split_seed_only() -> None:
     assert not torch.equal(test_images(split_seed=1), test_images(split_seed=2))
 
 
-def test_sampler_orders_by_seed_and_epoch() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(range(50), seed)  # type: ignore[arg-type]
-        sampler.set_epoch(epoch)
-        return list(sampler)
-
-    assert sorted(order(0, 0)) == list(range(50))
-    assert order(0, 1) == order(0, 1)
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 1) != order(1, 1)
-    assert order(0, 1) != order(1, 0)
-
-
-def test_stratified_split_and_limit_count_by_class() -> None:
+def test_stratified_split_and_parts_count_by_class() -> None:
     targets = [0] * 10 + [1] * 20 + [2] * 5
     kept, taken = split_stratified(targets, range(35), share=0.2, seed=0)
     assert sorted(kept + taken) == list(range(35))
     assert np.bincount([targets[index] for index in taken]).tolist() == [2, 4, 1]
-    limited = limit_per_class(targets, kept, limit=6, seed=0)
+    limited = take_per_class(targets, kept, limit=6, seed=0)
     assert set(limited) <= set(kept)
     assert np.bincount([targets[index] for index in limited]).tolist() == [6, 6, 4]
-    assert limited != limit_per_class(targets, kept, limit=6, seed=1)
+    assert limited != take_per_class(targets, kept, limit=6, seed=1)
+    half = take_fraction(targets, kept, fraction=0.5, seed=0)
+    assert np.bincount([targets[index] for index in half]).tolist() == [4, 8, 2]
+    assert half != take_fraction(targets, kept, fraction=0.5, seed=1)
+
+
+def test_smaller_parts_are_part_of_larger_ones() -> None:
+    targets = [index % 3 for index in range(60)]
+    few, more = (set(take_per_class(targets, range(60), limit=limit, seed=0)) for limit in (2, 7))
+    assert few < more
+    tenth, half = (set(take_fraction(targets, range(60), fraction=fraction, seed=0)) for fraction in (0.1, 0.5))
+    assert tenth < half
+    # Never nothing: a class without images could not be learnt.
+    assert len(take_fraction(targets, range(60), fraction=0.001, seed=0)) == 3
+
+
+def test_digits_on_a_fraction_of_the_training_images() -> None:
+    whole, tenth = (ready(DigitsDataModule(fraction=fraction)) for fraction in (1.0, 0.1))
+    assert len(tenth.split("train")) == pytest.approx(0.1 * len(whole.split("train")), abs=5)
+    for part in ("val", "test"):
+        assert tenth.split(part).indices == whole.split(part).indices
+
+
+def test_test_images_are_scored_in_every_epoch_where_others_validate() -> None:
+    module = ready(DigitsDataModule())
+    assert not module.validates_on_test
+    sizes = [len(loader.dataset) for loader in module.val_dataloader()]  # type: ignore[arg-type]
+    assert sizes == [len(module.split("val")), len(module.split("test"))]
+    assert len(ready(DigitsDataModule(test_each_epoch=False)).val_dataloader()) == 1
+    module = ready(DigitsDataModule(val_share=0.0))
+    assert module.validates_on_test
+    assert len(module.val_dataloader()) == 1
 
 
 @pytest.mark.parametrize("module_class", [CIFAR10DataModule, CIFAR100DataModule])
@@ -201,16 +150,16 @@ def test_tiny_imagenet_from_every_place(layout: str, num_workers: int, tmp_path:
     assert batches[0].shape == (5, 3, 64, 64)
 
 
-def test_tiny_imagenet_limit_per_class(tmp_path: Path) -> None:
+def test_tiny_imagenet_per_class(tmp_path: Path) -> None:
     root = write_tiny_imagenet(tmp_path / "tiny")
-    module = ready(TinyImageNetDataModule(root=root, limit_per_class=2))
+    module = ready(TinyImageNetDataModule(root=root, per_class=2))
     assert np.bincount(module.split("train").targets).tolist() == [2, 2, 2]
     assert len(module.split("test")) == 2
 
 
 @pytest.mark.skipif(not SHARED_TINY.exists(), reason="needs ../shared/data/tiny-imagenet-200.zip")
 def test_tiny_imagenet_official_zip() -> None:
-    module = ready(TinyImageNetDataModule(root=SHARED_TINY, limit_per_class=2, num_workers=0, batch_size=8))
+    module = ready(TinyImageNetDataModule(root=SHARED_TINY, per_class=2, num_workers=0, batch_size=8))
     assert module.num_classes == 200
     assert "goldfish" in module.class_names
     assert len(module.split("train")) == 400
@@ -218,42 +167,6 @@ def test_tiny_imagenet_official_zip() -> None:
     assert images.shape == (8, 3, 64, 64)
     assert images.std() > 0.2
     assert module.split("test").targets[0] == module.wnids.index("n03444034")
-
-
-@pytest.mark.parametrize(
-    ("parts", "val", "test"),
-    [(("train", "val"), "val", "val"), (("train", "test"), "test", "test"), (("train", "val", "test"), "val", "test")],
-)
-def test_image_folders(parts: tuple[str, ...], val: str, test: str, tmp_path: Path) -> None:
-    write_folders(tmp_path, parts)
-    module = ready(FolderDataModule(root=tmp_path, image_size=16, mean=(0.4,) * 3, std=(0.2,) * 3, num_workers=0))
-    assert module.class_names == ["cat", "dog"]
-    assert Path(module.split("val").source.root).name == val  # type: ignore[attr-defined]
-    assert Path(module.split("test").source.root).name == test  # type: ignore[attr-defined]
-    image, target = module.split("test")[3]
-    assert target == 1
-    assert image.shape == (3, 16, 16)
-    assert torch.allclose(pixels_of(module, image), torch.full((3, 16, 16), 150.0), atol=2)
-    assert module.split("train")[0][0].shape == (3, 16, 16)
-
-
-def test_image_folders_with_unlike_classes_name_them(tmp_path: Path) -> None:
-    write_folders(tmp_path, ("train", "val"))
-    write_image(tmp_path / "val" / "horse" / "0.jpg", 1)
-    with pytest.raises(ValueError, match=r"same class folders.*horse"):
-        FolderDataModule(root=tmp_path).setup()
-
-
-def test_imagenet_shapes_and_random_colours(tmp_path: Path) -> None:
-    write_folders(tmp_path, ("train", "val"), size=(300, 260))
-    module = ready(ImageNetDataModule(root=tmp_path, num_workers=0))
-    assert module.batch_size == 256
-    image, _ = module.split("test")[0]
-    assert image.shape == (3, 224, 224)
-    assert torch.allclose(pixels_of(module, image), torch.full((3, 224, 224), 50.0), atol=2)
-    first, second = module.split("train")[0][0], module.split("train")[0][0]
-    assert first.shape == (3, 224, 224)
-    assert abs(first.mean() - second.mean()) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -276,7 +189,9 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
     [
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
         ({"val_share": 1.0}, r"data\.val_share must be in \[0, 1\), got 1\.0"),
-        ({"limit_per_class": 0}, r"data\.limit_per_class must be null or at least 1, got 0"),
+        ({"per_class": 0}, r"data\.per_class must be null or at least 1, got 0"),
+        ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),
+        ({"fraction": 0.5, "per_class": 3}, r"data\.per_class=3 and data\.fraction=0\.5 exclude each other"),
         ({"test_share": 0.0}, r"data\.test_share must be in \(0, 1\), got 0\.0"),
     ],
 )

@@ -1,0 +1,131 @@
+"""ImageNet in class folders, with the augmentation of the recipes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision.models import ResNet50_Weights
+from torchvision.transforms import v2
+from typing_extensions import Unpack
+
+from experiments.data.base import CommonSettings
+from experiments.data.folder import FolderDataModule
+from experiments.data.phases import Phase, PhasedDataModule
+from experiments.data.transforms import Lighting, Transform, pipeline
+
+EVAL_RESIZE = 256 / 224
+SYNSETS = "LOC_synset_mapping.txt"
+
+
+class ImageNetDataModule(FolderDataModule):
+    """ImageNet with the recipe's augmentation: random resized crop, flip, colour jitter 0.4 and PCA lighting 0.1.
+
+    Evaluation resizes the shorter side and crops the centre.
+
+    Args:
+        root: The folder that holds `train` and `val`.
+        image_size: Side of the square that the model is trained on, in pixels.
+        min_scale: Smallest share in (0,1] of an image's area that the random crop takes.
+        jitter: Strength of the brightness, contrast and saturation jitter; 0: none.
+        lighting: Strength of the PCA lighting; 0: none.
+        eval_size: Side of the square that the model is scored on; None: `image_size`.
+        eval_resize: Shorter side that the image is resized to for that; None: 256/224 of `eval_size`.
+        common: Settings of `ImageDataModule`; batch_size is 256 unless given.
+
+    Raises:
+        ValueError: If a value is outside its range.
+    """
+
+    title = "ImageNet"
+
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        image_size: int = 224,
+        min_scale: float = 0.08,
+        jitter: float = 0.4,
+        lighting: float = 0.1,
+        eval_size: int | None = None,
+        eval_resize: int | None = None,
+        **common: Unpack[CommonSettings],
+    ) -> None:
+        common.setdefault("batch_size", 256)
+        super().__init__(root=root, image_size=image_size, **common)
+        if not 0 < min_scale <= 1:
+            raise ValueError(f"data.min_scale must be in (0, 1], got {min_scale}")
+        self.min_scale = min_scale
+        self.jitter = jitter
+        self.lighting = lighting
+        self.eval_size = image_size if eval_size is None else eval_size
+        self.eval_resize = round(self.eval_size * EVAL_RESIZE) if eval_resize is None else eval_resize
+        if self.eval_resize < self.eval_size:
+            raise ValueError(
+                f"data.eval_resize must be at least data.eval_size={self.eval_size}, got {eval_resize}: the crop would "
+                "reach beyond the image"
+            )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes in words, where the folders are the official WordNet ids; else the folders' names.
+
+        Taken from `LOC_synset_mapping.txt` beside `train`, as Kaggle ships it, or, for all 1000 classes, from torchvision.
+        """
+        folders = self._train_part.classes
+        synsets = self.root / SYNSETS
+        if synsets.is_file():
+            words = dict(line.split(" ", 1) for line in synsets.read_text().splitlines() if " " in line)
+            return [words.get(folder, folder).split(",")[0].strip() for folder in folders]
+        names: list[str] = ResNet50_Weights.DEFAULT.meta["categories"]
+        # Both are in the order of the ids.
+        official = len(folders) == len(names) and folders[0] == "n01440764" and folders[-1] == "n15075141"
+        return list(names) if official else folders
+
+    @property
+    def num_classes(self) -> int:
+        """Number of folders below `train`."""
+        return len(self._train_part.classes)
+
+    def train_transform(self) -> Transform:
+        """Random resized crop, flip and, if wanted, colour noise."""
+        colour: list[nn.Module] = []
+        if self.jitter:
+            colour.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
+        if self.lighting:
+            colour.append(Lighting(self.lighting))
+        crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
+        return pipeline([crop, v2.RandomHorizontalFlip()], mean=self.mean, std=self.std, colour=colour)
+
+    def eval_transform(self) -> Transform:
+        """Resize the shorter side, crop the centre."""
+        geometry = [v2.Resize(self.eval_resize), v2.CenterCrop(self.eval_size)]
+        return pipeline(geometry, mean=self.mean, std=self.std)
+
+    def _remedy(self) -> str:
+        return (
+            "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
+            "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (the validation images sorted into class folders)."
+        )
+
+
+def build_imagenet_phases(
+    *, root: str | Path, phases: Mapping[str, Mapping[str, Any]], **common: Any
+) -> PhasedDataModule:
+    """ImageNet in phases.
+
+    Args:
+        root: The folder of the data set, for phases that do not name their own.
+        phases: By name, in their order: `until`, and settings of `ImageNetDataModule` for that phase.
+        common: Settings of `ImageNetDataModule` for all phases that do not have their own.
+
+    Raises:
+        ValueError: If a phase has no `until`, or as `PhasedDataModule` does.
+    """
+    built = []
+    for name, phase in phases.items():
+        if "until" not in phase:
+            raise ValueError(f"data.phases.{name} needs `until`, the first epoch after it; it has {sorted(phase)}")
+        settings = {"root": root, **common, **{key: value for key, value in phase.items() if key != "until"}}
+        built.append(Phase(until=phase["until"], data=ImageNetDataModule(**settings)))
+    return PhasedDataModule(built)
