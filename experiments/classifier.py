@@ -1,16 +1,16 @@
 """The image classifier of the study: any network, one loss, the metrics of every split."""
 
-import math
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from experiments.losses import find_loss
-from experiments.optimizer import SGDConfig
+from experiments.optimizer import Moment, SGDConfig
 
 CALIBRATION_BINS = 15
 
@@ -20,7 +20,8 @@ class Classifier(pl.LightningModule):
 
     Logged as means over the epoch: `train_loss` (of what the network saw, mixed or not) and `train_accuracy` (against
     the dominant label of a mixed image); `val_*` and `test_*`: `accuracy`, `top5` (with more than 5 classes),
-    `calibration_error` (expected, 15 bins, in [0,1]) and `nll` (nats).
+    `calibration_error` (expected, 15 bins, in [0,1]) and `nll` (nats). A second validation loader holds test images and is
+    logged as `test_*`.
 
     Args:
         net: Maps images (B,C,H,W) to logits (B,num_classes).
@@ -30,7 +31,7 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self, net: nn.Module, *, num_classes: int, optimizer: SGDConfig | None = None, loss: str = "cross_entropy"
+        self, net: nn.Module, *, num_classes: int, optimizer: SGDConfig | None = None, loss: str = "ce"
     ) -> None:
         super().__init__()
         self.net = net
@@ -46,7 +47,27 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Log `lr`, the learning rate that the epoch starts with."""
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("lr", self._set_rate(0))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Set the learning rate of this step."""
+        self._set_rate(batch_idx)
+
+    def _set_rate(self, batch_idx: int) -> float:
+        batches = self.trainer.num_training_batches
+        epoch = self.trainer.current_epoch
+        moment = Moment(epoch + batch_idx / batches, epoch + (batch_idx + 1) / batches, self._total_epochs())
+        rate = self.optimizer_config.rate(moment)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _total_epochs(self) -> float:
+        """Length of the run in epochs; one that is limited by its steps alone need not end with an epoch."""
+        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
+            return self.trainer.max_epochs
+        micro_batches = self.trainer.max_steps * self.trainer.accumulate_grad_batches
+        return max(1, micro_batches) / self.trainer.num_training_batches
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of one batch; targets are classes (B,) or probabilities (B,num_classes)."""
@@ -58,32 +79,30 @@ class Classifier(pl.LightningModule):
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Score one validation batch with classes (B,)."""
-        self._score(batch, self.val_metrics, "val_nll")
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Score one batch with classes (B,): of the validation images, or from the second loader of the test images."""
+        self._score(batch, "val" if dataloader_idx == 0 else "test")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Score one test batch with classes (B,)."""
-        self._score(batch, self.test_metrics, "test_nll")
+        self._score(batch, "test")
 
-    def _score(self, batch: tuple[Tensor, Tensor], metrics: MetricCollection, nll: str) -> None:
+    def _score(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        metrics: MetricCollection = self.val_metrics if split == "val" else self.test_metrics
         images, targets = batch
         logits = self(images)
         # float(): under half precision a softmax of the logits would be too coarse for calibration.
         logits = logits.float()
         metrics.update(logits, targets)
-        self.log_dict(metrics, on_step=False, on_epoch=True)
-        self.log(nll, F.cross_entropy(logits, targets), on_step=False, on_epoch=True, batch_size=len(images))
+        nll = F.cross_entropy(logits, targets)
+        # The names say already which loader the images came from.
+        options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
+        self.log_dict(metrics, **options)
+        self.log(f"{split}_nll", nll, batch_size=len(images), **options)
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Build SGD and its schedule for the Trainer's length of run."""
-        # Asking for the total first makes the Trainer load the data, without which the batches are not counted.
-        total_steps = self.trainer.estimated_stepping_batches
-        steps_per_epoch = math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
-        optimizer, scheduler = self.optimizer_config.build(
-            self.parameters(), epochs=total_steps / steps_per_epoch, steps_per_epoch=steps_per_epoch
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build SGD; its rate is set anew for every step."""
+        return self.optimizer_config.build(self)
 
 
 def dominant_classes(targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Network, optimizer schedule and classifier."""
+"""The classifier: what it logs, on mixed batches and of each split."""
 
 import pytest
 import pytorch_lightning as pl
@@ -8,79 +8,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from experiments.classifier import Classifier, dominant_classes
-from experiments.losses import find_loss
-from experiments.models import PreActResNet
 from experiments.optimizer import SGDConfig
 from experiments.timing import EpochSeconds, EpochTimer
-
-
-def test_preactresnet18_has_the_published_size() -> None:
-    net = PreActResNet(100)
-    # 11.22 million; counted by hand: stem 1,728, blocks 11,164,288, last BatchNorm 1,024, head 51,300.
-    assert sum(parameter.numel() for parameter in net.parameters()) == 1_728 + 11_164_288 + 1_024 + 51_300
-    assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 100)
-
-
-@pytest.mark.parametrize(("stem_stride", "side"), [(1, 8), (2, 4)])
-def test_preactresnet_strides(stem_stride: int, side: int) -> None:
-    net = PreActResNet(7, in_channels=1, width=4, stem_stride=stem_stride)
-    features: list[Tensor] = []
-    net.stages[-1].register_forward_hook(lambda *args: features.append(args[-1]))
-    assert net(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
-    assert features[0].shape == (2, 32, side, side)
-
-
-def test_preactresnet34_is_two_settings_away() -> None:
-    net = PreActResNet(10, width=4, depths=(3, 4, 6, 3))
-    assert sum(isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) for module in net.modules()) == 33
-    with pytest.raises(ValueError, match=r"depths must hold four block counts of at least 1, got \[2, 2\]"):
-        PreActResNet(10, depths=(2, 2))
-
-
-def test_preactresnet_identity_path_is_untouched() -> None:
-    """With the last convolution of a block at zero, the block passes its input on as it is: no ReLU after the sum."""
-    block = PreActResNet(10, width=4).stages[0][0]
-    nn.init.zeros_(block.conv2.weight)
-    x = torch.randn(2, 4, 8, 8)
-    assert torch.equal(block(x), x)
-
-
-def rates(config: SGDConfig, *, epochs: int, steps_per_epoch: int) -> list[float]:
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer, scheduler = config.build([parameter], epochs=epochs, steps_per_epoch=steps_per_epoch)
-    history = []
-    for _ in range(epochs * steps_per_epoch):
-        history.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return history
-
-
-def test_step_schedule_drops_at_the_given_epochs() -> None:
-    history = rates(SGDConfig(lr=0.2, drops=(2, 3)), epochs=4, steps_per_epoch=2)
-    assert history == pytest.approx([0.2] * 4 + [0.02] * 2 + [0.002] * 2)
-
-
-def test_cosine_schedule_with_warmup() -> None:
-    history = rates(SGDConfig(lr=1.0, schedule="cosine", warmup_epochs=1), epochs=10, steps_per_epoch=4)
-    assert history[0] == pytest.approx(0.25)
-    assert history[20] == pytest.approx(0.5)
-    assert history[-1] == pytest.approx(0.5 * (1 + torch.cos(torch.tensor(torch.pi * 39 / 40)).item()), abs=1e-6)
-    assert history[4:] == sorted(history[4:], reverse=True)
-
-
-def test_sgd_settings_reach_the_optimizer_and_bad_ones_are_refused() -> None:
-    optimizer, _ = SGDConfig(momentum=0.8, weight_decay=0.01, nesterov=False).build(
-        [nn.Parameter(torch.zeros(1))], epochs=1, steps_per_epoch=1
-    )
-    group = optimizer.param_groups[0]
-    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.8, 0.01, False)
-    with pytest.raises(ValueError, match=r"optimizer\.schedule must be one of .* got 'linear'"):
-        SGDConfig(schedule="linear")
-    with pytest.raises(ValueError, match=r"optimizer\.lr must be positive, got 0"):
-        SGDConfig(lr=0)
-    with pytest.raises(ValueError, match=r"loss must be one of .* got 'l2'"):
-        find_loss("l2")
 
 
 def test_dominant_classes() -> None:
@@ -135,6 +64,23 @@ def test_test_metrics_against_a_computation_by_hand() -> None:
         abs(hits[bins == index].sum() - confidence[bins == index].sum()).item() for index in bins.unique().tolist()
     )
     assert metrics["test_calibration_error"] == pytest.approx(error / 40, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_validation_loader_is_scored_as_test_images() -> None:
+    torch.manual_seed(0)
+    loaders, expected = [], []
+    for count in (20, 30):
+        images, targets = 3 * torch.randn(count, 6), torch.randint(6, (count,))
+        loaders.append(DataLoader(list(zip(images, targets, strict=True)), batch_size=7))
+        expected.append((images.argmax(dim=1) == targets).float().mean().item())
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.validate(Classifier(nn.Identity(), num_classes=6), loaders, verbose=False)
+    metrics = trainer.callback_metrics
+    assert [metrics["val_accuracy"].item(), metrics["test_accuracy"].item()] == pytest.approx(expected)
+    assert set(metrics) == {
+        f"{split}_{name}" for split in ("val", "test") for name in ("accuracy", "top5", "calibration_error", "nll")
+    }
 
 
 def test_few_classes_have_no_top5() -> None:

@@ -1,0 +1,65 @@
+"""Test accuracy over the epochs: best, last, and the median of the last ten, as the paper's authors report it."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+
+LAST_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class AccuracyByEpoch:
+    """Test accuracy in [0,1] of a run's epochs.
+
+    Args:
+        best: Of the best epoch; chosen on the test images, so higher than what new images would give.
+        last: Of the last epoch; nothing has chosen it.
+        median_last_10: Median of the last ten epochs (of all, where there are fewer); the authors' figure.
+    """
+
+    best: float
+    last: float
+    median_last_10: float
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float]) -> "AccuracyByEpoch":
+        """Condense the accuracies of all epochs, at least one, in their order."""
+        return cls(max(accuracies), accuracies[-1], statistics.median(accuracies[-LAST_EPOCHS:]))
+
+
+class TestHistory(pl.Callback):
+    """Gathers the test accuracy of every epoch; kept in checkpoints, so that a resumed run knows all of them.
+
+    Reads what the validation has logged: `test_accuracy` from the loader of test images, or `val_accuracy` where the test
+    part itself validates.
+    """
+
+    # Its name is no test's.
+    __test__ = False
+
+    def __init__(self) -> None:
+        self.accuracies: list[float] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch that was just scored."""
+        if trainer.sanity_checking or trainer.datamodule is None:  # type: ignore[attr-defined]
+            return
+        on_test = trainer.datamodule.validates_on_test  # type: ignore[attr-defined]
+        accuracy = trainer.callback_metrics.get("val_accuracy" if on_test else "test_accuracy")
+        if accuracy is not None:
+            self.accuracies.append(float(accuracy))
+
+    def summary(self) -> AccuracyByEpoch | None:
+        """The three figures; None: no epoch was scored on test images."""
+        return AccuracyByEpoch.of(self.accuracies) if self.accuracies else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"accuracies": list(self.accuracies)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the epochs of the run that is resumed."""
+        self.accuracies = list(state_dict["accuracies"])
