@@ -8,11 +8,15 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 
 from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
+from experiments.history import TestHistory
+from experiments.loggers import build_csv_logger
 from experiments.progress import progress_callbacks
+from experiments.runs import LAST_CHECKPOINT
+from experiments.stopping import GracefulStop
 from experiments.timing import EpochTimer
 
 
@@ -24,12 +28,18 @@ class Study:
     model: Classifier
     mix: Any
     timer: EpochTimer
+    history: TestHistory
     checkpoint: ModelCheckpoint
+    stop: GracefulStop
     trainer: pl.Trainer
 
 
-def build_study(cfg: DictConfig) -> Study:
+def build_study(cfg: DictConfig, *, kept_steps: int = 0) -> Study:
     """Instantiate all parts of the composed config `conf/train.yaml`.
+
+    Args:
+        cfg: The config, without missing values.
+        kept_steps: Optimizer steps of the checkpoint that the run goes on from.
 
     Raises:
         MissingDataError: If the number of classes must be read from a data set that is not there.
@@ -39,20 +49,28 @@ def build_study(cfg: DictConfig) -> Study:
     model = build_classifier(cfg, data)
     mix = build_optional(cfg, "mix")
     timer = EpochTimer(mix)
+    history = TestHistory()
     checkpoint = build_checkpoint(Path(cfg.paths.run_dir))
-    loggers = build_loggers(cfg)
-    callbacks = [timer, checkpoint, *progress_callbacks(timer)]
+    stop = GracefulStop(Path(cfg.paths.run_dir) / LAST_CHECKPOINT)
+    callbacks: list[pl.Callback] = [timer, history, checkpoint, *progress_callbacks(timer), stop]
     if mix is not None:
         # First, so that its seconds are complete and its batch is mixed when the others are called.
         callbacks.insert(0, mix)
+    if cfg.clean_until is not None:
+        # Imported late: runs with mix=none do not need the plugin.
+        from experiments.clean_phase import CleanUntil
+
+        callbacks.insert(0, CleanUntil(mix, cfg.clean_until))
+    loggers = build_loggers(cfg, kept_steps=kept_steps)
     trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
-    return Study(data, model, mix, timer, checkpoint, trainer)
+    return Study(data, model, mix, timer, history, checkpoint, stop, trainer)
 
 
 def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
     """The network for this data set, wrapped with loss, optimizer and metrics."""
     net = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
-    return Classifier(net, num_classes=data.num_classes, optimizer=instantiate(cfg.optimizer), loss=cfg.loss)
+    optimizer = instantiate(cfg.optimizer).scaled_to(data.batch_size)
+    return Classifier(net, num_classes=data.num_classes, optimizer=optimizer, loss=cfg.loss)
 
 
 def build_checkpoint(run_dir: Path) -> ModelCheckpoint:
@@ -67,19 +85,12 @@ def build_checkpoint(run_dir: Path) -> ModelCheckpoint:
     )
 
 
-def build_loggers(cfg: DictConfig) -> list[Logger]:
+def build_loggers(cfg: DictConfig, *, kept_steps: int = 0) -> list[Logger]:
     """The chosen logger, and always metrics.csv beside it; none at all with logger=none."""
+    if cfg.logger.get("_target_") == f"{build_csv_logger.__module__}.{build_csv_logger.__name__}":
+        return [instantiate(cfg.logger, kept_steps=kept_steps)]
     chosen = build_optional(cfg, "logger")
-    if chosen is None:
-        return []
-    if isinstance(chosen, CSVLogger):
-        return [chosen]
-    return [chosen, build_csv_logger(cfg.paths.run_dir)]
-
-
-def build_csv_logger(run_dir: str) -> CSVLogger:
-    """Writes `logs/metrics.csv` in the run folder, line by line: a run that dies leaves what it measured."""
-    return CSVLogger(run_dir, name="logs", version="", flush_logs_every_n_steps=1)
+    return [] if chosen is None else [chosen, build_csv_logger(cfg.paths.run_dir, kept_steps=kept_steps)]
 
 
 def build_optional(cfg: DictConfig, group: str) -> Any:

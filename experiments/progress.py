@@ -28,6 +28,7 @@ class EpochLog(pl.Callback):
             millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
             precision, devices = trainer.precision, trainer.num_devices * trainer.num_nodes
             log.info(f"{millions:.2f} million parameters on {devices} x {pl_module.device.type}, precision {precision}")
+            log.info(_describe_batch(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log epoch, loss, validation accuracy and seconds, as far as they are known."""
@@ -39,6 +40,13 @@ class EpochLog(pl.Callback):
                 parts.append(f"{label} {float(trainer.callback_metrics[key]):.4f}")
         parts.append(f"{self.timer.epochs[-1].total:.1f} s")
         log.info("  ".join(parts))
+
+
+def _describe_batch(trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+    """What one optimizer step sees, how the processes share it, and the learning rate that goes with it."""
+    data, world, micro = trainer.datamodule, trainer.world_size, trainer.accumulate_grad_batches  # type: ignore[attr-defined]
+    parts = f"{world} x {data.batch_size // (world * micro)} images" + (f" x {micro} accumulated" if micro > 1 else "")
+    return f"effective batch {data.batch_size} = {parts}, learning rate {pl_module.optimizer_config.lr:g}"
 
 
 class RunBar(pl.Callback):
@@ -64,8 +72,10 @@ class RunBar(pl.Callback):
     ) -> None:
         """Move the bar."""
         if self._progress is not None:
-            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
-            self._progress.update(self._progress.task_ids[0], completed=int(done))
+            batches = int(trainer.num_training_batches)
+            done = trainer.current_epoch * batches + batch_idx + 1
+            # The total too: in a run of phases the number of batches changes.
+            self._progress.update(self._progress.task_ids[0], completed=done, total=(trainer.max_epochs or 0) * batches)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the bar away."""

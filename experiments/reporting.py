@@ -1,13 +1,15 @@
 """What a run leaves behind: summary.json and the table at the end."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from experiments.history import AccuracyByEpoch
 from experiments.timing import EpochSeconds
 
 
@@ -17,31 +19,46 @@ class Summary:
 
     Args:
         name: Name of the run.
-        choices: The option chosen in each Hydra group.
+        choices: The option chosen in each Hydra group; None: the group is optional and was left out.
+        overrides: What the command line set, as "key=value".
         seed: Seed of the run.
         epochs: Training epochs that were run.
         parameters: Trainable numbers in the model.
         train_images: Images that were trained on.
         test_images: Images that were tested on.
-        test: Test metrics by name, without the prefix `test_`; shares in [0,1], nll in nats.
+        val_accuracy: Validation accuracy of the last epoch, in [0,1]; None: nothing was validated.
+        test: Test metrics of the last epoch by name, without the prefix `test_`; shares in [0,1], nll in nats.
+        test_accuracy_by_epoch: Test accuracy over the epochs; None: not scored in every epoch.
         epoch_seconds: Typical epoch, see `EpochTimer.typical`.
         total_seconds: From the start of the program to the end of the test.
     """
 
     name: str
-    choices: Mapping[str, str]
+    choices: Mapping[str, str | None]
+    overrides: Sequence[str]
     seed: int
     epochs: int
     parameters: int
     train_images: int
     test_images: int
+    val_accuracy: float | None
     test: Mapping[str, float]
+    test_accuracy_by_epoch: AccuracyByEpoch | None
     epoch_seconds: EpochSeconds
     total_seconds: float
 
     def save(self, path: Path) -> None:
         """Write the fields as JSON."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "Summary":
+        """Read what `save` wrote."""
+        fields: dict[str, Any] = json.loads(path.read_text())
+        by_epoch = fields["test_accuracy_by_epoch"]
+        fields["test_accuracy_by_epoch"] = None if by_epoch is None else AccuracyByEpoch(**by_epoch)
+        fields["epoch_seconds"] = EpochSeconds(**fields["epoch_seconds"])
+        return cls(**fields)
 
 
 def summary_table(summary: Summary) -> Table:
@@ -50,6 +67,10 @@ def summary_table(summary: Summary) -> Table:
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row(f"test accuracy, {summary.test_images} images, last epoch", f"{summary.test['accuracy']:.2%}")
+    by_epoch = summary.test_accuracy_by_epoch
+    if by_epoch is not None:
+        table.add_row("  median of the last 10 epochs", f"{by_epoch.median_last_10:.2%}")
+        table.add_row("  best epoch, chosen on these images", f"{by_epoch.best:.2%}")
     table.add_row("test calibration error", f"{summary.test['calibration_error']:.2%}")
     seconds = summary.epoch_seconds
     table.add_row("seconds an epoch, without validation", f"{seconds.total:.2f}")

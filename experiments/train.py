@@ -1,6 +1,7 @@
 """Train and test a classifier: `python -m experiments.train`; settings in `conf/train.yaml`."""
 
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -10,56 +11,109 @@ from typing import NoReturn
 import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich import get_console
+from torch import Tensor
 
 from experiments import settings
 from experiments.building import Study, build_study
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
 from experiments.reporting import Summary, print_report
+from experiments.runs import (
+    CONFIG,
+    LAST_CHECKPOINT,
+    SUMMARY,
+    RunFolderError,
+    Start,
+    continuing_command,
+    find_start,
+    is_done,
+    make_command_repeatable,
+)
+from experiments.stopping import RunStopped
+from experiments.sweeps import missing_plugin, report_sweep
+from experiments.versions import save_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger")
+GROUPS = ("data", "model", "optimizer", "mix", "trainer", "strategy", "logger", "experiment")
+
+log = logging.getLogger(__name__)
 
 settings.register()
 
 
 def run(cfg: DictConfig) -> Summary:
-    """Train, test and report one run into `cfg.paths.run_dir`.
+    """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
 
     Raises:
         MissingDataError: If the data set is not there.
+        RunFolderError: If there is nothing to resume, or the folder holds another finished run.
+        RunStopped: If it was stopped by Ctrl-C or SIGTERM; a checkpoint is written.
     """
     start = time.perf_counter()
     run_dir = Path(cfg.paths.run_dir)
+    if is_done(cfg, run_dir):
+        log.info(f"skipped: {run_dir} is finished")
+        return Summary.load(run_dir / SUMMARY)
     run_dir.mkdir(parents=True, exist_ok=True)
     _quiet_lightning()
+    make_command_repeatable()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    study = build_study(cfg)
+    origin = find_start(cfg.resume, run_dir)
+    study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
-        OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
-    study.trainer.fit(study.model, datamodule=study.data, ckpt_path=cfg.ckpt_path)
+        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
+        save_versions(run_dir / "versions.json")
+        if origin.checkpoint is not None:
+            log.info(f"resuming from {origin.checkpoint}, {origin.steps} steps made")
+    fit(study, origin, run_dir)
+    val_accuracy = study.trainer.callback_metrics.get("val_accuracy")
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = study.trainer.test(study.model, datamodule=study.data, verbose=False)
-    summary = summarise(cfg, study, metrics, seconds=time.perf_counter() - start)
+    summary = summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
     if study.trainer.is_global_zero:
         report(summary, study, run_dir)
     return summary
 
 
-def summarise(cfg: DictConfig, study: Study, metrics: Mapping[str, float], *, seconds: float) -> Summary:
+def fit(study: Study, origin: Start, run_dir: Path) -> None:
+    """Train; a run that is stopped, or dies of an error, says how to go on.
+
+    Raises:
+        RunStopped: If it was stopped by a signal.
+    """
+    path = None if origin.checkpoint is None else str(origin.checkpoint)
+    try:
+        study.trainer.fit(study.model, datamodule=study.data, ckpt_path=path, weights_only=True)
+    except BaseException as error:
+        if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
+            command = continuing_command(HydraConfig.get().overrides.task, run_dir)
+            log.info(f"The run ended early. To go on from {run_dir / LAST_CHECKPOINT}:\n{command}")
+        if isinstance(error, SIGTERMException) and study.stop.signum is not None:
+            raise RunStopped(study.stop.signum) from None
+        raise
+
+
+def summarise(
+    cfg: DictConfig, study: Study, metrics: Mapping[str, float], val_accuracy: Tensor | None, *, seconds: float
+) -> Summary:
     """Gather the outcome of a finished run."""
     choices = HydraConfig.get().runtime.choices
     return Summary(
         name=cfg.name,
-        choices={group: choices[group] for group in GROUPS},
+        choices={group: choices.get(group) for group in GROUPS},
+        overrides=list(HydraConfig.get().overrides.task),
         seed=cfg.seed,
         epochs=study.trainer.current_epoch,
         parameters=sum(parameter.numel() for parameter in study.model.net.parameters()),
         train_images=len(study.data.split("train")),
         test_images=_count_tested(study),
+        val_accuracy=None if val_accuracy is None else float(val_accuracy),
         test={name.removeprefix("test_"): value for name, value in metrics.items()},
+        test_accuracy_by_epoch=study.history.summary(),
         epoch_seconds=study.timer.typical(),
         total_seconds=seconds,
     )
@@ -73,10 +127,10 @@ def _count_tested(study: Study) -> int:
 
 def report(summary: Summary, study: Study, run_dir: Path) -> None:
     """Write summary and picture, print the table and where everything is."""
-    summary.save(run_dir / "summary.json")
+    summary.save(run_dir / SUMMARY)
     picture = run_dir / "images.png"
     caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
-    files = {"config": run_dir / "config.yaml", "summary": run_dir / "summary.json"}
+    files = {"config": run_dir / "config.yaml", "summary": run_dir / SUMMARY}
     if study.trainer.loggers:
         files["metrics"] = run_dir / "logs" / "metrics.csv"
     files[caption] = picture
@@ -91,6 +145,8 @@ def _quiet_lightning() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_worth_saying)
     # Lightning calls an old name of torch's; nothing that a user could change.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated.*")
+    # metrics.csv of a resumed run is read before it is removed, and written again.
+    warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
     # The digits are in memory: loader processes would only cost time.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
@@ -100,17 +156,26 @@ def _is_worth_saying(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or "Mix" in record.getMessage().split(":")[0]
 
 
+class MissingSettingsError(ValueError):
+    """Settings that have no default were not given."""
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-def main(cfg: DictConfig) -> None:
-    """Run; missing settings and missing data end in a message and exit code 1, without a traceback."""
-    missing = OmegaConf.missing_keys(cfg)
-    if missing:
-        _give_up(
-            f"These settings have no default and must be given: {', '.join(f'{key}=...' for key in sorted(missing))}"
-        )
+def main(cfg: DictConfig) -> float | None:
+    """Run and return the validation accuracy, which a sweeper may maximise.
+
+    What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
+    other jobs go on.
+    """
     try:
-        run(cfg)
-    except MissingDataError as error:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        if missing:
+            keys = ", ".join(f"{key}=..." for key in missing)
+            raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+        return run(cfg).val_accuracy
+    except (MissingDataError, MissingSettingsError, RunFolderError) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
         _give_up(str(error))
 
 
@@ -119,5 +184,16 @@ def _give_up(message: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def command() -> None:
+    """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
+    missing = missing_plugin(sys.argv[1:])
+    if missing:
+        _give_up(missing)
+    try:
+        main()
+    finally:
+        report_sweep()
+
+
 if __name__ == "__main__":
-    main()
+    command()

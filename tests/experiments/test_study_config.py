@@ -1,19 +1,24 @@
 """Every option of every config group composes and gives the object that it promises."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from experiments.building import build_classifier, build_loggers, build_optional
-from experiments.data import ImageDataModule
+from experiments.data import ImageDataModule, PhasedDataModule
 from experiments.optimizer import SGDConfig
 
 Compose = Callable[..., DictConfig]
@@ -25,10 +30,16 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def documented_commands(path: Path) -> list[str]:
-    """Overrides of the commands in a file's comments; what follows several blanks is an explanation."""
+def documented_commands(path: Path) -> list[list[str]]:
+    """Words of the commands in a file's comments, as a shell splits them; what follows several blanks is an explanation."""
     found = re.findall(r"^# +python -m experiments\.train(.*)$", path.read_text(), flags=re.MULTILINE)
-    return [re.split(r" {3,}", command.strip())[0] for command in found]
+    return [shlex.split(re.split(r" {3,}", command.strip())[0]) for command in found]
+
+
+def of_one_job(command: list[str]) -> list[str]:
+    """The overrides of a sweep's first job; settings of Hydra itself are those of the sweep."""
+    jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(command), None)[0]
+    return [override for override in jobs[0] if not override.startswith("hydra.")]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
@@ -36,11 +47,10 @@ def test_every_file_names_a_command_that_composes(path: Path, compose_train: Com
     commands = documented_commands(path)
     assert commands
     for command in commands:
-        overrides = [word for word in command.split() if word != "--multirun"]
-        overrides = [word for word in overrides if not word.startswith("seed=")]
+        overrides = [word for word in command if word != "--multirun"]
         if "data=imagefolder" in overrides and not any(word.startswith("data.root=") for word in overrides):
             pytest.fail(f"{path}: data=imagefolder needs data.root")
-        cfg = compose_train(*overrides)
+        cfg = compose_train(*of_one_job(overrides))
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
@@ -48,17 +58,18 @@ def test_every_file_names_a_command_that_composes(path: Path, compose_train: Com
 def test_data_modules_know_their_numbers_without_files(name: str, compose_train: Compose, tmp_path: Path) -> None:
     cfg = compose_train(f"data={name}", f"+data.root={tmp_path}" if name == "imagefolder" else "seed=3")
     data = instantiate(cfg.data)
-    assert isinstance(data, ImageDataModule)
+    assert isinstance(data, ImageDataModule | PhasedDataModule)
     assert data.seed == cfg.seed
     assert len(data.mean) == len(data.std) == data.in_channels
-    batch = {"digits": 64, "imagenet": 256}.get(name, 100)
-    size = {"tiny_imagenet": 64, "imagenet": 224}.get(name, 32)
+    batch = {"digits": 64, "imagenet": 256, "imagenet_phases": 448}.get(name, 100)
+    size = {"tiny_imagenet": 64, "imagenet": 224, "imagenet_phases": 224}.get(name, 32)
     assert (data.batch_size, data.image_size) == (batch, size)
 
 
 @pytest.mark.parametrize("name", options("model"))
 def test_models_take_channels_and_classes_from_the_data(name: str, compose_train: Compose) -> None:
-    cfg = compose_train(f"model={name}", "optimizer.momentum=0.8")
+    named = ["model.name=resnet18"] if name in ("timm", "torchvision") else []
+    cfg = compose_train(f"model={name}", *named, "optimizer.momentum=0.8")
     classifier = build_classifier(cfg, instantiate(cfg.data))
     assert classifier(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
     assert classifier.optimizer_config == SGDConfig(lr=0.1, schedule="cosine", warmup_epochs=1, momentum=0.8)
@@ -71,9 +82,32 @@ def test_trainers(name: str, compose_train: Compose, tmp_path: Path) -> None:
     assert cfg.trainer.default_root_dir == str(tmp_path / "run")
     expected = {"gpu": "gpu", "cpu": "cpu"}.get(name, "auto")
     assert cfg.trainer.accelerator == expected
-    assert ("strategy" in cfg.trainer) == (name == "ddp")
+    assert cfg.trainer.devices == 1
     if name != "gpu" or torch.cuda.is_available():
         assert isinstance(instantiate(cfg.trainer, logger=False), pl.Trainer)
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy", "nodes", "world"), [("single", SingleDeviceStrategy, 1, 1), ("ddp", DDPStrategy, 1, 2),
+                                             ("ddp_nodes", DDPStrategy, 2, 4)],
+)  # fmt: skip
+def test_strategies(name: str, strategy: type, nodes: int, world: int, compose_train: Compose) -> None:
+    overrides = [] if name == "single" else ["trainer.devices=2"]
+    trainer = instantiate(compose_train(f"strategy={name}", "trainer=cpu", *overrides).trainer, logger=False)
+    assert type(trainer.strategy) is strategy
+    assert (trainer.num_nodes, trainer.world_size) == (nodes, world)
+
+
+def test_fsdp_asks_for_gpus(compose_train: Compose) -> None:
+    cfg = compose_train("strategy=fsdp", "trainer.devices=2")
+    assert cfg.trainer.strategy == "fsdp"
+    if not torch.cuda.is_available():
+        with pytest.raises(InstantiationException, match="GPU"):
+            instantiate(cfg.trainer)
+
+
+def test_all_strategies_are_covered() -> None:
+    assert options("strategy") == ["ddp", "ddp_nodes", "fsdp", "single"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +119,10 @@ def test_trainers(name: str, compose_train: Compose, tmp_path: Path) -> None:
         ("none", []),
     ],
 )
-def test_every_logger_writes_the_csv_too(name: str, kinds: list[type], compose_train: Compose, tmp_path: Path) -> None:
+def test_every_logger_writes_the_csv_too(
+    name: str, kinds: list[type], compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     loggers = build_loggers(compose_train(f"logger={name}"))
     assert [type(logger) for logger in loggers] == kinds
     for logger in loggers:
@@ -95,7 +132,38 @@ def test_every_logger_writes_the_csv_too(name: str, kinds: list[type], compose_t
 
 def test_all_logger_and_mix_options_are_covered() -> None:
     assert options("logger") == ["csv", "none", "tensorboard", "wandb"]
-    assert options("mix") == ["none", "puzzlemix"]
+    assert options("mix") == ["cutmix", "manifold", "mixup", "none", "puzzlemix"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("mixup", "MixUpCallback"), ("cutmix", "CutMixCallback"), ("manifold", "ManifoldMixCallback")],
+)
+def test_baselines_are_built_with_the_run_s_seed(name: str, kind: str, compose_train: Compose) -> None:
+    mix = build_optional(compose_train(f"mix={name}", "seed=7", "mix.alpha=0.3"), "mix")
+    assert (type(mix).__name__, mix.seed, mix.mixer.alpha) == (kind, 7, 0.3)
+
+
+def test_the_authors_layers_are_there_in_every_network_of_the_recipes(compose_train: Compose) -> None:
+    for overrides in (["model=small"], ["model=wrn28_2"], ["data=imagenet", "model=resnet50"]):
+        cfg = compose_train("mix=manifold", *overrides)
+        net = instantiate(cfg.model, num_classes=10, in_channels=3)
+        names = {f"net.{name}" for name, _ in net.named_modules()} | {"input"}
+        assert set(cfg.mix.layers) <= names
+
+
+def test_clean_regularisation_can_be_ended(compose_train: Compose) -> None:
+    from experiments.clean_phase import CleanUntil
+
+    mix = build_optional(compose_train("mix.clean_weight=0.5"), "mix")
+    switch = CleanUntil(mix, 2)
+    weights = []
+    for epoch in (0, 1, 2, 3, 1):
+        switch.on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)  # type: ignore[arg-type]
+        weights.append(mix.mixer.clean_weight)
+    assert weights == [0.5, 0.5, 0.0, 0.0, 0.5]
+    with pytest.raises(ValueError, match=r"clean_until=2 needs mix=puzzlemix with mix\.clean_weight > 0"):
+        CleanUntil(build_optional(compose_train(), "mix"), 2)
 
 
 def test_puzzlemix_is_built_with_the_run_s_seed_and_any_setting(compose_train: Compose) -> None:
@@ -119,7 +187,7 @@ def test_mix_none_is_none_and_takes_no_settings(compose_train: Compose) -> None:
         ("digits", {}),
         ("cifar10", {"config": {"transport_size": 4}}),
         ("cifar100", {"config": {"transport_size": 4}}),
-        ("tiny_imagenet", {"clean_weight": 1.0}),
+        ("tiny_imagenet", {"clean_weight": 0.01}),
         ("imagenet", {"config": {"neighborhood_size": 2}}),
     ],
 )

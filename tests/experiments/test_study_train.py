@@ -108,7 +108,7 @@ def test_a_dead_run_keeps_checkpoint_and_metrics_and_resumes(
     assert sum(bool(row["val_accuracy"]) for row in read_metrics(tmp_path / "run")) == 1
     monkeypatch.setattr(Classifier, "training_step", step)
     kept = last.rename(tmp_path / "kept.ckpt")
-    resumed = run(compose_train(*overrides, f"ckpt_path={kept}"))
+    resumed = run(compose_train(*overrides, f"resume={kept}"))
     assert resumed.epochs == 2
     assert resumed.test == pytest.approx(whole, rel=1e-4)
 
@@ -157,15 +157,24 @@ def test_wandb_offline(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("metrics.csv"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mix", ["none", "puzzlemix"])
+@pytest.mark.parametrize("mix", [pytest.param("none", marks=pytest.mark.slow), "puzzlemix"])
 def test_two_processes(mix: str, tmp_path: Path) -> None:
-    overrides = [*TINY, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    result = launch(*overrides, f"mix={mix}", f"paths.runs={tmp_path}")
+    result = launch(*TINY, "strategy=ddp", "trainer.devices=2", f"mix={mix}", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     (summary,) = tmp_path.rglob("summary.json")
     assert json.loads(summary.read_text())["epochs"] == 2
     assert result.stdout.count("epoch   2/2") == 1
+    assert "effective batch 64 = 2 x 32 images, learning rate 0.1" in result.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_in_each_job_of_a_sweep(tmp_path: Path) -> None:
+    """The second process of a job must join that job, not start the sweep again."""
+    overrides = [*TINY, "strategy=ddp", "trainer.devices=2", "mix=none", f"paths.runs={tmp_path}"]
+    result = launch("--multirun", "seed=0,1", *overrides)
+    assert result.returncode == 0, result.stderr
+    summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
+    assert sorted(summary["seed"] for summary in summaries) == [0, 1]
 
 
 @pytest.mark.slow
