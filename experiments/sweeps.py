@@ -1,0 +1,162 @@
+"""What surrounds a sweep: one folder for all its jobs, what a job died of in its log, the report at the end."""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict, read_write
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from rich import get_console
+
+from experiments.summarize import report
+from experiments.sweep_runs import ERROR, find_runs, short
+
+log = logging.getLogger(__name__)
+
+# Environment variables by which the processes of one training find each other.
+DISTRIBUTED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+# What an option needs that Hydra itself does not have.
+PLUGINS = {
+    "launcher=joblib": "hydra-joblib-launcher",
+    "launcher=submitit_local": "hydra-submitit-launcher",
+    "launcher=slurm": "hydra-submitit-launcher",
+    "launcher=ray": "hydra-ray-launcher",
+    "sweep=optuna": "hydra-optuna-sweeper",
+}
+
+
+class SweepReport(Callback):
+    """Prepares the folders of a sweep and remembers where it is, for `report_sweep`.
+
+    Attributes:
+        folder: The folder of the sweep that this process has started; None: none. The processes of the jobs have started
+            none.
+        metric: What its plot shows.
+    """
+
+    folder: Path | None = None
+    metric = "accuracy"
+
+    def __init__(self) -> None:
+        self._environment: dict[str, str | None] = {}
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Fix the sweep's folder for all jobs, and have each job's folder named by the swept values alone.
+
+        A job composes its own config, where a folder's name that depends on the data set would be another one if data sets
+        are swept. Hydra names a folder by all overrides (`hydra.job.override_dirname`), which can be more than a name holds.
+        Both are given to the jobs as overrides of Hydra's own settings, which every launcher passes on.
+        """
+        given, swept = _split_keys(config)
+        with read_write(config), open_dict(config):
+            hydra = config.hydra
+            for group in set(swept) & set(hydra.runtime.choices):
+                hydra.runtime.choices[group] = swept[group].replace(",", "+")
+            hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
+            excluded = [*hydra.job.config.override_dirname.exclude_keys, *(key for key in given if key not in swept)]
+            quoted = ",".join(map(_quote, excluded))
+            hydra.overrides.hydra += [
+                f"hydra.sweep.dir={_quote(hydra.sweep.dir)}",
+                f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
+            ]
+        SweepReport.folder = Path(hydra.sweep.dir)
+        # A sweeper with a direction searches by what the run returns.
+        SweepReport.metric = "val_accuracy" if "direction" in hydra.sweeper else "accuracy"
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Forget what an earlier attempt died of."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            (Path(config.hydra.runtime.output_dir) / ERROR).unlink(missing_ok=True)
+            self._environment = {name: os.environ.get(name) for name in DISTRIBUTED}
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Write down what a job died of, and make room for the next job's processes.
+
+        Hydra prints the error of the first job only, once the others are done.
+        """
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        _leave_process_group(self._environment)
+        if job_return.status != JobStatus.FAILED:
+            return
+        # Its public property raises it.
+        error = job_return._return_value
+        path = Path(config.hydra.runtime.output_dir) / ERROR
+        summary = f"died: {type(error).__name__}: {' '.join(str(error).split())}"
+        path.write_text(f"{''.join(traceback.format_exception(error))}{summary}\n")
+        log.error(f"{summary} (traceback in {short(path)})")
+
+
+def _leave_process_group(environment: Mapping[str, str | None]) -> None:
+    """Undo what Lightning leaves behind in a process that has trained with others.
+
+    The next job of this process would take itself for one that others have started, and wait for them.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
+    """Keys of the command line; and those that the sweep varies or could vary, with their values as written."""
+    swept = {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    for override in overrides:
+        if override.is_sweep_override() or override.key_or_group in swept:
+            swept[override.key_or_group] = override.get_value_string()
+    return [override.key_or_group for override in overrides], swept
+
+
+def _quote(value: str) -> str:
+    return "'" + value.replace("'", r"\'") + "'"
+
+
+def report_sweep() -> None:
+    """Print and save the summary of the sweep that this process has started, if any; never raises.
+
+    To be called when Hydra is done, be it by an error: it raises the first died job's, and then calls no callback.
+    """
+    folder, SweepReport.folder = SweepReport.folder, None
+    if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
+        return
+    try:
+        _leave_ray()
+        if any(find_runs([folder])):
+            report(get_console(), [folder], metric=SweepReport.metric)
+    except Exception:
+        # Whatever it is, it must not stand in for the error that ended the sweep.
+        log.warning(f"The summary of {folder} failed", exc_info=True)
+
+
+def _leave_ray() -> None:
+    """Have Ray print what the jobs have said, which it would do at the very end, below the summary."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        ray.shutdown()
+
+
+def missing_plugin(overrides: Sequence[str]) -> str | None:
+    """What to say if the command line asks for a launcher or sweeper that is not installed; None: all is there."""
+    for override in overrides:
+        package = PLUGINS.get(override)
+        if package is None:
+            continue
+        try:
+            distribution(package)
+        except PackageNotFoundError:
+            return f"{override} needs the package {package}: pip install {package}"
+    return None

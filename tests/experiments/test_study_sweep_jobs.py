@@ -1,0 +1,119 @@
+"""Whole sweeps of two short runs on the digits, with each launcher, from the command line."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from test_study_train import TINY, launch
+
+
+def read_summaries(folder: Path) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.rglob("summary.json")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
+    where = (f"paths.runs={tmp_path}", f"launcher={launcher}")
+    result = launch("sweep=methods", "mix=none,puzzlemix", "seed=0", *TINY, *where)
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "sweeps" / "methods_digits_small"
+    summaries = read_summaries(folder)
+    assert set(summaries) == {"mix-none_seed-0", "mix-puzzlemix_seed-0"}
+    for name, summary in summaries.items():
+        (row,) = (line for line in result.stdout.splitlines() if line.split()[:1] == [summary["choices"]["mix"]])
+        assert f"{100 * summary['test']['accuracy']:.2f} ± -" in row, name
+    assert result.stdout.rstrip().endswith(str(folder / "summary_plot.png"))
+    assert (folder / "summary_plot.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    command = ("sweep=grid", "optimizer.lr=-1,0.1", "mix=none", *TINY, f"paths.runs={tmp_path}")
+    first = launch(*command)
+    folder = tmp_path / "sweeps" / "grid_digits_small"
+    assert first.returncode == 1
+    assert set(read_summaries(folder)) == {"optimizer.lr-0.1"}
+    assert "1 of 2 runs are not finished" in first.stdout
+    dead = first.stdout.split("not finished")[1]
+    assert str(folder / "optimizer.lr--1") in dead
+    assert "died: " in dead
+    assert f"hydra.run.dir={folder / 'optimizer.lr--1'}" in dead
+    assert "optimizer.lr=-1" in dead
+    written = (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns
+
+    second = launch(*command)
+    assert second.returncode == 1
+    assert "skipped" in second.stdout
+    assert (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns == written
+    assert "1 of 2 runs are not finished" in second.stdout
+
+
+@pytest.mark.slow
+def test_optuna_maximises_what_the_runs_validated(tmp_path: Path) -> None:
+    result = launch("sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "sweeps" / "optuna_digits_small"
+    accuracies = [summary["val_accuracy"] for summary in read_summaries(folder).values()]
+    assert len(accuracies) == 2
+    best = OmegaConf.load(folder / "optimization_results.yaml")
+    assert best.best_value == pytest.approx(max(accuracies))
+    assert (folder / "summary_plot.png").is_file()
+    again = launch("sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("skipped") == 2
+
+
+@pytest.mark.slow
+def test_jobs_of_two_processes_each(tmp_path: Path) -> None:
+    """One job after the other in the same process, each with a second process of its own; one report."""
+    settings = ("strategy=ddp", "trainer.devices=2", f"paths.runs={tmp_path}")
+    result = launch("sweep=methods", "mix=none", "seed=0,1", *TINY, *settings)
+    assert result.returncode == 0, result.stderr
+    assert set(read_summaries(tmp_path)) == {"mix-none_seed-0", "mix-none_seed-1"}
+    assert result.stdout.count("MEMBER: 2/2") + result.stderr.count("MEMBER: 2/2") == 2
+    assert result.stdout.count("2 runs, mean ± standard deviation") == 1
+
+
+# What the real programs do, as far as submitit uses them; a job runs as soon as it is submitted.
+SLURM = {
+    "sbatch": """#!/bin/bash
+script="${@: -1}"
+cp "$script" "$SLURM_STANDIN/submitted.sh"
+for task in 0 1; do
+  SLURM_JOB_ID=7$task SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task bash "$script" >"$SLURM_STANDIN/$task.log" 2>&1 &
+done
+echo "Submitted batch job 7"
+""",
+    "srun": """#!/bin/bash
+while [[ "$1" == -* ]]; do case "$1" in --output|--error) shift 2;; *) shift;; esac; done
+export SLURM_LOCALID=0 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NNODES=1
+export SLURM_JOB_NODELIST=localhost SLURM_NODELIST=localhost SLURM_JOB_NAME=train
+exec "$@"
+""",
+    "sacct": """#!/bin/bash
+printf 'JobID|State|NodeList\\n7_0|RUNNING|localhost\\n7_1|RUNNING|localhost\\n'
+""",
+}
+
+
+@pytest.mark.slow
+def test_jobs_go_through_slurm(tmp_path: Path) -> None:
+    """With a stand-in for Slurm's programs: submitit writes the job's script, and the jobs start from nothing else."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in SLURM.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(stat.S_IRWXU)
+    environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_STANDIN": str(tmp_path)}
+    settings = ("launcher=slurm", "hydra.launcher.partition=gpu_long", f"paths.runs={tmp_path}")
+    result = launch("sweep=methods", "mix=none", "seed=0,1", *TINY, *settings, **environment)
+    assert result.returncode == 0, result.stderr
+    script = (tmp_path / "submitted.sh").read_text()
+    for option in ("partition=gpu_long", "time=1440", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB", "array=0-1%"):
+        assert f"#SBATCH --{option}" in script
+    assert set(read_summaries(tmp_path)) == {"mix-none_seed-0", "mix-none_seed-1"}
+    assert "summary_plot.png" in result.stdout
