@@ -1,0 +1,167 @@
+"""Measure a trained network: `python -m experiments.evaluate checkpoint=...`; settings in `conf/evaluate.yaml`."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich import get_console
+
+from experiments import settings
+from experiments.checkpoints import Checkpoint, CheckpointError
+from experiments.data import MissingDataError
+from experiments.data.corruptions import CorruptionError, open_corruptions
+from experiments.robustness.choosing import build_attacks, describe_attack
+from experiments.robustness.errors import EvaluationError
+from experiments.robustness.figure import save_picture
+from experiments.robustness.report import CorruptionScores, Report, print_report
+from experiments.robustness.sources import CheckpointSource, choose_output_dir, complete, find_checkpoint
+from experiments.robustness.subject import Subject, build_subject
+from experiments.versions import gather_versions
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+RESULT, PICTURE = "evaluation.json", "evaluation.png"
+RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
+# What a user can put right.
+MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError)
+
+log = logging.getLogger(__name__)
+
+
+def register() -> None:
+    """Tell Hydra what `conf/evaluate.yaml` refers to: resolvers, and groups that take any key, see `settings.register`."""
+    settings.register()
+    OmegaConf.register_new_resolver("evaluation_dir", choose_output_dir, use_cache=True, replace=True)
+    OmegaConf.register_new_resolver("absolute", lambda path: str(Path(path).absolute()), replace=True)
+    base = OmegaConf.create({})
+    for group in ("data", "model"):
+        OmegaConf.update(base, group, DictConfig({}, flags={"struct": False}))
+    ConfigStore.instance().store(name="open_data_and_model", node=base)
+
+
+register()
+
+
+def run(cfg: DictConfig) -> Report:
+    """Evaluate one checkpoint into `cfg.output_dir`; what is done is on disk, so that a killed evaluation keeps it.
+
+    Raises:
+        CheckpointError: If the checkpoint does not fit the model.
+        CorruptionError: If the corrupted images are not there, or not in their layout.
+        EvaluationError: If a setting is wrong, or the model gives NaN.
+        MissingDataError: If the data set is not there.
+    """
+    source = find_checkpoint(cfg.checkpoint)
+    cfg = complete(cfg, source)
+    attacks = build_attacks(_plain(cfg.attacks))
+    subject, loaded = build_subject(cfg, source)
+    opened = None
+    if cfg.corruptions.root is not None:
+        opened = open_corruptions(cfg.corruptions.root, subject.data, types=cfg.corruptions.types)
+    facts = gather_facts(cfg, source, loaded, subject)
+    report = Report(facts=facts, attack_settings={name: describe_attack(attack) for name, attack in attacks.items()})
+    result = start_result(Path(cfg.output_dir), report)
+    report.clean = subject.measure_clean()
+    report.save(result)
+    for name, attack in attacks.items():
+        report.attacks[name] = subject.measure_attack(name, attack)
+        report.save(result)
+    if opened is not None:
+        corrupted, types = opened
+        report.corruptions = CorruptionScores(root=str(corrupted.root.absolute()))
+        for name in types:
+            subject.measure_corruption(corrupted, name, report.corruptions)
+            report.save(result)
+    report.complete = True
+    report.save(result)
+    title = describe(source, loaded)
+    picture = result.with_name(PICTURE)
+    save_picture(picture, report, title)
+    print_report(get_console(), report, title, [result, picture])
+    return report
+
+
+def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, subject: Subject) -> dict[str, Any]:
+    """What the file says about where the numbers come from."""
+    return {
+        "checkpoint": str(source.path.absolute()),
+        "checkpoint_source": loaded.source,
+        "epoch": loaded.epoch,
+        "architecture": loaded.architecture,
+        "results_in_checkpoint": loaded.results,
+        "data": _plain(cfg.data),
+        "model": _plain(cfg.model),
+        "settings": {key: _plain(cfg[key]) for key in RECORDED},
+        "device": str(subject.device),
+        "test_images": len(subject.data.split("test")),
+        "versions": gather_versions(),
+        "sweep_job": _sweep_job(),
+    }
+
+
+def _sweep_job() -> list[Any] | None:
+    """The folder of the sweep and the number of this job in it; None outside a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return [HydraConfig.get().sweep.dir, HydraConfig.get().job.num]
+
+
+def _plain(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def start_result(output_dir: Path, report: Report) -> Path:
+    """Write the file without results; return its path.
+
+    Raises:
+        EvaluationError: If another job of the same sweep has written there.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path, job = output_dir / RESULT, report.facts["sweep_job"]
+    if job is not None and path.is_file():
+        other = json.loads(path.read_text()).get("sweep_job")
+        if other is not None and other[0] == job[0] and other[1] != job[1]:
+            raise EvaluationError(
+                f"Two jobs of this sweep write to {path}; give each its own folder, e.g. "
+                "'output_dir=runs/evaluations/${hydra:job.num}'"
+            )
+    report.save(path)
+    return path
+
+
+def describe(source: CheckpointSource, loaded: Checkpoint) -> str:
+    """One line on what was evaluated, for titles."""
+    named = source.path.absolute() if source.run_dir is None else source.run_dir
+    name = f"{named.parent.name}/{named.name}"
+    parts = [name, loaded.architecture, None if source.run_dir is None else source.path.stem]
+    return ", ".join(part for part in parts if part)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
+def main(cfg: DictConfig) -> None:
+    """Run the evaluation.
+
+    What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
+    other jobs go on.
+    """
+    try:
+        run(cfg)
+    except MISTAKES as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise
+        _give_up(str(error))
+
+
+def _give_up(message: str) -> NoReturn:
+    get_console().print(message, soft_wrap=True, highlight=False, markup=False, style="red")
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What the setting `checkpoint` stands for: a file, perhaps a run of this study, and where its evaluation goes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from experiments.robustness.errors import EvaluationError
+from experiments.runs import CONFIG
+
+# In a run folder the first of these that is there is taken.
+RUN_CHECKPOINTS = ("best.ckpt", "last.ckpt")
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """A checkpoint.
+
+    Args:
+        path: The file.
+        run_dir: The folder of the run that wrote it; None: it is not from a run of this study.
+    """
+
+    path: Path
+    run_dir: Path | None
+
+
+def find_checkpoint(setting: str | None) -> CheckpointSource:
+    """Find the file that the setting names: a checkpoint, or a run folder, whose best one it is, or else the last.
+
+    Raises:
+        EvaluationError: If there is no such file.
+    """
+    if setting is None:
+        raise EvaluationError("checkpoint has no default; give checkpoint=PATH, a checkpoint or a run folder")
+    path = Path(setting).expanduser()
+    if path.is_dir():
+        candidates = [path / "checkpoints" / name for name in RUN_CHECKPOINTS]
+        found = next((each for each in candidates if each.is_file()), None)
+        if found is None:
+            places = " and ".join(str(each.absolute()) for each in candidates)
+            raise EvaluationError(f"checkpoint={setting} is a folder, but not that of a run: there is no {places}")
+        path = found
+    if not path.is_file():
+        raise EvaluationError(
+            f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {path.absolute()}"
+        )
+    run_dir = path.absolute().parents[1]
+    is_run = path.absolute().parent.name == "checkpoints" and (run_dir / CONFIG).is_file()
+    return CheckpointSource(path, run_dir if is_run else None)
+
+
+def choose_output_dir(setting: str | None, fallback: str) -> str:
+    """Where an evaluation goes if the user does not say: beside the checkpoint.
+
+    `<run>/evaluation` for a run folder or its best checkpoint, `<run>/evaluation_last` for `last.ckpt`; for a file from
+    elsewhere `evaluation_<its name>` in its folder.
+
+    Args:
+        setting: The setting `checkpoint`.
+        fallback: The folder for the log if there is no such checkpoint.
+    """
+    try:
+        source = find_checkpoint(setting)
+    except EvaluationError:
+        return fallback
+    stem = source.path.name.split(".")[0]
+    if source.run_dir is None:
+        return str(source.path.absolute().parent / f"evaluation_{stem}")
+    chosen = Path(str(setting)).expanduser().is_dir() or source.path.name == RUN_CHECKPOINTS[0]
+    return str(source.run_dir / ("evaluation" if chosen else f"evaluation_{stem}"))
+
+
+def complete(cfg: DictConfig, source: CheckpointSource) -> DictConfig:
+    """Settings with the groups `data` and `model`: those of the command line, else those of the run, changed by the former.
+
+    Raises:
+        EvaluationError: If neither the command line nor a run names a data set and a model.
+    """
+    completed = cfg.copy()
+    with open_dict(completed):
+        for group in ("data", "model"):
+            if "_target_" not in completed[group]:
+                completed[group] = OmegaConf.merge(_stored_group(source, group), completed[group])
+    return completed
+
+
+def _stored_group(source: CheckpointSource, group: str) -> DictConfig:
+    if source.run_dir is None:
+        raise EvaluationError(
+            f"{source.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
+            f"{group}=NAME, an option of conf/{group}"
+        )
+    stored = OmegaConf.load(source.run_dir / CONFIG)
+    if not isinstance(stored, DictConfig) or group not in stored:
+        raise EvaluationError(f"{source.run_dir / CONFIG} has no {group}; give {group}=NAME, an option of conf/{group}")
+    return stored[group]
