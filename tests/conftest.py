@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+
+# Read when torch is imported: its threads then sleep soon while they wait, instead of keeping others off their cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 import numpy as np
 import pytest
