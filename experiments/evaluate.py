@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -17,6 +17,7 @@ from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
 from experiments.data import MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
+from experiments.giving_up import give_up
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
@@ -155,12 +156,7 @@ def main(cfg: DictConfig) -> None:
     except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        _give_up(str(error))
-
-
-def _give_up(message: str) -> NoReturn:
-    get_console().print(message, soft_wrap=True, highlight=False, markup=False, style="red")
-    raise SystemExit(1)
+        give_up(str(error))
 
 
 if __name__ == "__main__":

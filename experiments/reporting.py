@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.history import AccuracyByEpoch
+from experiments.history import LAST_EPOCHS, AccuracyByEpoch
 from experiments.timing import EpochSeconds
 
 
@@ -69,7 +69,8 @@ def summary_table(summary: Summary) -> Table:
     table.add_row(f"test accuracy, {summary.test_images} images, last epoch", f"{summary.test['accuracy']:.2%}")
     by_epoch = summary.test_accuracy_by_epoch
     if by_epoch is not None:
-        table.add_row("  median of the last 10 epochs", f"{by_epoch.median_last_10:.2%}")
+        last = min(LAST_EPOCHS, summary.epochs)
+        table.add_row(f"  median of the last {last} epochs", f"{by_epoch.median_last_10:.2%}")
         table.add_row("  best epoch, chosen on these images", f"{by_epoch.best:.2%}")
     table.add_row("test calibration error", f"{summary.test['calibration_error']:.2%}")
     seconds = summary.epoch_seconds

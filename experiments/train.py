@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 import pytorch_lightning as pl
@@ -21,6 +20,7 @@ from experiments import settings
 from experiments.building import Study, build_study
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
+from experiments.giving_up import give_up
 from experiments.reporting import Summary, print_report
 from experiments.runs import (
     CONFIG,
@@ -176,19 +176,14 @@ def main(cfg: DictConfig) -> float | None:
     except (MissingDataError, MissingSettingsError, RunFolderError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
-        _give_up(str(error))
-
-
-def _give_up(message: str) -> NoReturn:
-    get_console().print(message, soft_wrap=True, highlight=False, markup=False, style="red")
-    raise SystemExit(1)
+        give_up(str(error))
 
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
     missing = missing_plugin(sys.argv[1:])
     if missing:
-        _give_up(missing)
+        give_up(missing)
     try:
         main()
     finally:

@@ -2,12 +2,9 @@
 
 import itertools
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from command_line import launch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
@@ -38,19 +36,6 @@ Compose = Callable[..., DictConfig]
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 WIDTH, LIMIT = 4, 64
-
-
-def launch(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.evaluate", *overrides],
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -129,7 +114,7 @@ def expected(run_dir: Path) -> dict[str, Any]:
 
 
 def test_a_run_is_evaluated_from_the_command_line(run_dir: Path, expected: dict[str, Any]) -> None:
-    done = launch(f"checkpoint={run_dir}/checkpoints/best.ckpt", f"limit={LIMIT}", "device=cpu")
+    done = launch("evaluate", f"checkpoint={run_dir}/checkpoints/best.ckpt", f"limit={LIMIT}", "device=cpu")
     assert done.returncode == 0, done.stderr
     output = run_dir / "evaluation"
     saved = json.loads((output / "evaluation.json").read_text())
@@ -157,7 +142,7 @@ def test_a_run_is_evaluated_from_the_command_line(run_dir: Path, expected: dict[
 def test_two_checkpoints_of_a_run_in_one_sweep(run_dir: Path, tmp_path: Path) -> None:
     checkpoints = ",".join(str(run_dir / "checkpoints" / f"{name}.ckpt") for name in ("best", "last"))
     settings = ["attacks=[]", "limit=20", "device=cpu", f"paths.runs={tmp_path}"]
-    done = launch("--multirun", f"checkpoint={checkpoints}", *settings)
+    done = launch("evaluate", "--multirun", f"checkpoint={checkpoints}", *settings)
     assert done.returncode == 0, done.stderr
     best, last = (
         json.loads((run_dir / name / "evaluation.json").read_text()) for name in ("evaluation", "evaluation_last")
@@ -234,7 +219,7 @@ def test_a_checkpoint_of_the_authors_needs_data_and_model(tmp_path: Path, compos
 
 
 def test_mistakes_end_in_a_message(tmp_path: Path) -> None:
-    done = launch("checkpoint=nowhere.ckpt", f"paths.runs={tmp_path}")
+    done = launch("evaluate", "checkpoint=nowhere.ckpt", f"paths.runs={tmp_path}")
     assert done.returncode == 1
     assert "checkpoint must be a checkpoint or a run folder, got nowhere.ckpt" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -252,7 +237,7 @@ def test_documented_commands_compose(compose_evaluate: Compose) -> None:
 
 
 def test_the_help_shows_how_it_is_called() -> None:
-    done = launch("--help")
+    done = launch("evaluate", "--help")
     assert done.returncode == 0
     assert "python -m experiments.evaluate checkpoint=PATH" in done.stdout
     assert "corruptions.root" in done.stdout

@@ -6,8 +6,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from command_line import launch
 from omegaconf import OmegaConf
-from test_study_train import TINY, launch
+from test_study_train import TINY
 
 
 def read_summaries(folder: Path) -> dict[str, dict]:
@@ -18,7 +19,7 @@ def read_summaries(folder: Path) -> dict[str, dict]:
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
 def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
     where = (f"paths.runs={tmp_path}", f"launcher={launcher}")
-    result = launch("sweep=methods", "mix=none,puzzlemix", "seed=0", *TINY, *where)
+    result = launch("train", "sweep=methods", "mix=none,puzzlemix", "seed=0", *TINY, *where)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "sweeps" / "methods_digits_small"
     summaries = read_summaries(folder)
@@ -33,7 +34,7 @@ def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path: Path) -> None:
     command = ("sweep=grid", "optimizer.lr=-1,0.1", "mix=none", *TINY, f"paths.runs={tmp_path}")
-    first = launch(*command)
+    first = launch("train", *command)
     folder = tmp_path / "sweeps" / "grid_digits_small"
     assert first.returncode == 1
     assert set(read_summaries(folder)) == {"optimizer.lr-0.1"}
@@ -45,7 +46,7 @@ def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path
     assert "optimizer.lr=-1" in dead
     written = (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns
 
-    second = launch(*command)
+    second = launch("train", *command)
     assert second.returncode == 1
     assert "skipped" in second.stdout
     assert (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns == written
@@ -54,7 +55,7 @@ def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path
 
 @pytest.mark.slow
 def test_optuna_maximises_what_the_runs_validated(tmp_path: Path) -> None:
-    result = launch("sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
+    result = launch("train", "sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "sweeps" / "optuna_digits_small"
     accuracies = [summary["val_accuracy"] for summary in read_summaries(folder).values()]
@@ -62,7 +63,7 @@ def test_optuna_maximises_what_the_runs_validated(tmp_path: Path) -> None:
     best = OmegaConf.load(folder / "optimization_results.yaml")
     assert best.best_value == pytest.approx(max(accuracies))
     assert (folder / "summary_plot.png").is_file()
-    again = launch("sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
+    again = launch("train", "sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("skipped") == 2
 
@@ -71,7 +72,7 @@ def test_optuna_maximises_what_the_runs_validated(tmp_path: Path) -> None:
 def test_jobs_of_two_processes_each(tmp_path: Path) -> None:
     """One job after the other in the same process, each with a second process of its own; one report."""
     settings = ("strategy=ddp", "trainer.devices=2", f"paths.runs={tmp_path}")
-    result = launch("sweep=methods", "mix=none", "seed=0,1", *TINY, *settings)
+    result = launch("train", "sweep=methods", "mix=none", "seed=0,1", *TINY, *settings)
     assert result.returncode == 0, result.stderr
     assert set(read_summaries(tmp_path)) == {"mix-none_seed-0", "mix-none_seed-1"}
     assert result.stdout.count("MEMBER: 2/2") + result.stderr.count("MEMBER: 2/2") == 2
@@ -110,7 +111,7 @@ def test_jobs_go_through_slurm(tmp_path: Path) -> None:
         (programs / name).chmod(stat.S_IRWXU)
     environment = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "SLURM_STANDIN": str(tmp_path)}
     settings = ("launcher=slurm", "hydra.launcher.partition=gpu_long", f"paths.runs={tmp_path}")
-    result = launch("sweep=methods", "mix=none", "seed=0,1", *TINY, *settings, **environment)
+    result = launch("train", "sweep=methods", "mix=none", "seed=0,1", *TINY, *settings, **environment)
     assert result.returncode == 0, result.stderr
     script = (tmp_path / "submitted.sh").read_text()
     for option in ("partition=gpu_long", "time=1440", "gpus-per-node=1", "cpus-per-task=8", "mem=32GB", "array=0-1%"):

@@ -2,14 +2,12 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from command_line import launch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -33,19 +31,6 @@ TINY = (
 def read_metrics(run_dir: Path) -> list[dict[str, str]]:
     with (run_dir / "logs" / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def launch(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line as a user types it."""
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.train", *overrides],
-        cwd=REPOSITORY,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("mix", ["none", "puzzlemix"])
@@ -114,7 +99,7 @@ def test_a_dead_run_keeps_checkpoint_and_metrics_and_resumes(
 
 
 def test_command_line_ends_with_table_and_paths(tmp_path: Path) -> None:
-    result = launch(*TINY, "mix=none", f"paths.runs={tmp_path}", "logger=tensorboard")
+    result = launch("train", *TINY, "mix=none", f"paths.runs={tmp_path}", "logger=tensorboard")
     assert result.returncode == 0, result.stderr
     for text in ("test accuracy", "test calibration error", "seconds an epoch", "epoch   2/2"):
         assert text in result.stdout
@@ -128,14 +113,16 @@ def test_command_line_ends_with_table_and_paths(tmp_path: Path) -> None:
 
 
 def test_a_sweep_gives_each_job_its_own_folder(tmp_path: Path) -> None:
-    result = launch("--multirun", "seed=0,1", *TINY, "mix=none", f"paths.runs={tmp_path}")
+    result = launch("train", "--multirun", "seed=0,1", *TINY, "mix=none", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     summaries = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")}
     assert {name: summary["seed"] for name, summary in summaries.items()} == {"0_digits_none": 0, "1_digits_none": 1}
 
 
 def test_command_line_without_data_ends_in_a_message(tmp_path: Path) -> None:
-    result = launch("data=tiny_imagenet", "mix=none", f"paths.runs={tmp_path}", PUZZLEMIX_DATA=str(tmp_path / "absent"))
+    result = launch(
+        "train", "data=tiny_imagenet", "mix=none", f"paths.runs={tmp_path}", PUZZLEMIX_DATA=str(tmp_path / "absent")
+    )
     assert result.returncode == 1
     assert "Traceback" not in result.stdout + result.stderr
     for hint in (str(tmp_path / "absent"), "data.root=", "tiny-imagenet-200.zip"):
@@ -143,7 +130,7 @@ def test_command_line_without_data_ends_in_a_message(tmp_path: Path) -> None:
 
 
 def test_command_line_without_a_required_setting_names_it(tmp_path: Path) -> None:
-    result = launch("data=imagefolder", "mix=none", f"paths.runs={tmp_path}")
+    result = launch("train", "data=imagefolder", "mix=none", f"paths.runs={tmp_path}")
     assert result.returncode == 1
     assert "Traceback" not in result.stdout + result.stderr
     assert "data.root=..." in result.stdout
@@ -151,7 +138,7 @@ def test_command_line_without_a_required_setting_names_it(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_wandb_offline(tmp_path: Path) -> None:
-    result = launch(*TINY, "mix=none", f"paths.runs={tmp_path}", "logger=wandb", WANDB_MODE="offline")
+    result = launch("train", *TINY, "mix=none", f"paths.runs={tmp_path}", "logger=wandb", WANDB_MODE="offline")
     assert result.returncode == 0, result.stderr
     assert list(tmp_path.rglob("offline-run-*"))
     assert list(tmp_path.rglob("metrics.csv"))
@@ -159,7 +146,7 @@ def test_wandb_offline(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mix", [pytest.param("none", marks=pytest.mark.slow), "puzzlemix"])
 def test_two_processes(mix: str, tmp_path: Path) -> None:
-    result = launch(*TINY, "strategy=ddp", "trainer.devices=2", f"mix={mix}", f"paths.runs={tmp_path}")
+    result = launch("train", *TINY, "strategy=ddp", "trainer.devices=2", f"mix={mix}", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     (summary,) = tmp_path.rglob("summary.json")
     assert json.loads(summary.read_text())["epochs"] == 2
@@ -171,7 +158,7 @@ def test_two_processes(mix: str, tmp_path: Path) -> None:
 def test_two_processes_in_each_job_of_a_sweep(tmp_path: Path) -> None:
     """The second process of a job must join that job, not start the sweep again."""
     overrides = [*TINY, "strategy=ddp", "trainer.devices=2", "mix=none", f"paths.runs={tmp_path}"]
-    result = launch("--multirun", "seed=0,1", *overrides)
+    result = launch("train", "--multirun", "seed=0,1", *overrides)
     assert result.returncode == 0, result.stderr
     summaries = [json.loads(path.read_text()) for path in tmp_path.rglob("summary.json")]
     assert sorted(summary["seed"] for summary in summaries) == [0, 1]
@@ -179,7 +166,7 @@ def test_two_processes_in_each_job_of_a_sweep(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_main_job_learns_the_digits(tmp_path: Path) -> None:
-    result = launch(f"paths.runs={tmp_path}")
+    result = launch("train", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     (summary,) = tmp_path.rglob("summary.json")
     saved = json.loads(summary.read_text())
