@@ -121,7 +121,8 @@ def summarise(
 
 def _count_tested(study: Study) -> int:
     """Images that the test has seen, which `trainer.limit_test_batches` may have made fewer than there are."""
-    batches = sum(int(count) for count in study.trainer.num_test_batches) * study.trainer.world_size
+    # Each process has as many batches, of its share of the batch.
+    batches = sum(int(count) for count in study.trainer.num_test_batches)
     return min(len(study.data.split("test")), batches * study.data.batch_size)
 
 
