@@ -47,7 +47,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Log `lr`, the learning rate that the epoch starts with."""
-        self.log("lr", self._set_rate(0))
+        self.log("lr", self._set_rate(0), sync_dist=True)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Set the learning rate of this step."""
@@ -74,7 +74,7 @@ class Classifier(pl.LightningModule):
         images, targets = batch
         logits = self(images)
         loss = self.loss(logits, targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.train_metrics(logits.detach(), dominant_classes(targets))
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
@@ -98,7 +98,7 @@ class Classifier(pl.LightningModule):
         # The names say already which loader the images came from.
         options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
         self.log_dict(metrics, **options)
-        self.log(f"{split}_nll", nll, batch_size=len(images), **options)
+        self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build SGD; its rate is set anew for every step."""

@@ -65,7 +65,7 @@ class EpochTimer(pl.Callback):
         values: dict[str, Any] = {"epoch_seconds": epoch.total}
         if self.mix is not None:
             values |= {"saliency_seconds": epoch.saliency, "mixing_seconds": epoch.mixing}
-        pl_module.log_dict(values, on_step=False, on_epoch=True)
+        pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
 
     def typical(self) -> EpochSeconds:
         """Median of each figure over the epochs after the first, which pays for warm-up; of that one if it is alone.
