@@ -91,7 +91,9 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
     except BaseException as error:
         if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
             command = continuing_command(HydraConfig.get().overrides.task, run_dir)
-            log.info(f"The run ended early. To go on from {run_dir / LAST_CHECKPOINT}:\n{command}")
+            # Not through the log, which wraps lines: it is to be pasted.
+            text = f"The run ended early and has a checkpoint. To go on from it:\n{command}"
+            get_console().print(text, soft_wrap=True, highlight=False, markup=False)
         if isinstance(error, SIGTERMException) and study.stop.signum is not None:
             raise RunStopped(study.stop.signum) from None
         raise

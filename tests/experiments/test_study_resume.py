@@ -89,24 +89,24 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
 
 
 def test_a_second_ctrl_c_stops_at_once(
-    compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a new checkpoint, as a batch is cut in two; that of the last epoch is there."""
     stop_at(monkeypatch, 1, 2, signal.SIGINT, signal.SIGINT)
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with pytest.raises(SystemExit) as stopped, caplog.at_level("INFO"):
+        with pytest.raises(SystemExit) as stopped:
             run(compose_train(*SHORT, "mix=none"))
     finally:
         # Lightning ignores the signal from here on, as the program is about to end.
         signal.signal(signal.SIGINT, interrupt)
     assert not isinstance(stopped.value, RunStopped)
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
-    assert "resume=auto" in caplog.text
+    assert "resume=auto" in capsys.readouterr().out
 
 
 def test_a_run_that_dies_of_an_error_says_how_to_go_on(
-    compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = Classifier.training_step
 
@@ -116,9 +116,11 @@ def test_a_run_that_dies_of_an_error_says_how_to_go_on(
         return step(self, data, batch_idx)
 
     monkeypatch.setattr(Classifier, "training_step", failing_step)
-    with pytest.raises(RuntimeError, match="power cut"), caplog.at_level("INFO"):
+    with pytest.raises(RuntimeError, match="power cut"):
         run(compose_train(*SHORT, "mix=none"))
-    command = next(line for line in caplog.text.splitlines() if line.startswith("python -m experiments.train"))
+    command = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("python -m experiments.train")
+    )
     words = shlex.split(command)
     assert words[3 : 3 + len(SHORT)] == list(SHORT)
     assert {"resume=auto", "mix=none", "hydra.mode=RUN"} <= set(words)
