@@ -25,6 +25,10 @@ class CleanUntil(pl.Callback):
         self.weight = mix.mixer.clean_weight
         self.until = until
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the weight of an epoch that is gone on with: Lightning does not announce it again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the weight of this epoch."""
         self.mixer.clean_weight = self.weight if trainer.current_epoch < self.until else 0.0

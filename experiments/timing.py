@@ -41,6 +41,10 @@ class EpochTimer(pl.Callback):
         self._validation_start = 0.0
         self._validation_seconds = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of an epoch that is gone on with: Lightning does not announce it again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._epoch_start, self._validation_seconds = _now(pl_module), 0.0

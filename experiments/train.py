@@ -150,6 +150,7 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated.*")
     # metrics.csv of a resumed run is read before it is removed, and written again.
     warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     # The digits are in memory: loader processes would only cost time.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 

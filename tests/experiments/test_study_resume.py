@@ -4,6 +4,7 @@ import csv
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
+import lightning_puzzlemix as pm
 from experiments.classifier import Classifier
 from experiments.loggers import build_csv_logger
 from experiments.runs import (
@@ -72,8 +74,14 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     assert torch.load(last, weights_only=True)["global_step"] == 4 + batch + 1
     assert not (run_dir / "summary.json").exists()
 
+    start = time.perf_counter()
     resumed = run(cfg)
+    elapsed = time.perf_counter() - start
     lines = read_metrics(run_dir)
+    if batch == 1:
+        # The seconds of the part that was left of the epoch, not those since the machine was started.
+        (seconds,) = (line["epoch_seconds"] for line in lines if line["epoch_seconds"] and line["epoch"] == "1")
+        assert float(seconds) < elapsed
     (run_dir / "summary.json").unlink()
     for path in (run_dir / "checkpoints").iterdir():
         path.unlink()
@@ -86,6 +94,25 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
         assert len(values) == 3, column
     steps = [int(line["step"]) for line in lines]
     assert steps == sorted(steps)
+
+
+def test_clean_regularisation_stays_ended_in_an_epoch_that_is_gone_on_with(
+    compose_train: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = compose_train(*SHORT, "resume=auto", "mix.clean_weight=1.0", "clean_until=1")
+    stop_at(monkeypatch, 1, 1, signal.SIGTERM)
+    with pytest.raises(RunStopped):
+        run(cfg)
+    weights: dict[int, set[float]] = {}
+    mix_part = pm.PuzzleMixCallback._mix_part
+
+    def noting_mix_part(self: pm.PuzzleMixCallback, trainer: pl.Trainer, *arguments: Any) -> Any:
+        weights.setdefault(trainer.current_epoch, set()).add(self.mixer.clean_weight)
+        return mix_part(self, trainer, *arguments)
+
+    monkeypatch.setattr(pm.PuzzleMixCallback, "_mix_part", noting_mix_part)
+    run(cfg)
+    assert weights == {1: {0.0}, 2: {0.0}}
 
 
 def test_a_second_ctrl_c_stops_at_once(
