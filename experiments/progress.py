@@ -21,6 +21,7 @@ class EpochLog(pl.Callback):
 
     def __init__(self, timer: EpochTimer) -> None:
         self.timer = timer
+        self._batch = ""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what is about to be trained."""
@@ -28,7 +29,17 @@ class EpochLog(pl.Callback):
             millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
             precision, devices = trainer.precision, trainer.num_devices * trainer.num_nodes
             log.info(f"{millions:.2f} million parameters on {devices} x {pl_module.device.type}, precision {precision}")
-            log.info(_describe_batch(trainer, pl_module))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the batch of an epoch that is gone on with: Lightning does not announce it again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the batch where it is another one than before: at the start, and in each phase of a run in phases."""
+        batch = _describe_batch(trainer, pl_module)
+        if trainer.is_global_zero and batch != self._batch:
+            log.info(batch)
+        self._batch = batch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log epoch, loss, validation accuracy and seconds, as far as they are known."""
@@ -44,9 +55,9 @@ class EpochLog(pl.Callback):
 
 def _describe_batch(trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
     """What one optimizer step sees, how the processes share it, and the learning rate that goes with it."""
-    data, world, micro = trainer.datamodule, trainer.world_size, trainer.accumulate_grad_batches  # type: ignore[attr-defined]
-    parts = f"{world} x {data.batch_size // (world * micro)} images" + (f" x {micro} accumulated" if micro > 1 else "")
-    return f"effective batch {data.batch_size} = {parts}, learning rate {pl_module.optimizer_config.lr:g}"
+    size, world, micro = trainer.train_dataloader.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    parts = f"{world} x {size} images" + (f" x {micro} accumulated" if micro > 1 else "")
+    return f"effective batch {size * world * micro} = {parts}, learning rate {pl_module.optimizer_config.lr:g}"
 
 
 class RunBar(pl.Callback):
