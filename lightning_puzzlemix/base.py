@@ -6,7 +6,7 @@ import dataclasses
 import os
 import secrets
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,11 +19,14 @@ from lightning_puzzlemix.config import check_probability
 from lightning_puzzlemix.draw import MixDraw, draw_decision
 from lightning_puzzlemix.interception import Interception
 from lightning_puzzlemix.metrics import MetricGuard
-from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
-from lightning_puzzlemix.monitor import Stopwatch
+from lightning_puzzlemix.mixer import MixedBatch, Mixer
+from lightning_puzzlemix.monitor import mix_figures
+from lightning_puzzlemix.pictures import PictureLog
 from lightning_puzzlemix.sharding import reachable
+from lightning_puzzlemix.stopwatch import Stopwatch
 from lightning_puzzlemix.targets import pair_targets
 
+PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
 
 
@@ -41,27 +44,6 @@ if TYPE_CHECKING:
     _Callback = pl.Callback
 else:
     _Callback = type("_Callback", _callback_classes(), {})
-
-
-class Mixer(Protocol):
-    """What mixes a batch for a model: :class:`~lightning_puzzlemix.PuzzleMix` or one of the baselines."""
-
-    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
-        """Draw the random choices for a batch; the same key gives the same draw."""
-        ...
-
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        draw: MixDraw | None = None,
-        *,
-        forward_context: ForwardContext = ...,
-        stopwatch: Stopwatch | None = None,
-    ) -> MixedBatch:
-        """Mix a batch."""
-        ...
 
 
 class MixCallback(_Callback):
@@ -83,6 +65,8 @@ class MixCallback(_Callback):
             uninterrupted one would have. ``None`` takes ``seed_everything``'s, else a random one, kept in checkpoints.
         image_key: Where a batch holds its images: name, position, or a path such as ``"labelled.0"``; ``None`` finds them.
         target_key: Where it holds its targets; ``None`` finds them.
+        picture_every_n_steps: Optimizer steps between two pictures of a mix for W&B, TensorBoard or CSV loggers, >= 1;
+            ``None``: no pictures.
 
     Attributes:
         last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first.
@@ -101,6 +85,7 @@ class MixCallback(_Callback):
         seed: int | None = None,
         image_key: Key | None = None,
         target_key: Key | None = None,
+        picture_every_n_steps: int | None = PICTURE_EVERY_N_STEPS,
     ) -> None:
         check_probability("prob", prob)
         _check_epochs(start_epoch, stop_epoch)
@@ -108,6 +93,7 @@ class MixCallback(_Callback):
             raise ValueError(f"targets must be one of {_TARGETS}, got {targets!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
             raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
+        _check_picture_every(picture_every_n_steps)
         self.mixer = mixer
         self.prob = prob
         self.start_epoch = start_epoch
@@ -122,6 +108,7 @@ class MixCallback(_Callback):
         self._metrics = MetricGuard()
         self._said_metrics = False
         self._stopwatch = Stopwatch()
+        self._pictures = PictureLog(self.name, picture_every_n_steps)
         self._model: nn.Module | None = None
 
     @property
@@ -162,6 +149,10 @@ class MixCallback(_Callback):
         # Every rank must draw from the same seed, or they would decide differently whether to mix.
         self._drawn_seed = int(trainer.strategy.broadcast(self._seed_in_force()))
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find out who wants pictures."""
+        self._pictures.start(trainer)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's seconds from zero."""
         self._stopwatch.reset()
@@ -180,10 +171,11 @@ class MixCallback(_Callback):
             replacement = replaced(replacement, {location.images: mixed.images, location.targets: targets})
             soft.append(targets)
             self.last = dataclasses.replace(mixed, clean=None)
+            self._pictures.offer(trainer, self.last, read(batch, location.targets), **self._normalisation(trainer))
         many_steps = any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)
         self._interception.install(pl_module, batch, replacement, keep=many_steps)
         self._metrics.install(pl_module, soft)
-        self._log_figures(pl_module)
+        self._log_figures(trainer, pl_module)
 
     def _decide(self, epoch: int, batch_idx: int) -> bool:
         """Tell whether this batch is mixed; all ranks agree."""
@@ -216,26 +208,37 @@ class MixCallback(_Callback):
             return mixed.targets
         return pair_targets(targets, permutation=mixed.draw.permutation, ratio=mixed.ratio)
 
-    def _log_figures(self, pl_module: pl.LightningModule) -> None:
+    def _normalisation(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """Return mean and std of the images, for pictures: those of the datamodule, if it has them."""
+        datamodule = getattr(trainer, "datamodule", None)
+        mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
+        return {} if mean is None or std is None else {"mean": _as_list(mean), "std": _as_list(std)}
+
+    def _log_figures(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.last is None:
             return
-        batch = len(self.last.ratio)
         figures: dict[str, Any] = {"ratio": self.last.ratio.mean()}
+        # Lightning's own DeviceStatsMonitor asks the same: the rest is measured only for the steps that are logged.
+        if trainer.loggers and trainer._logger_connector.should_update_logs:
+            figures |= mix_figures(self.last)
         figures |= {f"{phase}_seconds": seconds for phase, seconds in self._stopwatch.latest().items()}
         for figure, value in figures.items():
-            pl_module.log(f"{self.name}/{figure}", value, on_step=True, on_epoch=False, batch_size=batch)
+            name = f"{self.name}/{figure}"
+            pl_module.log(name, value, on_step=True, on_epoch=False, batch_size=len(self.last.ratio))
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Leave nothing on the module."""
         self._forget_batch()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave nothing on the module."""
+        """Draw the last mix, and leave nothing on the module."""
+        self._pictures.finish(trainer, **self._normalisation(trainer))
         self._forget_batch()
         self._model = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave nothing on the module: after an exception no other hook runs."""
+        self._pictures.abandon()
         self._forget_batch()
         self._model = None
 
@@ -258,6 +261,17 @@ class MixCallback(_Callback):
         """Pickle without the module and its methods, which Lightning hangs onto callbacks."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
         return kept | {"_model": None}
+
+
+def _as_list(values: Any) -> Any:
+    return values.tolist() if isinstance(values, Tensor) else values
+
+
+def _check_picture_every(every: object) -> None:
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise ValueError(
+            f"picture_every_n_steps must be an integer of at least 1, or None for no pictures, got {every!r}"
+        )
 
 
 def _check_epochs(start: object, stop: object) -> None:

@@ -21,7 +21,8 @@ class MixUpCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One lam for each sample instead of one for the batch, as published.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``picture_every_n_steps``.
     """
 
     name = "mixup"
@@ -36,7 +37,8 @@ class CutMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One box for each sample instead of one for the batch, as published.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``picture_every_n_steps``.
     """
 
     name = "cutmix"
@@ -53,7 +55,8 @@ class ManifoldMixCallback(MixCallback):
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
             batch. Each must return a tensor with the batch first, and run once in ``training_step``.
         per_sample: One lam for each sample instead of one for the batch, as published.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``picture_every_n_steps``.
     """
 
     name = "manifoldmix"

@@ -14,8 +14,8 @@ from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.config import PuzzleMixConfig, check_real
 from lightning_puzzlemix.draw import MixDraw
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
-from lightning_puzzlemix.monitor import Stopwatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
+from lightning_puzzlemix.stopwatch import Stopwatch
 from lightning_puzzlemix.targets import mix_targets
 
 INPUT = "input"

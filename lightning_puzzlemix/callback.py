@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
-from lightning_puzzlemix.base import MixCallback
+from lightning_puzzlemix.base import PICTURE_EVERY_N_STEPS, MixCallback
 from lightning_puzzlemix.batch import Key, Location
 from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig
@@ -26,8 +26,9 @@ class PuzzleMixCallback(MixCallback):
     """Mix every training batch by Puzzle Mix before ``training_step`` sees it.
 
     The model's forward must map (B, C, H, W) images to (B, classes) logits, unless ``saliency`` or ``saliency_loss`` say
-    otherwise. Logs ``puzzlemix/ratio``, ``puzzlemix/saliency_seconds`` and ``puzzlemix/mixing_seconds``. All else is said at
-    :class:`MixCallback`.
+    otherwise. Logs ``puzzlemix/saliency_seconds``, ``puzzlemix/mixing_seconds``, the figures of
+    :func:`lightning_puzzlemix.monitor.mix_figures` as ``puzzlemix/...``, and the picture ``puzzlemix/mix``. All else is said
+    at :class:`MixCallback`.
 
     Example:
         >>> callback = PuzzleMixCallback(PuzzleMixConfig(mean=(0.5,), std=(0.5,)))
@@ -52,6 +53,7 @@ class PuzzleMixCallback(MixCallback):
         seed: Of all draws.
         image_key: Where a batch holds its images.
         target_key: Where it holds its targets.
+        picture_every_n_steps: Optimizer steps between two pictures for the logger; ``None``: no pictures.
 
     Attributes:
         mixer: The :class:`PuzzleMix` that does the mixing.
@@ -79,6 +81,7 @@ class PuzzleMixCallback(MixCallback):
         seed: int | None = None,
         image_key: Key | None = None,
         target_key: Key | None = None,
+        picture_every_n_steps: int | None = PICTURE_EVERY_N_STEPS,
     ) -> None:
         mixer = PuzzleMix(
             config,
@@ -100,6 +103,7 @@ class PuzzleMixCallback(MixCallback):
             seed=seed,
             image_key=image_key,
             target_key=target_key,
+            picture_every_n_steps=picture_every_n_steps,
         )
         self._given_config = mixer.config
         self._clean: list[CleanGradients] = []
@@ -157,8 +161,14 @@ class PuzzleMixCallback(MixCallback):
         mean, std = (value.tolist() if isinstance(value, Tensor) else value for value in (mean, std))
         return dataclasses.replace(config, mean=mean, std=std)
 
+    def _normalisation(self, trainer: pl.Trainer) -> dict[str, Any]:
+        if self.config.mean is None:
+            return super()._normalisation(trainer)
+        return {"mean": self.config.mean, "std": self.config.std}
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse what is known only once the optimisers exist."""
+        super().on_train_start(trainer, pl_module)
         if self.mixer.clean_weight and any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers):
             raise ValueError(
                 f"clean_weight={self.mixer.clean_weight} cannot be used with LBFGS, which differentiates each batch several "

@@ -1,25 +1,41 @@
-"""The picture of a mix: both images, where the model looks in them, the mask, and the result. Needs matplotlib."""
+"""The picture of a mix: both images, where the model looks in them, mask, moved blocks, and the result. Needs matplotlib."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_puzzlemix.baselines import INPUT, BaselineDraw
+from lightning_puzzlemix.blocks import expand
 from lightning_puzzlemix.mixer import MixedBatch
+from lightning_puzzlemix.monitor import moving_grid, retained_saliency, visible_moves
+from lightning_puzzlemix.pixels import Pixels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-_COLUMNS = ("first image", "its saliency", "second image", "its saliency", "mask", "mixed")
-# Both colour maps grow evenly in lightness, so that they read the same with any colour vision and in grey.
+# Colours that differ in lightness as well as in hue, so that they are told apart with any colour vision and in grey.
+FIRST_COLOUR, SECOND_COLOUR = "#FFA62B", "#0B4F8A"
 _SALIENCY_COLOURS = "magma"
-_MASK_COLOURS = "cividis"
-_INCHES = 1.7
+# Above this share of a saliency map's values all look the same, or the few peaks of a gradient would leave the rest black.
+_SALIENCY_PEAK = 0.995
+_PANEL, _TITLE, _HEAD, _FOOT, _GAP = 1.7, 0.42, 0.3, 0.3, 0.1
+_LONGEST_NAME = 24
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the picture: its head, and what draws a row of it."""
+
+    head: str
+    draw: Callable[[Axes, int], None]
 
 
 def draw_mixes(
@@ -33,20 +49,24 @@ def draw_mixes(
 ) -> Figure:
     """Draw the first pairs of a mixed batch, one a row.
 
+    A row shows the first image and its saliency, the second and its, the mask over the grid, arrows for the visible blocks
+    that moved, and the mixed image. Columns that the way of mixing does not have are left out.
+
     Args:
-        mixed: The batch, on any device.
-        mean: Per-channel mean that the images were normalised with; ``None`` with ``std=None`` for images in [0, 1].
+        mixed: The batch, on any device; only the rows that are drawn are copied from there.
+        mean: Per-channel mean that the images were normalised with; ``None`` with ``std=None`` for images in [0, 1]. If those
+            lie outside, they are drawn with their smallest value black and their largest white, and the picture says so.
         std: Per-channel standard deviation.
         class_names: A name for each class; class numbers are shown without.
         rows: Most pairs to draw, at least 1.
-        targets: (B,) class indices of the originals, named above them where given.
+        targets: (B,) class indices of the originals, or (B, classes) probabilities, named above them where given.
 
     Returns:
         The figure; save it with ``figure.savefig(path)``. No global matplotlib state is touched.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If ``rows`` is below 1.
+        ValueError: If ``rows`` is below 1, or only one of ``mean`` and ``std`` is given.
     """
     try:
         from matplotlib.figure import Figure
@@ -54,81 +74,206 @@ def draw_mixes(
         raise ImportError("draw_mixes needs matplotlib: pip install matplotlib") from error
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
-    count = min(rows, len(mixed.images))
-    partner = mixed.draw.permutation[:count].to(mixed.images.device)
-    labels = None if targets is None else targets.detach().cpu()
-    figure = Figure(figsize=(_INCHES * len(_COLUMNS), (_INCHES + 0.4) * count + 0.7), layout="constrained")
-    grid = figure.subplots(count, len(_COLUMNS), squeeze=False)
+    pairs = _Pairs.take(mixed, min(rows, len(mixed.images)), targets)
+    pixels = Pixels.of(pairs.first.originals, pairs.second, mean, std)
+    columns = _columns(pairs, pixels, class_names)
+    height, width = mixed.images.shape[2:]
+    # Neither a banner nor a column of pixels may blow up the picture.
+    panel = _PANEL * min(2.5, max(0.4, height / width))
+    count = len(pairs.first.images)
+    size = (len(columns) * (_PANEL + _GAP) + _GAP, _HEAD + count * (panel + _TITLE) + _FOOT)
+    figure = Figure(figsize=size)
     for row in range(count):
-        second = int(partner[row])
-        first_name, second_name = ("", "") if labels is None else (_name(labels[i], class_names) for i in (row, second))
-        axes = grid[row]
-        _show_image(axes[0], mixed.originals[row], mean, std, first_name)
-        _show_saliency(axes[1], mixed.saliency, row)
-        _show_image(axes[2], mixed.originals[second], mean, std, second_name)
-        _show_saliency(axes[3], mixed.saliency, second)
-        _show_mask(axes[4], mixed.mask[row], f"{float(mixed.ratio[row]):.0%} of the first")
-        _show_image(axes[5], mixed.images[row], mean, std, _describe(mixed.targets[row], class_names))
-    for axes, title in zip(grid[0], _COLUMNS, strict=True):
-        axes.annotate(
-            title, (0.5, 1), xytext=(0, 29), xycoords="axes fraction", textcoords="offset points", ha="center",
-            weight="bold", fontsize=9,
-        )  # fmt: skip
-    blocks = mixed.mask.shape[-1]
-    figure.supxlabel(f"mask over {blocks} x {blocks} blocks: bright shows the first image, dark the second", fontsize=8)
+        for place, column in enumerate(columns):
+            left, top = _GAP + place * (_PANEL + _GAP), _HEAD + _TITLE + row * (panel + _TITLE)
+            box = (left / size[0], 1 - (top + panel) / size[1], _PANEL / size[0], panel / size[1])
+            axes = figure.add_axes(box, xticks=[], yticks=[])
+            column.draw(axes, row)
+            if row == 0:
+                figure.text(
+                    box[0] + box[2] / 2, 1 - 0.1 / size[1], column.head, ha="center", va="top", weight="bold", size=9
+                )
+    figure.text(0.5, 0.08 / size[1], " ".join([_legend(mixed), *pixels.notes]), ha="center", va="bottom", size=8)
     return figure
 
 
+@dataclass(frozen=True)
+class _Pairs:
+    """The drawn pairs, on the host.
+
+    Attributes:
+        first: The batch of the first images alone; its partners lie outside, so ``draw`` says nothing.
+        second: (k, C, H, W) their partners.
+        saliency: (2, k, H, W) saliency of both; ``None`` where there is none.
+        retained: (2, k) shares of it that stay visible.
+        moved: (2, k, R, C) visible blocks that come from elsewhere, see :func:`visible_moves`.
+        labels: (2, k) classes of both; ``None``: not known.
+    """
+
+    first: MixedBatch
+    second: Tensor
+    saliency: Tensor | None
+    retained: Tensor | None
+    moved: Tensor
+    labels: Tensor | None
+
+    @classmethod
+    def take(cls, mixed: MixedBatch, count: int, targets: Tensor | None) -> _Pairs:
+        partner = mixed.draw.permutation.to(mixed.images.device, torch.int64)[:count]
+        moved = visible_moves(mixed)[1]
+
+        def both(values: Tensor) -> Tensor:
+            return torch.stack([values[:count], values[partner.to(values.device)]]).detach().cpu()
+
+        first = MixedBatch(
+            images=mixed.images[:count].detach().cpu(),
+            targets=mixed.targets[:count].detach().float().cpu(),
+            ratio=mixed.ratio[:count].cpu(),
+            mask=mixed.mask[:count].cpu(),
+            saliency=None,
+            draw=mixed.draw,
+            originals=mixed.originals[:count].detach().cpu(),
+            plan=None if mixed.plan is None else mixed.plan[:, :count].cpu(),
+        )
+        labels = targets if targets is None or targets.ndim == 1 else targets.argmax(1)
+        return cls(
+            first,
+            mixed.originals[partner].detach().cpu(),
+            None if mixed.saliency is None else both(mixed.saliency.float()),
+            None if mixed.saliency is None else retained_saliency(mixed)[:, :count].cpu(),
+            moved[:, :count].cpu(),
+            None if labels is None else both(labels),
+        )
+
+
+def _columns(pairs: _Pairs, pixels: Pixels, class_names: Sequence[str] | None) -> list[_Column]:
+    """Choose the columns that there is something to show in."""
+
+    def original(which: int) -> Callable[[Axes, int], None]:
+        images, colour = (pairs.second, SECOND_COLOUR) if which else (pairs.first.originals, FIRST_COLOUR)
+
+        def draw(axes: Axes, row: int) -> None:
+            title = "" if pairs.labels is None else _name(pairs.labels[which, row], class_names)
+            _show_image(axes, pixels.shown(images[row]), title)
+            for spine in axes.spines.values():
+                spine.set(color=colour, linewidth=2.5)
+
+        return draw
+
+    def saliency(which: int) -> Callable[[Axes, int], None]:
+        return lambda axes, row: _show_saliency(axes, pairs, which, row)
+
+    def result(axes: Axes, row: int) -> None:
+        _show_image(axes, pixels.shown(pairs.first.images[row]), _describe(pairs.first.targets[row], class_names))
+
+    looked_at, planned = pairs.saliency is not None, pairs.first.plan is not None
+    columns = [
+        (True, "first image", original(0)),
+        (looked_at, "its saliency", saliency(0)),
+        (True, "second image", original(1)),
+        (looked_at, "its saliency", saliency(1)),
+        (True, "mask", lambda axes, row: _show_mask(axes, pairs.first, row)),
+        (planned, "moved blocks", lambda axes, row: _show_moves(axes, pairs, pixels, row)),
+        (True, "mixed", result),
+    ]
+    return [_Column(head, draw) for wanted, head, draw in columns if wanted]
+
+
+def _legend(mixed: MixedBatch) -> str:
+    draw, blocks = mixed.draw, mixed.mask.shape[-1]
+    over = f" over {blocks} x {blocks} blocks" if blocks > 1 else ""
+    text = f"Mask{over}: orange shows the first image, blue the second, in between both."
+    if mixed.plan is not None:
+        text += " Arrows: from where visible blocks came."
+    if isinstance(draw, BaselineDraw) and draw.layer != INPUT:
+        text += f" Not the images were mixed but the output of the layer {draw.layer}."
+    return text
+
+
 def _name(label: Tensor | int, class_names: Sequence[str] | None) -> str:
-    return str(int(label)) if class_names is None else str(class_names[int(label)])
+    name = str(int(label)) if class_names is None else str(class_names[int(label)])
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
 def _describe(soft: Tensor, class_names: Sequence[str] | None) -> str:
     """Name the one or two classes with the largest shares."""
-    shares, labels = soft.detach().float().cpu().topk(min(2, len(soft)))
+    shares, labels = soft.topk(min(2, len(soft)))
     parts = [
         f"{share:.2f} {_name(label, class_names)}" for share, label in zip(shares, labels, strict=True) if share > 0
     ]
     return "\n".join(parts)
 
 
-def _pixels(image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
-    """Bring one (C, H, W) image back to [0, 1] and to (H, W, 3), or (H, W) where it is not in colour."""
-    pixels = image.detach().float().cpu()
-    if mean is not None and std is not None:
-        pixels = pixels * torch.tensor(std).view(-1, 1, 1) + torch.tensor(mean).view(-1, 1, 1)
-    pixels = pixels.clamp(0, 1)
-    return pixels.permute(1, 2, 0).numpy() if len(pixels) == 3 else pixels.mean(0).numpy()
-
-
 def _show(axes: Axes, values: np.ndarray, title: str, **options: object) -> None:
-    axes.imshow(values, interpolation="nearest", **options)  # type: ignore[arg-type]
-    axes.set_title(title, fontsize=8)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    # Pixels stay sharp where they are enlarged, and are averaged where there are more of them than the picture has.
+    axes.imshow(values, interpolation="antialiased", aspect="auto", **options)  # type: ignore[arg-type]
+    axes.set_title(title, fontsize=8, pad=3)
 
 
-def _show_image(
-    axes: Axes, image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None, title: str
-) -> None:
-    pixels = _pixels(image, mean, std)
+def _show_image(axes: Axes, pixels: np.ndarray, title: str) -> None:
     _show(axes, pixels, title, vmin=0, vmax=1, cmap="gray" if pixels.ndim == 2 else None)
 
 
-def _show_saliency(axes: Axes, saliency: Tensor | None, row: int) -> None:
-    if saliency is None:
-        axes.axis("off")
-        return
-    _show(axes, saliency[row].detach().float().cpu().numpy(), "", cmap=_SALIENCY_COLOURS)
+def _show_saliency(axes: Axes, pairs: _Pairs, which: int, row: int) -> None:
+    assert pairs.saliency is not None
+    assert pairs.retained is not None
+    values = pairs.saliency[which, row].numpy()
+    finite = values[np.isfinite(values)]
+    peak = (float(np.quantile(finite, _SALIENCY_PEAK)) or float(finite.max())) if len(finite) else 0.0
+    title = f"{float(pairs.retained[which, row]):.0%} stays visible"
+    _show(axes, values, title, cmap=_SALIENCY_COLOURS, vmin=0, vmax=peak if peak > 0 else 1)
 
 
-def _show_mask(axes: Axes, mask: Tensor, title: str) -> None:
-    values = mask.detach().float().cpu().numpy()
-    _show(axes, values, title, vmin=0, vmax=1, cmap=_MASK_COLOURS, aspect="auto")
-    axes.set_box_aspect(1)
-    # Lines between blocks, as ticks of no length at their borders.
-    borders = np.arange(0.5, len(values) - 1)
-    axes.set_xticks(borders, minor=True)
-    axes.set_yticks(borders, minor=True)
-    axes.grid(which="minor", color="white", linewidth=0.4)
-    axes.tick_params(which="minor", length=0)
+def mask_colours() -> Colormap:
+    """Return the mask's colours: 1, the first image, is orange and light, 0, the second, blue and dark."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("mix", [SECOND_COLOUR, "#B9AFA6", FIRST_COLOUR])
+
+
+def _show_mask(axes: Axes, mixed: MixedBatch, row: int) -> None:
+    """Show the mask pixel by pixel, with lines between its blocks."""
+    grid = moving_grid(mixed)
+    height, width = mixed.images.shape[2:]
+    boxes = mixed.draw.boxes if isinstance(mixed.draw, BaselineDraw) else None
+    if boxes is None:
+        blocks = mixed.mask[row].repeat_interleave(grid.rows.cells, 0).repeat_interleave(grid.cols.cells, 1)
+        values = expand(blocks, grid).numpy()
+    else:
+        top, bottom, left, right = boxes[row if len(boxes) > 1 else 0]
+        values = np.ones((height, width))
+        values[top:bottom, left:right] = 0
+    title = f"{float(mixed.ratio[row]):.0%} of the first"
+    _show(axes, values, title, vmin=0, vmax=1, cmap=mask_colours())
+    device = torch.device("cpu")
+    for side, edges, line in (
+        (height, grid.rows.edges(device), axes.axhline),
+        (width, grid.cols.edges(device), axes.axvline),
+    ):
+        for edge in edges[:: grid.rows.cells].tolist():
+            if 0 < edge < side:
+                line(edge - 0.5, color="white", linewidth=0.4)
+
+
+def _show_moves(axes: Axes, pairs: _Pairs, pixels: Pixels, row: int) -> None:
+    """Draw an arrow from where each visible block was to where it is, in the colour of its image, over the pale result."""
+    assert pairs.first.plan is not None
+    grid = moving_grid(pairs.first)
+    pale = pixels.shown(pairs.first.images[row])
+    pale = 0.55 + 0.45 * (pale.mean(2) if pale.ndim == 3 else pale)
+    moved = pairs.moved[:, row]
+    _show(axes, pale, f"{int(moved.sum()) or 'none'} moved", vmin=0, vmax=1, cmap="gray")
+    rows, cols = (
+        (edges[:-1] + edges[1:]).numpy() / 2 - 0.5
+        for edges in (grid.rows.edges(torch.device("cpu")), grid.cols.edges(torch.device("cpu")))
+    )
+    for which, colour in ((1, SECOND_COLOUR), (0, "#C25E00")):
+        to_row, to_col = (index.numpy() for index in moved[which].nonzero(as_tuple=True))
+        if not len(to_row):
+            continue
+        source = pairs.first.plan[which, row][moved[which]].numpy()
+        x, y = cols[source % len(cols)], rows[source // len(cols)]
+        axes.quiver(
+            x, y, cols[to_col] - x, rows[to_row] - y, color=colour, angles="xy", scale_units="xy", scale=1,
+            units="inches", width=0.014, headwidth=4.5, headlength=5, headaxislength=4.5,
+        )  # fmt: skip

@@ -26,11 +26,14 @@ class MixResult:
         images: (B, C, H, W) mixed images, a new tensor in the dtype of the inputs.
         ratio: (B,) float32, the share of the first image: the mean of the mask.
         mask: (B, n, n) float32 in [0, 1], 1 where a block shows the first image.
+        plan: (2, B, R, C) integers, the transport plans of the first images and of their partners: the source block of each
+            block, in row-major order. R and C are n, or more with ``transport_size``. ``None`` without transport.
     """
 
     images: Tensor
     ratio: Tensor
     mask: Tensor
+    plan: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -155,13 +158,14 @@ def _apply(
     """Mix the images by the solution."""
     labels, *plans = solution
     mask = labels.float() / (config.num_labels - 1)
+    plan = torch.stack(plans).unflatten(2, grids.moves.shape) if plans else None
     if plans:
         mixed = move_and_blend(first, second, partner, plans[0], plans[1], mask, grids.moves)
     else:
         mixed = torch.lerp(second[partner], first, expand(mask, grids.blocks).unsqueeze(1).to(first.dtype))
     if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
         mixed = mixed.contiguous(memory_format=torch.channels_last)
-    return MixResult(mixed, mask.mean((1, 2)), mask)
+    return MixResult(mixed, mask.mean((1, 2)), mask, plan)
 
 
 def warm_up(config: PuzzleMixConfig) -> float:

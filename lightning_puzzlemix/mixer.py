@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,10 @@ from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_real
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import puzzle_mix
-from lightning_puzzlemix.monitor import Stopwatch
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
 from lightning_puzzlemix.saliency_sources import PerModel, SaliencyCallable, SaliencySource, count_classes
 from lightning_puzzlemix.sharding import is_sharded
+from lightning_puzzlemix.stopwatch import Stopwatch
 from lightning_puzzlemix.targets import check_targets, mix_targets
 
 
@@ -34,6 +35,7 @@ class MixedBatch:
         draw: The random choices.
         originals: (B, C, H, W) the images before mixing.
         clean: Gradients of clean regularisation where ``clean_weight`` > 0; add ``clean.term()`` to the loss.
+        plan: (2, B, R, C) transport plans, see :class:`MixResult`; ``None`` without transport and for baselines.
     """
 
     images: Tensor
@@ -44,6 +46,28 @@ class MixedBatch:
     draw: MixDraw
     originals: Tensor
     clean: CleanGradients | None = None
+    plan: Tensor | None = None
+
+
+class Mixer(Protocol):
+    """What mixes a batch for a model: :class:`~lightning_puzzlemix.PuzzleMix` or one of the baselines."""
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
+        """Draw the random choices for a batch; the same key gives the same draw."""
+        ...
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = ...,
+        stopwatch: Stopwatch | None = None,
+    ) -> MixedBatch:
+        """Mix a batch."""
+        ...
 
 
 class PuzzleMix:
@@ -185,7 +209,9 @@ class PuzzleMix:
                 partner_content=noisy if draw.adversarial_second else None,
             )
             soft = mix_targets(targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes)
-        return MixedBatch(mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean)
+        return MixedBatch(
+            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
+        )  # fmt: skip
 
     def _look(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext

@@ -1,0 +1,188 @@
+"""Pictures and figures of a mix reach the loggers when they should, and never stand in a training's way."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from callback_cases import Recorder, loader
+
+import lightning_puzzlemix as pm
+from lightning_puzzlemix import figures
+
+pytest.importorskip("matplotlib")
+from matplotlib.image import imread
+
+CONFIG = pm.PuzzleMixConfig(grid_sizes=(2, 4), mean=(0.5,) * 3, std=(0.3,) * 3)
+SCALARS = ("ratio", "mask_entropy", "moved_blocks", "retained_saliency", "retained_saliency_cutmix")
+
+
+def fit(logger: Any, callback: pm.MixCallback | None = None, *, trainer: Any = pl.Trainer, **options: Any) -> Any:
+    """Three epochs of three steps, of which every second is logged."""
+    mixing = pm.PuzzleMixCallback(CONFIG, seed=1, picture_every_n_steps=4) if callback is None else callback
+    settings = {"max_epochs": 3, "log_every_n_steps": 2, "logger": logger, "callbacks": [mixing]} | options
+    run = trainer(
+        accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, **settings
+    )
+    run.fit(Recorder(), loader())
+    return run
+
+
+def csv_logger(folder: Path) -> Any:
+    return pl.loggers.CSVLogger(folder, name=None, version="log")
+
+
+def pictures(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "log" / "pictures").glob("*"))
+
+
+def test_csv_gets_figures_of_logged_steps_and_files_every_so_many(tmp_path: Path) -> None:
+    fit(csv_logger(tmp_path))
+    steps = (0, 4, 8)
+    assert pictures(tmp_path) == [f"puzzlemix_step_{step:08d}.png" for step in steps]
+    for name in pictures(tmp_path):
+        pixels = imread(tmp_path / "log" / "pictures" / name)
+        assert pixels.shape[1] > 1000
+        # A picture has more than one colour.
+        assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 50
+    with (tmp_path / "log" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["puzzlemix/ratio"]]
+    assert [int(row["step"]) for row in rows] == [1, 3, 5, 7]
+    for row in rows:
+        assert all(0 <= float(row[f"puzzlemix/{name}"]) <= 1 for name in SCALARS)
+
+
+def test_the_picture_is_of_the_batch_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[pm.MixedBatch, dict[str, Any]]] = []
+    real = figures.draw_mixes
+
+    def record(mixed: pm.MixedBatch, **options: Any) -> Any:
+        drawn.append((mixed, options))
+        return real(mixed, **options)
+
+    monkeypatch.setattr(figures, "draw_mixes", record)
+    callback = pm.PuzzleMixCallback(CONFIG, seed=1, picture_every_n_steps=100)
+    run = fit(csv_logger(tmp_path), callback)
+    assert pictures(tmp_path) == ["puzzlemix_step_00000000.png", "puzzlemix_step_00000008.png"]
+    batches = list(loader())
+    seen = run.lightning_module.seen
+    for (mixed, options), images, original in zip(
+        drawn, (seen[0][0], seen[-1][0]), (batches[0], batches[2]), strict=True
+    ):
+        assert torch.equal(mixed.images, images)
+        assert torch.equal(mixed.originals, original[0])
+        assert torch.equal(options["targets"], original[1])
+        assert (options["mean"], options["std"]) == (CONFIG.mean, CONFIG.std)
+
+
+def test_none_means_no_pictures_but_figures(tmp_path: Path) -> None:
+    fit(csv_logger(tmp_path), pm.PuzzleMixCallback(CONFIG, picture_every_n_steps=None))
+    assert pictures(tmp_path) == []
+    assert "puzzlemix/retained_saliency" in (tmp_path / "log" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, True])
+def test_refuses_a_period_that_is_none(every: Any) -> None:
+    with pytest.raises(ValueError, match="picture_every_n_steps must be an integer of at least 1, or None"):
+        pm.CutMixCallback(picture_every_n_steps=every)
+
+
+def test_without_a_logger_nothing_is_measured_or_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("called without anyone to look at it")
+
+    monkeypatch.setattr(figures, "draw_mixes", never)
+    monkeypatch.setattr("lightning_puzzlemix.base.mix_figures", never)
+    run = fit(False)
+    assert "puzzlemix/ratio" in run.callback_metrics
+    fit(None, fast_dev_run=True)
+
+
+def test_accumulated_batches_share_a_step_and_a_picture(tmp_path: Path) -> None:
+    fit(csv_logger(tmp_path), pm.PuzzleMixCallback(CONFIG, picture_every_n_steps=1), accumulate_grad_batches=3)
+    assert pictures(tmp_path) == [f"puzzlemix_step_{step:08d}.png" for step in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("kind", [pm.MixUpCallback, pm.CutMixCallback])
+def test_baselines_have_pictures_too(kind: type[pm.MixCallback], tmp_path: Path) -> None:
+    fit(csv_logger(tmp_path), kind(seed=1))
+    assert pictures(tmp_path) == [f"{kind.name}_step_{step:08d}.png" for step in (0, 8)]
+
+
+def test_a_picture_that_fails_ends_pictures_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(figures, "draw_mixes", fail)
+    with pytest.warns(UserWarning, match="puzzlemix: no more pictures, as one failed: RuntimeError: no ink") as said:
+        run = fit(csv_logger(tmp_path))
+    assert run.global_step == 9
+    assert sum("no ink" in str(each.message) for each in said) == 1
+
+
+def test_a_logger_that_takes_no_pictures_is_named(capfd: pytest.CaptureFixture[str], caplog: Any) -> None:
+    class Silent(pl.loggers.CSVLogger.__mro__[1]):  # type: ignore[misc]
+        name, version = "silent", 0
+
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None: ...
+
+        def log_hyperparams(self, *args: Any) -> None: ...
+
+    with caplog.at_level("INFO"):
+        run = fit(Silent())
+    assert run.global_step == 9
+    assert "go to W&B, TensorBoard and CSV loggers and not to Silent" in caplog.text + capfd.readouterr().err
+
+
+def test_a_second_fit_begins_with_a_picture(tmp_path: Path) -> None:
+    callback = pm.PuzzleMixCallback(CONFIG, seed=1, picture_every_n_steps=100)
+    for number in (1, 2):
+        fit(csv_logger(tmp_path / str(number)), callback, max_epochs=1)
+        assert len(pictures(tmp_path / str(number))) == 2
+
+
+def test_tensorboard_gets_both(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(pl.loggers.TensorBoardLogger(tmp_path, name=None, version="log"))
+    events = EventAccumulator(str(tmp_path / "log"))
+    events.Reload()
+    assert [image.step for image in events.Images("puzzlemix/mix")] == [0, 4, 8]
+    assert all(image.width > 1000 for image in events.Images("puzzlemix/mix"))
+    for name in SCALARS:
+        assert [scalar.step for scalar in events.Scalars(f"puzzlemix/{name}")] == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
+def test_wandb_gets_both(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    lightning = pytest.importorskip(package)
+    from wandb_files import read_run
+
+    loggers = pytest.importorskip(f"{package}.loggers")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = loggers.WandbLogger(project="mine", save_dir=tmp_path)
+    if package == "pytorch_lightning":
+        fit(logger, trainer=lightning.Trainer)
+    else:
+        fit([logger], trainer=pl.Trainer)
+    logger.experiment.finish()
+    run = read_run(tmp_path)
+    drawn = [row for row in run.history if "puzzlemix/mix" in row]
+    assert [row["trainer/global_step"] for row in drawn] == [0, 4, 8], run.history
+    for row in drawn:
+        for name in row["puzzlemix/mix"]["filenames"]:
+            assert imread(run.files / name).shape[1] > 1000
+    measured = [row for row in run.history if "puzzlemix/mask_entropy" in row]
+    assert [row["trainer/global_step"] for row in measured] == [1, 3, 5, 7]
+    assert all(0 <= row[f"puzzlemix/{name}"] <= 1 for row in measured for name in SCALARS)
+    assert all(row[f"puzzlemix/{name}_seconds"] > 0 for row in measured for name in ("saliency", "mixing"))
