@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,10 @@ class WandbRun:
 
 
 def read_run(save_dir: Path) -> WandbRun:
-    """Read the newest run below ``save_dir`` from the log that would be sent to the server."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    """Read the newest run below ``save_dir``, which must have been finished, from the log that would be sent to the server."""
     log = max(save_dir.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
     run = WandbRun(log.parent / "files")
-    for message in _messages(log.read_bytes()):
-        record = Record()
-        record.ParseFromString(message)
+    for record in _records(log):
         if record.HasField("history"):
             run.history.append(_values(record.history.item))
         for update, into in (
@@ -38,6 +35,19 @@ def read_run(save_dir: Path) -> WandbRun:
         ):
             into.update(_values(update))
     return run
+
+
+def _records(log: Path) -> list[Any]:
+    """Read all records once the last one is there: W&B's process may still be writing when ``finish`` has returned."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    end = time.monotonic() + 60
+    while True:
+        records = [Record.FromString(message) for message in _messages(log.read_bytes())]
+        if records and records[-1].HasField("exit"):
+            return records
+        assert time.monotonic() < end, f"{log} has no end: {len(records)} records"
+        time.sleep(0.2)
 
 
 def _messages(content: bytes) -> Iterator[bytes]:
