@@ -6,7 +6,7 @@ ARGS ?=
 # Torch's threads soon sleep while they wait instead of spinning, which on a busy machine is several times faster.
 export GOMP_SPINCOUNT ?= 20000
 
-.PHONY: help train test test-all lint format benchmark clean
+.PHONY: help train test test-all lint format docs benchmark clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -42,9 +42,12 @@ format: $(VENV)/.dev-installed  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.dev-installed  ## Build the documentation into site/.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
 	$(BIN)/python -m experiments.benchmark $(ARGS)
 
 clean:  ## Remove the environment and caches; runs stay.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
