@@ -3,6 +3,7 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --saliency --checkpoint runs/.../checkpoints/last.ckpt
     python -m experiments.benchmark --steps
+    python -m experiments.benchmark --looking
 
 Prints tables and writes the figures as JSON. Every ratio is measured side by side: the two sides take turns, round after round,
 in one process, and medians are compared. Images are crops of the two photographs that come with scikit-learn, saliency is the
@@ -27,6 +28,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.benchmark_looking import looking_table, measure_looking
 from experiments.benchmark_saliency import (
     load_subject,
     measure_pass,
@@ -216,6 +218,10 @@ def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures
         figures["steps"] = measure_steps(arguments.saliency_rounds)
         figures["rounds"] = arguments.saliency_rounds
         console.print(steps_table(figures["steps"]))
+    elif arguments.looking:
+        figures["looking"] = measure_looking(arguments.saliency_rounds, arguments.threads)
+        figures["rounds"] = arguments.saliency_rounds
+        console.print(looking_table(figures["looking"]))
     else:
         figures |= measure_mixes(arguments, console)
     return figures
@@ -227,6 +233,9 @@ def parse() -> argparse.Namespace:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--saliency", action="store_true", help="instead: cost and likeness of every source of saliency")
     what.add_argument("--steps", action="store_true", help="instead: whole training steps of PreActResNet-18")
+    what.add_argument(
+        "--looking", action="store_true", help="instead: what the figures and pictures of the mixing cost"
+    )
     parser.add_argument(
         "--checkpoint", type=Path, help="with --saliency: a network that `python -m experiments.train` has left"
     )
@@ -243,17 +252,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=Path,
-        help=f"where the figures are written (default: {RESULTS}/benchmark[_saliency|_steps].json)",
+        help=f"where the figures are written (default: {RESULTS}/benchmark[_saliency|_steps|_looking].json)",
     )
     arguments = parser.parse_args()
-    if arguments.rounds < 1 or arguments.saliency_rounds < arguments.steps or arguments.threads < 1:
-        parser.error("--rounds and --threads must be at least 1, --saliency-rounds at least 0, with --steps 1")
+    if (
+        arguments.rounds < 1
+        or arguments.saliency_rounds < (arguments.steps or arguments.looking)
+        or arguments.threads < 1
+    ):
+        parser.error(
+            "--rounds and --threads must be at least 1, --saliency-rounds at least 0, with --steps and --looking 1"
+        )
     if arguments.checkpoint is not None and not arguments.saliency:
         parser.error("--checkpoint belongs to --saliency")
     if arguments.checkpoint is not None and not arguments.checkpoint.is_file():
         parser.error(f"--checkpoint {arguments.checkpoint} is not there")
     if arguments.output is None:
-        suffix = "_saliency" if arguments.saliency else "_steps" if arguments.steps else ""
+        chosen = [name for name in ("saliency", "steps", "looking") if getattr(arguments, name)]
+        suffix = "".join(f"_{name}" for name in chosen)
         arguments.output = RESULTS / f"benchmark{suffix}.json"
     return arguments
 

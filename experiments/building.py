@@ -70,7 +70,9 @@ def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
     """The network for this data set, wrapped with loss, optimizer and metrics."""
     net = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     optimizer = instantiate(cfg.optimizer).scaled_to(data.batch_size)
-    return Classifier(net, num_classes=data.num_classes, optimizer=optimizer, loss=cfg.loss)
+    return Classifier(
+        net, num_classes=data.num_classes, optimizer=optimizer, loss=cfg.loss, class_names=data.class_names
+    )
 
 
 def build_checkpoint(run_dir: Path) -> ModelCheckpoint:

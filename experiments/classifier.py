@@ -1,5 +1,6 @@
 """The image classifier of the study: any network, one loss, the metrics of every split."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,8 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 
 from experiments.losses import find_loss
 from experiments.optimizer import Moment, SGDConfig
-
-CALIBRATION_BINS = 15
+from experiments.outcome import Outcome
+from experiments.outcome_metrics import CALIBRATION_BINS, OutcomeCounts
 
 
 class Classifier(pl.LightningModule):
@@ -21,17 +22,27 @@ class Classifier(pl.LightningModule):
     Logged as means over the epoch: `train_loss` (of what the network saw, mixed or not) and `train_accuracy` (against
     the dominant label of a mixed image); `val_*` and `test_*`: `accuracy`, `top5` (with more than 5 classes),
     `calibration_error` (expected, 15 bins, in [0,1]) and `nll` (nats). A second validation loader holds test images and is
-    logged as `test_*`.
+    logged as `test_*`. After a test `outcome` tells the same class by class.
 
     Args:
         net: Maps images (B,C,H,W) to logits (B,num_classes).
         num_classes: Number of classes.
         optimizer: Settings of optimizer and schedule.
         loss: A name in `experiments.losses.LOSSES`.
+        class_names: One name a class, for `outcome`; None: their numbers.
+
+    Attributes:
+        outcome: Of the last finished test, over all processes; None before.
     """
 
     def __init__(
-        self, net: nn.Module, *, num_classes: int, optimizer: SGDConfig | None = None, loss: str = "ce"
+        self,
+        net: nn.Module,
+        *,
+        num_classes: int,
+        optimizer: SGDConfig | None = None,
+        loss: str = "ce",
+        class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -40,6 +51,9 @@ class Classifier(pl.LightningModule):
         self.train_metrics = _accuracies(num_classes).clone(prefix="train_")
         self.val_metrics = _all_metrics(num_classes).clone(prefix="val_")
         self.test_metrics = _all_metrics(num_classes).clone(prefix="test_")
+        self.test_counts = OutcomeCounts(num_classes)
+        self.class_names = class_names
+        self.outcome: Outcome | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,C,H,W) to logits (B,num_classes)."""
@@ -85,9 +99,17 @@ class Classifier(pl.LightningModule):
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Score one test batch with classes (B,)."""
-        self._score(batch, "test")
+        self.test_counts.update(self._score(batch, "test"), batch[1])
 
-    def _score(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+    def on_test_epoch_start(self) -> None:
+        """Forget the test before."""
+        self.test_counts.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Set `outcome`."""
+        self.outcome = self.test_counts.outcome(self.class_names)
+
+    def _score(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         metrics: MetricCollection = self.val_metrics if split == "val" else self.test_metrics
         images, targets = batch
         logits = self(images)
@@ -99,6 +121,7 @@ class Classifier(pl.LightningModule):
         options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
         self.log_dict(metrics, **options)
         self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
+        return logits
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build SGD; its rate is set anew for every step."""

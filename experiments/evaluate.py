@@ -17,7 +17,9 @@ from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
 from experiments.data import MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
+from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
+from experiments.loggers import ended_wandb_run
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
@@ -41,14 +43,15 @@ def register() -> None:
     OmegaConf.register_new_resolver("evaluation_dir", choose_output_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("absolute", lambda path: str(Path(path).absolute()), replace=True)
     base = OmegaConf.create({})
-    for group in ("data", "model"):
+    for group in ("data", "model", "logger"):
         OmegaConf.update(base, group, DictConfig({}, flags={"struct": False}))
-    ConfigStore.instance().store(name="open_data_and_model", node=base)
+    ConfigStore.instance().store(name="open_evaluation_groups", node=base)
 
 
 register()
 
 
+@ended_wandb_run()
 def run(cfg: DictConfig) -> Report:
     """Evaluate one checkpoint into `cfg.output_dir`; what is done is on disk, so that a killed evaluation keeps it.
 
@@ -67,7 +70,8 @@ def run(cfg: DictConfig) -> Report:
         opened = open_corruptions(cfg.corruptions.root, subject.data, types=cfg.corruptions.types)
     facts = gather_facts(cfg, source, loaded, subject)
     report = Report(facts=facts, attack_settings={name: describe_attack(attack) for name, attack in attacks.items()})
-    result = start_result(Path(cfg.output_dir), report)
+    result, title = start_result(Path(cfg.output_dir), report), describe(source, loaded)
+    loggers = build_evaluation_loggers(cfg, source, title)
     report.clean = subject.measure_clean()
     report.save(result)
     for name, attack in attacks.items():
@@ -81,10 +85,10 @@ def run(cfg: DictConfig) -> Report:
             report.save(result)
     report.complete = True
     report.save(result)
-    title = describe(source, loaded)
     picture = result.with_name(PICTURE)
     save_picture(picture, report, title)
     print_report(get_console(), report, title, [result, picture])
+    log_evaluation(loggers, report, title, step=steps_of(source))
     return report
 
 

@@ -1,13 +1,22 @@
 """Loggers that go on where an interrupted run left them."""
 
 import csv
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from experiments.runs import comparable_overrides
+
 WANDB_ID = "wandb_id.txt"
+# Of W&B's limit of 128 letters.
+LONGEST_GROUP = 100
 
 
 def build_csv_logger(run_dir: str, *, kept_steps: int = 0) -> CSVLogger:
@@ -36,8 +45,15 @@ def _read_lines(path: Path, kept_steps: int) -> list[dict[str, Any]]:
 
 
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
-    """A WandbLogger whose run is gone on with when the run folder is; `settings` are those of WandbLogger."""
+    """A WandbLogger whose run is gone on with when the run folder is.
+
+    Args:
+        run_dir: The run folder, for W&B's files and a note of the run's id.
+        settings: Those of WandbLogger and `wandb.init`. Unless given, `job_type` is "train" and `group` the runs that differ
+            in nothing but their seed, see `seedless_group`.
+    """
     note = Path(run_dir) / WANDB_ID
+    settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
     if note.is_file():
         settings |= {"id": note.read_text().strip(), "resume": "allow"}
     logger = WandbLogger(save_dir=run_dir, **settings)
@@ -45,3 +61,34 @@ def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(str(logger.experiment.id))
     return logger
+
+
+def seedless_group(name: str | None) -> str | None:
+    """Name of the runs that were started by the same overrides but for the seed and the logger; None outside Hydra."""
+    if name is None or not HydraConfig.initialized():
+        return None
+    overrides = comparable_overrides(HydraConfig.get().overrides.task)
+    kept = [each for each in overrides if each.split("=")[0].split(".")[0] not in ("seed", "logger")]
+    group = " ".join([name, *kept])
+    if len(group) <= LONGEST_GROUP:
+        return group
+    # Two groups that begin alike stay two.
+    return f"{group[: LONGEST_GROUP - 9]} {hashlib.sha256(group.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def ended_wandb_run() -> Iterator[None]:
+    """End the W&B run that is begun inside; else the next job of a sweep in this process would write into it."""
+    try:
+        yield
+    except BaseException:
+        _end_wandb_run(exit_code=1)
+        raise
+    _end_wandb_run(exit_code=0)
+
+
+def _end_wandb_run(exit_code: int) -> None:
+    # Not imported here: without a W&B logger nobody has.
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)

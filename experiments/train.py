@@ -21,7 +21,10 @@ from experiments.building import Study, build_study
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
+from experiments.loggers import ended_wandb_run
+from experiments.outcome import OUTCOME
 from experiments.reporting import Summary, print_report
+from experiments.run_logging import log_outcome, log_settings
 from experiments.runs import (
     CONFIG,
     LAST_CHECKPOINT,
@@ -45,6 +48,7 @@ log = logging.getLogger(__name__)
 settings.register()
 
 
+@ended_wandb_run()
 def run(cfg: DictConfig) -> Summary:
     """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
 
@@ -67,6 +71,7 @@ def run(cfg: DictConfig) -> Summary:
     if study.trainer.is_global_zero:
         OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
         save_versions(run_dir / "versions.json")
+        log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
             log.info(f"resuming from {origin.checkpoint}, {origin.steps} steps made")
     fit(study, origin, run_dir)
@@ -76,6 +81,8 @@ def run(cfg: DictConfig) -> Summary:
     summary = summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
     if study.trainer.is_global_zero:
         report(summary, study, run_dir)
+        assert study.model.outcome is not None
+        log_outcome(study.trainer.loggers, study.model.outcome, summary, cfg, step=study.trainer.global_step)
     return summary
 
 
@@ -99,14 +106,19 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
         raise
 
 
+def choices() -> dict[str, str | None]:
+    """The option chosen in each group; None: the group is optional and was left out."""
+    chosen = HydraConfig.get().runtime.choices
+    return {group: chosen.get(group) for group in GROUPS}
+
+
 def summarise(
     cfg: DictConfig, study: Study, metrics: Mapping[str, float], val_accuracy: Tensor | None, *, seconds: float
 ) -> Summary:
     """Gather the outcome of a finished run."""
-    choices = HydraConfig.get().runtime.choices
     return Summary(
         name=cfg.name,
-        choices={group: choices.get(group) for group in GROUPS},
+        choices=choices(),
         overrides=list(HydraConfig.get().overrides.task),
         seed=cfg.seed,
         epochs=study.trainer.current_epoch,
@@ -129,11 +141,14 @@ def _count_tested(study: Study) -> int:
 
 
 def report(summary: Summary, study: Study, run_dir: Path) -> None:
-    """Write summary and picture, print the table and where everything is."""
+    """Write outcome, summary and picture, print the table and where everything is."""
+    assert study.model.outcome is not None
+    study.model.outcome.save(run_dir / OUTCOME)
+    # After the outcome: a folder with a summary is a finished run.
     summary.save(run_dir / SUMMARY)
     picture = run_dir / "images.png"
     caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
-    files = {"config": run_dir / "config.yaml", "summary": run_dir / SUMMARY}
+    files = {"config": run_dir / "config.yaml", "summary": run_dir / SUMMARY, "outcome": run_dir / OUTCOME}
     if study.trainer.loggers:
         files["metrics"] = run_dir / "logs" / "metrics.csv"
     files[caption] = picture

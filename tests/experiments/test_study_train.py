@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from experiments.classifier import Classifier
+from experiments.outcome import Outcome
 from experiments.train import run
 
 Compose = Callable[..., DictConfig]
@@ -46,6 +47,11 @@ def test_a_run_leaves_everything_behind(mix: str, compose_train: Compose, tmp_pa
     assert OmegaConf.load(run_dir / "config.yaml") == OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
     with Image.open(run_dir / "images.png") as picture:
         assert min(picture.size) > 200
+    outcome = Outcome.load(run_dir / "test_outcome.json")
+    assert outcome.class_names == tuple("0123456789")
+    assert (outcome.images, outcome.calibration.count.sum()) == (128, 128)
+    assert outcome.accuracy == pytest.approx(summary.test["accuracy"])
+    assert outcome.calibration.expected_error == pytest.approx(summary.test["calibration_error"], rel=1e-4)
     rows = read_metrics(run_dir)
     for column in ("train_loss", "train_accuracy", "val_accuracy", "val_nll", "epoch_seconds", "lr"):
         assert sum(bool(row[column]) for row in rows) == 2, column
@@ -141,20 +147,18 @@ def test_command_line_without_a_required_setting_names_it(tmp_path: Path) -> Non
     assert "data.root=..." in result.stdout
 
 
-@pytest.mark.slow
-def test_wandb_offline(tmp_path: Path) -> None:
-    result = launch("train", *TINY, "mix=none", f"paths.runs={tmp_path}", "logger=wandb", WANDB_MODE="offline")
-    assert result.returncode == 0, result.stderr
-    assert list(tmp_path.rglob("offline-run-*"))
-    assert list(tmp_path.rglob("metrics.csv"))
-
-
 @pytest.mark.parametrize("mix", [pytest.param("none", marks=pytest.mark.slow), "puzzlemix"])
 def test_two_processes(mix: str, tmp_path: Path) -> None:
     result = launch("train", *TINY, "strategy=ddp", "trainer.devices=2", f"mix={mix}", f"paths.runs={tmp_path}")
     assert result.returncode == 0, result.stderr
     (summary,) = tmp_path.rglob("summary.json")
-    assert json.loads(summary.read_text())["epochs"] == 2
+    saved = json.loads(summary.read_text())
+    assert saved["epochs"] == 2
+    # Of both processes.
+    outcome = Outcome.load(summary.with_name("test_outcome.json"))
+    assert (outcome.images, outcome.calibration.count.sum()) == (128, 128)
+    assert outcome.accuracy == pytest.approx(saved["test"]["accuracy"])
+    assert outcome.calibration.expected_error == pytest.approx(saved["test"]["calibration_error"], rel=1e-4)
     assert result.stdout.count("epoch   2/2") == 1
     assert "effective batch 64 = 2 x 32 images, learning rate 0.1" in result.stdout
     # Lightning's hint at a value that would be logged from one process as if it were of all.
