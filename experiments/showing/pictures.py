@@ -1,0 +1,143 @@
+"""A user's own pictures: finding them, pairing them, and reading them whatever their size and mode."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from experiments.resize_images import SUFFIXES, list_images
+from experiments.showing.errors import ShowError
+
+# Of scikit-image and of scikit-learn, in an order in which neighbours mix well: the first two make the grids.
+EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
+SIXTEEN_BITS = 65535
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that has not been read yet.
+
+    Args:
+        name: What it is called in the result.
+        source: Its file, or the picture itself.
+    """
+
+    name: str
+    source: Path | Image.Image
+
+    def read(self, *, height: int, width: int, channels: int) -> Tensor:
+        """Scale the picture so that it covers height x width pixels, and cut the middle out of it.
+
+        Args:
+            height: In pixels.
+            width: In pixels.
+            channels: 1 for grey, 3 for colour.
+
+        Returns:
+            Floats (channels, height, width) in [0, 1], upright as EXIF says; transparent parts are white.
+
+        Raises:
+            ShowError: If it is no image.
+        """
+        mode = "L" if channels == 1 else "RGB"
+        fitted = ImageOps.fit(self._open(mode), (width, height), method=Image.Resampling.LANCZOS)
+        pixels = np.asarray(fitted, dtype=np.float32) / 255
+        return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1).contiguous()
+
+    def _open(self, mode: str) -> Image.Image:
+        if isinstance(self.source, Image.Image):
+            return self.source.convert(mode)
+        try:
+            with Image.open(self.source) as opened:
+                return _plain(ImageOps.exif_transpose(opened), mode)
+        # Whatever a broken file makes the decoder stumble on.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error) or type(error).__name__
+            raise ShowError(f"{self.source} cannot be read as an image ({reason}); leave it out") from error
+
+
+def _plain(image: Image.Image, mode: str) -> Image.Image:
+    """The first frame in 8 bits, without transparency."""
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_to_bytes(np.asarray(image, dtype=np.float64)))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _to_bytes(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits, from black at 0 to white: 1 for floats, else 65535; others by their own range."""
+    values = np.nan_to_num(values)
+    low, high = float(values.min()), float(values.max())
+    fractions = bool((values % 1).any()) or high <= 1
+    white = 1 if fractions else SIXTEEN_BITS
+    if low >= 0 and high <= white:
+        low, high = 0, white
+    span = high - low or 1
+    return np.round(255 * (values - low) / span).astype(np.uint8)
+
+
+def find_pictures(places: Sequence[Path]) -> list[Picture]:
+    """The named files, and all images in and below the named folders, in this order.
+
+    Raises:
+        ShowError: If there is no such file, or a folder holds no images.
+    """
+    pictures: list[Picture] = []
+    for place in places:
+        if place.is_dir():
+            found = [place / image for image, _ in list_images(place)]
+            if not found:
+                raise ShowError(
+                    f"There are no images in {place.absolute()}: none ends in {', '.join(sorted(SUFFIXES))}"
+                )
+        elif place.is_file():
+            found = [place]
+        else:
+            raise ShowError(f"There is no file or folder {place.absolute()}")
+        pictures += [Picture(path.stem, path) for path in found]
+    return pictures
+
+
+def example_pictures() -> list[Picture]:
+    """Photographs that come with scikit-image and scikit-learn, so nothing is downloaded.
+
+    Raises:
+        ShowError: If scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise ShowError(
+            "--examples needs scikit-image: pip install scikit-image, or name IMAGES of your own"
+        ) from error
+    from sklearn.datasets import load_sample_images
+
+    found = load_sample_images()
+    photographs = {Path(file).stem: image for file, image in zip(found.filenames, found.images, strict=True)}
+    arrays = {name: photographs[name] if name in photographs else getattr(data, name)() for name in EXAMPLES}
+    return [Picture(name, Image.fromarray(array)) for name, array in arrays.items()]
+
+
+def choose_partners(count: int, seed: int | None) -> list[int]:
+    """The partner of each picture, never itself, everyone being a partner once.
+
+    Args:
+        count: Number of pictures.
+        seed: None: the next picture, of the last one the first; else random, fixed by this number.
+
+    Raises:
+        ShowError: If there are fewer than two pictures.
+    """
+    if count < 2:
+        raise ShowError(f"Mixing takes at least 2 pictures, got {count}; name more, or a folder of them")
+    order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    partners = np.empty(count, np.int64)
+    # Along one circle through all of them, no picture can meet itself.
+    partners[order] = np.roll(order, -1)
+    return partners.tolist()
