@@ -1,4 +1,4 @@
-"""What a run leaves behind: summary.json and the table at the end."""
+"""What a run leaves behind: summary.json, and the table that shows it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from experiments.history import LAST_EPOCHS, AccuracyByEpoch
@@ -81,16 +80,3 @@ def summary_table(summary: Summary) -> Table:
     table.add_row("seconds in all", f"{summary.total_seconds:.0f}")
     table.show_header = False
     return table
-
-
-def print_report(console: Console, summary: Summary, files: Mapping[str, Path]) -> None:
-    """Print the table and, as the last lines, what lies where; paths are never wrapped."""
-    console.print(summary_table(summary))
-    width = max(len(label) for label in files) + 2
-    for label, path in files.items():
-        console.print(f"{label:<{width}}{_short(path)}", soft_wrap=True, highlight=False, markup=False)
-
-
-def _short(path: Path) -> Path:
-    """The path from here where that is shorter, as it can be pasted into the next command."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,18 @@ def continuing_command(overrides: Sequence[str], run_dir: Path) -> str:
     folder = str(run_dir) if plain else "'" + str(run_dir).replace("'", r"\'") + "'"
     words = ["python", "-m", "experiments.train", *kept, "resume=auto", f"hydra.run.dir={folder}", "hydra.mode=RUN"]
     return shlex.join(words)
+
+
+def as_typed_here(command: str) -> str:
+    """A command that starts with `python`, with the path of this very Python where `python` would be another one."""
+    found = shutil.which("python")
+    # Not resolved: the Pythons of two environments are links to the same file.
+    if found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent:
+        return command
+    here = Path(sys.executable).absolute()
+    # "./", as a shell looks for a bare name elsewhere.
+    path = f"./{here.relative_to(Path.cwd())}" if here.is_relative_to(Path.cwd()) else str(here)
+    return shlex.quote(path) + command.removeprefix("python")
 
 
 def make_command_repeatable() -> None:

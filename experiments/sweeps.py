@@ -18,6 +18,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
+from experiments.report import write_report
 from experiments.summarize import report
 from experiments.sweep_runs import ERROR, find_runs, short
 
@@ -137,6 +138,8 @@ def report_sweep() -> None:
         _leave_ray()
         if any(find_runs([folder])):
             report(get_console(), [folder], metric=SweepReport.metric)
+            page = write_report([folder])
+            get_console().print(f"report, for a browser  {short(page)}", soft_wrap=True, highlight=False, markup=False)
     except Exception:
         # Whatever it is, it must not stand in for the error that ended the sweep.
         log.warning(f"The summary of {folder} failed", exc_info=True)

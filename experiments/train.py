@@ -18,12 +18,15 @@ from torch import Tensor
 
 from experiments import settings
 from experiments.building import Study, build_study
+from experiments.closing import print_closing
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
+from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
 from experiments.outcome import OUTCOME
-from experiments.reporting import Summary, print_report
+from experiments.report import write_report
+from experiments.reporting import Summary
 from experiments.run_logging import log_outcome, log_settings
 from experiments.runs import (
     CONFIG,
@@ -31,6 +34,7 @@ from experiments.runs import (
     SUMMARY,
     RunFolderError,
     Start,
+    as_typed_here,
     continuing_command,
     find_start,
     is_done,
@@ -41,6 +45,7 @@ from experiments.sweeps import missing_plugin, report_sweep
 from experiments.versions import save_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+PICTURES = Path("logs") / "pictures"
 GROUPS = ("data", "model", "optimizer", "mix", "trainer", "strategy", "logger", "experiment")
 
 log = logging.getLogger(__name__)
@@ -48,7 +53,6 @@ log = logging.getLogger(__name__)
 settings.register()
 
 
-@ended_wandb_run()
 def run(cfg: DictConfig) -> Summary:
     """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
 
@@ -65,6 +69,18 @@ def run(cfg: DictConfig) -> Summary:
     run_dir.mkdir(parents=True, exist_ok=True)
     _quiet_lightning()
     make_command_repeatable()
+    with ended_wandb_run():
+        study, summary = train_and_test(cfg, run_dir, start)
+        if study.trainer.is_global_zero:
+            keep(summary, study, cfg, run_dir)
+    # After W&B has said its own last words.
+    if study.trainer.is_global_zero:
+        close(summary, study, run_dir)
+    return summary
+
+
+def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study, Summary]:
+    """Train and test; `start` is when the program began, by `time.perf_counter`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     origin = find_start(cfg.resume, run_dir)
     study = build_study(cfg, kept_steps=origin.steps)
@@ -78,12 +94,7 @@ def run(cfg: DictConfig) -> Summary:
     val_accuracy = study.trainer.callback_metrics.get("val_accuracy")
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = study.trainer.test(study.model, datamodule=study.data, verbose=False)
-    summary = summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
-    if study.trainer.is_global_zero:
-        report(summary, study, run_dir)
-        assert study.model.outcome is not None
-        log_outcome(study.trainer.loggers, study.model.outcome, summary, cfg, step=study.trainer.global_step)
-    return summary
+    return study, summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
 
 
 def fit(study: Study, origin: Start, run_dir: Path) -> None:
@@ -97,7 +108,7 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
         study.trainer.fit(study.model, datamodule=study.data, ckpt_path=path, weights_only=True)
     except BaseException as error:
         if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
-            command = continuing_command(HydraConfig.get().overrides.task, run_dir)
+            command = as_typed_here(continuing_command(HydraConfig.get().overrides.task, run_dir))
             # Not through the log, which wraps lines: it is to be pasted.
             text = f"The run ended early and has a checkpoint. To go on from it:\n{command}"
             get_console().print(text, soft_wrap=True, highlight=False, markup=False)
@@ -140,22 +151,32 @@ def _count_tested(study: Study) -> int:
     return min(len(study.data.split("test")), batches * study.data.batch_size)
 
 
-def report(summary: Summary, study: Study, run_dir: Path) -> None:
-    """Write outcome, summary and picture, print the table and where everything is."""
+def keep(summary: Summary, study: Study, cfg: DictConfig, run_dir: Path) -> None:
+    """Write outcome and summary, and log them."""
     assert study.model.outcome is not None
     study.model.outcome.save(run_dir / OUTCOME)
     # After the outcome: a folder with a summary is a finished run.
     summary.save(run_dir / SUMMARY)
+    log_outcome(study.trainer.loggers, study.model.outcome, summary, cfg, step=study.trainer.global_step)
+
+
+def close(summary: Summary, study: Study, run_dir: Path) -> None:
+    """Draw the picture, write the report, and print what was trained, how good it is and where everything is."""
     picture = run_dir / "images.png"
     caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
-    files = {"config": run_dir / "config.yaml", "summary": run_dir / SUMMARY, "outcome": run_dir / OUTCOME}
-    if study.trainer.loggers:
-        files["metrics"] = run_dir / "logs" / "metrics.csv"
-    files[caption] = picture
+    files = {f"picture of {caption}": picture}
+    if (run_dir / PICTURES).is_dir():
+        files["pictures while training"] = run_dir / PICTURES
+    try:
+        files["report, for a browser"] = write_report([run_dir])
+    except (ReportError, OSError) as error:
+        # The run itself is complete.
+        log.warning(f"no report: {error}")
     if study.checkpoint.best_model_path:
         files["best checkpoint"] = Path(study.checkpoint.best_model_path)
     files["last checkpoint"] = Path(study.checkpoint.last_model_path)
-    print_report(get_console(), summary, files)
+    alone = HydraConfig.get().mode != RunMode.MULTIRUN
+    print_closing(get_console(), summary, files, run_dir, with_commands=alone)
 
 
 def _quiet_lightning() -> None:

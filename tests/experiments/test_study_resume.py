@@ -2,6 +2,7 @@
 
 import csv
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +21,7 @@ from experiments.classifier import Classifier
 from experiments.loggers import build_csv_logger
 from experiments.runs import (
     RunFolderError,
+    as_typed_here,
     choose_run_dir,
     comparable_overrides,
     continuing_command,
@@ -145,10 +147,10 @@ def test_a_run_that_dies_of_an_error_says_how_to_go_on(
     monkeypatch.setattr(Classifier, "training_step", failing_step)
     with pytest.raises(RuntimeError, match="power cut"):
         run(compose_train(*SHORT, "mix=none"))
-    command = next(
-        line for line in capsys.readouterr().out.splitlines() if line.startswith("python -m experiments.train")
-    )
+    command = next(line for line in capsys.readouterr().out.splitlines() if "-m experiments.train" in line)
     words = shlex.split(command)
+    # Found by the shell, and the one that has just run.
+    assert Path(shutil.which(words[0]) or "").absolute().parent == Path(sys.executable).absolute().parent
     assert words[3 : 3 + len(SHORT)] == list(SHORT)
     assert {"resume=auto", "mix=none", "hydra.mode=RUN"} <= set(words)
 
@@ -234,6 +236,22 @@ def test_the_command_that_goes_on_survives_a_shell() -> None:
         "python", "-m", "experiments.train", "mix=none", "mix.layers=[input, net.stages.0]", "resume=auto",
         "hydra.run.dir=runs/a b", "hydra.mode=RUN",
     ]  # fmt: skip
+
+
+def test_commands_name_this_python_where_the_shell_would_find_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, python = "python -m experiments.train seed=1", Path(sys.executable)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(python.parent)
+    assert as_typed_here(command) == f"./{python.name} -m experiments.train seed=1"
+    monkeypatch.chdir(tmp_path)
+    assert shlex.split(as_typed_here(command)) == [str(python.absolute()), *command.split()[1:]]
+    (tmp_path / "python").write_text("#!/bin/sh")
+    (tmp_path / "python").chmod(0o755)
+    assert as_typed_here(command) != command
+    monkeypatch.setenv("PATH", str(python.parent))
+    assert as_typed_here(command) == command
 
 
 def test_the_command_that_goes_on_survives_hydra(compose_train: Compose) -> None:

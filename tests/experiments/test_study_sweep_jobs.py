@@ -27,7 +27,9 @@ def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
     for name, summary in summaries.items():
         (row,) = (line for line in result.stdout.splitlines() if line.split()[:1] == [summary["choices"]["mix"]])
         assert f"{100 * summary['test']['accuracy']:.2f} ± -" in row, name
-    assert result.stdout.rstrip().endswith(str(folder / "summary_plot.png"))
+    assert str(folder / "summary_plot.png") in result.stdout
+    assert result.stdout.rstrip().endswith(str(folder / "report.html"))
+    assert (folder / "report.html").is_file()
     assert (folder / "summary_plot.png").is_file()
 
 

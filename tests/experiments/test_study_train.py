@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import launch
+from command_line import REPOSITORY, launch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -16,7 +18,6 @@ from experiments.outcome import Outcome
 from experiments.train import run
 
 Compose = Callable[..., DictConfig]
-REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = (
     "epochs=2",
     "model.width=4",
@@ -109,16 +110,38 @@ def test_a_dead_run_keeps_checkpoint_and_metrics_and_resumes(
     assert resumed.test == pytest.approx(whole, rel=1e-4)
 
 
-def test_command_line_ends_with_table_and_paths(tmp_path: Path) -> None:
+def check_commands(lines: list[str]) -> None:
+    """Each command and what it is for, in turn; all of them must be understood when pasted into a shell."""
+    commands = [shlex.split(line) for line in lines[::2]]
+    assert [words[2] for words in commands] == [f"experiments.{name}" for name in ("train", "evaluate", "show_mixing")]
+    for python, _, module, *arguments in commands:
+        option = "--help" if module.endswith("show_mixing") else "--cfg=job"
+        done = subprocess.run(
+            [python, "-m", module, *arguments, option], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_command_line_ends_with_what_was_done_and_what_to_do_next(tmp_path: Path) -> None:
     result = launch("train", *TINY, "mix=none", f"paths.runs={tmp_path}", "logger=tensorboard")
     assert result.returncode == 0, result.stderr
     for text in ("test accuracy", "test calibration error", "seconds an epoch", "epoch   2/2"):
         assert text in result.stdout
     (run_dir,) = (tmp_path / "digits_none").iterdir()
-    lines = result.stdout.splitlines()[-6:]
-    paths = [Path(line.split()[-1]) for line in lines]
-    assert paths[2:4] == [run_dir / "logs" / "metrics.csv", run_dir / "images.png"]
-    assert all(path.is_file() for path in paths)
+    accuracy = json.loads((run_dir / "summary.json").read_text())["test"]["accuracy"]
+    assert f"It is right on {accuracy:.2%} of 128 test images" in result.stdout
+    lines = result.stdout.split("Trained the network small")[1].splitlines()
+    assert lines[0].endswith("images of digits, without mixing: 2 epochs, seed 0.")
+    paths = {line.rsplit("  ", 1)[0].strip(): Path(line.rsplit("  ", 1)[1]) for line in lines[3:8]}
+    assert paths == {
+        "picture of training images, not mixed": run_dir / "images.png",
+        "report, for a browser": run_dir / "report.html",
+        "best checkpoint": run_dir / "checkpoints" / "best.ckpt",
+        "last checkpoint": run_dir / "checkpoints" / "last.ckpt",
+        "all files": run_dir,
+    }
+    assert all(path.exists() for path in paths.values())
+    check_commands(lines[lines.index("Worth trying next:") + 1 :])
     assert "epoch   2/2" in (run_dir / "train.log").read_text()
     assert list((run_dir / "tensorboard").glob("events*"))
 

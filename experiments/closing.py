@@ -1,0 +1,82 @@
+"""What a finished run ends with: what was trained, how good it is, where everything lies, and what to try next."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.reporting import Summary, summary_table
+from experiments.runs import as_typed_here, comparable_overrides
+from experiments.sweep_runs import short
+
+# Their settings belong to the experiment's way of mixing, and would be refused with another one.
+FIXED_MIX = ("experiment", "sweep")
+
+
+def print_closing(
+    console: Console, summary: Summary, files: Mapping[str, Path], run_dir: Path, *, with_commands: bool = True
+) -> None:
+    """Print the table and, as the last lines, what they say in words; paths and commands are never wrapped.
+
+    Args:
+        console: Where to print.
+        summary: Of the run.
+        files: What is worth opening, by what it is.
+        run_dir: The run folder.
+        with_commands: Whether to end with commands to try; not for a job among many.
+    """
+    console.print(summary_table(summary))
+    lines = [describe(summary), describe_result(summary), ""]
+    places = {**files, "all files": run_dir}
+    width = max(len(label) for label in places) + 2
+    lines += [f"{label:<{width}}{short(path)}" for label, path in places.items()]
+    if with_commands:
+        commands = next_commands(summary, run_dir)
+        lines += ["", "Worth trying next:"]
+        lines += [f"  {command}\n      {why}" for command, why in commands.items()]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def describe(summary: Summary) -> str:
+    """What was trained, in one sentence."""
+    mix = summary.choices["mix"]
+    how = "without mixing" if mix in (None, "none") else f"mixed by {mix}"
+    return (
+        f"Trained the network {summary.choices['model']} ({summary.parameters:,} parameters) on {summary.train_images:,} "
+        f"images of {summary.choices['data']}, {how}: {summary.epochs} epochs, seed {summary.seed}."
+    )
+
+
+def describe_result(summary: Summary) -> str:
+    """How good it is, in one sentence."""
+    return (
+        f"It is right on {summary.test['accuracy']:.2%} of {summary.test_images:,} test images (last epoch, nothing was chosen "
+        f"on them)."
+    )
+
+
+def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
+    """Three commands to paste into a shell, and what each is for."""
+    kept = comparable_overrides(summary.overrides)
+    keys = {each.split("=")[0] for each in kept}
+    if keys & set(FIXED_MIX):
+        kept = [each for each in kept if not each.startswith("seed=")]
+        another, why = [*kept, f"seed={summary.seed + 1}"], "the same with another seed, to see how far results vary"
+    else:
+        kept = [each for each in kept if each.split("=")[0].split(".")[0] != "mix"]
+        mixed = summary.choices["mix"] not in (None, "none")
+        another = [*kept, "mix=none" if mixed else "mix=puzzlemix"]
+        why = "the same without mixing, to compare" if mixed else "the same with Puzzle Mix, to compare"
+    checkpoint = f"checkpoint={short(run_dir)}"
+    return {
+        _command("train", another): why,
+        _command(
+            "evaluate", [checkpoint]
+        ): "how robust it is against attacks, and how far its confidence can be trusted",
+        _command("show_mixing", ["--examples"]): "how photographs are mixed; or name pictures of your own",
+    }
+
+
+def _command(module: str, arguments: Sequence[str]) -> str:
+    return as_typed_here(shlex.join(["python", "-m", f"experiments.{module}", *arguments]))
