@@ -6,7 +6,7 @@ ARGS ?=
 # Torch's threads soon sleep while they wait instead of spinning, which on a busy machine is several times faster.
 export GOMP_SPINCOUNT ?= 20000
 
-.PHONY: help train test test-all lint format docs benchmark clean
+.PHONY: help train test test-all lint format docs pictures benchmark clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -44,6 +44,15 @@ format: $(VENV)/.dev-installed  ## Format the code.
 
 docs: $(VENV)/.dev-installed  ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+SHOW := $(BIN)/python -m experiments.show_mixing --examples --dpi 110 --output docs/images
+pictures: $(VENV)/.dev-installed  ## Draw the pictures of README and documentation again.
+	$(SHOW)/mixes.png --rows 3 --transport-cost 0.1
+	$(SHOW)/grid_beta_eta.png --grid beta=0.4,1.2,4 eta=0,0.2,1
+	$(SHOW)/grid_transport_cost.png --row 3 --blocks 4 --num-labels 2 --grid transport_cost=0,0.05,0.2,0.8
+	$(SHOW)/grid_num_labels.png --grid num_labels=2,3,5
+	@# With 256 colours they take a third of the space.
+	$(BIN)/python -c "import sys; from PIL import Image; [Image.open(p).convert('RGB').quantize(256).save(p, optimize=True) for p in sys.argv[1:]]" docs/images/*.png
 
 benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
 	$(BIN)/python -m experiments.benchmark $(ARGS)

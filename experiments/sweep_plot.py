@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.sweep_table import METRICS, Group, is_number, mean_and_sd, short_names, shown
+from experiments.sweep_table import METRICS, Group, group_label, is_number, mean_and_sd, short_names, shown
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; lines differ in marker and dash as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -62,7 +62,9 @@ def _draw_rows(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Fig
         axes.errorbar(mean, row, xerr=sd, color=COLOURS[0], marker="o", markersize=7, capsize=4, linewidth=1.6)
         axes.plot(scores, [row + 0.24] * len(scores), "|", color=COLOURS[1], markersize=8, markeredgewidth=1.6)
     names = short_names(keys)
-    axes.set_yticks(range(len(groups)), [_label(names, group.values) or "all runs" for group in groups], fontsize=9)
+    axes.set_yticks(
+        range(len(groups)), [group_label(names, group.values) or "all runs" for group in groups], fontsize=9
+    )
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set_xlabel(f"{METRICS[metric].label}\n● mean ± sd, | single runs", fontsize=9)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
@@ -76,7 +78,7 @@ def _draw_lines(groups: Sequence[Group], keys: Sequence[str], swept: int, metric
     lines = _split(groups, [swept])
     names = _without(short_names(keys), [swept])
     for index, (others, members) in enumerate(lines.items()):
-        _draw_line(axes, members, swept, metric, index, label=_label(names, others))
+        _draw_line(axes, members, swept, metric, index, label=group_label(names, others))
     _scale_x(axes, [group.values[swept] for group in groups], ticked=True)
     axes.set_xlabel(f"{keys[swept]}\nmean ± sd, – single runs", fontsize=9)
     axes.set_ylabel(METRICS[metric].label, fontsize=9)
@@ -112,7 +114,7 @@ def _draw_panels(groups: Sequence[Group], keys: Sequence[str], numeric: Sequence
             points = [(group.values[swept], mean_and_sd(group.scores(metric))[0]) for group in members]
             panel.plot(
                 *zip(*points, strict=True), linestyle="", marker=MARKERS[index % len(MARKERS)], alpha=0.75,
-                color=COLOURS[index % len(COLOURS)], label=_label(names, others) if swept == numeric[0] else None,
+                color=COLOURS[index % len(COLOURS)], label=group_label(names, others) if swept == numeric[0] else None,
             )  # fmt: skip
         _scale_x(panel, [group.values[swept] for group in groups], ticked=False)
         panel.set_xlabel(keys[swept], fontsize=9)
@@ -139,15 +141,6 @@ def _split(groups: Sequence[Group], swept: Sequence[int]) -> dict[tuple[Any, ...
 
 def _without(values: Sequence[Any], left_out: Sequence[int]) -> list[Any]:
     return [value for index, value in enumerate(values) if index not in left_out]
-
-
-def _label(names: Sequence[str], values: Sequence[Any]) -> str:
-    """What tells a group from the others; a name alone would do for `mix: cutmix`, a number needs its setting."""
-    pairs = zip(names, values, strict=True)
-    return ", ".join(
-        shown(value) if len(names) == 1 and isinstance(value, str) else f"{name} {shown(value)}"
-        for name, value in pairs
-    )
 
 
 def _scale_x(axes: Axes, values: Sequence[float], *, ticked: bool) -> None:

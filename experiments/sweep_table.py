@@ -151,6 +151,23 @@ def shown(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def group_label(names: Sequence[str], values: Sequence[Any]) -> str:
+    """What tells a group from the others; a name alone would do for `mix: cutmix`, a number needs its setting.
+
+    Args:
+        names: Short names of the keys.
+        values: The group's value of each.
+
+    Returns:
+        The label; empty without keys.
+    """
+    pairs = zip(names, values, strict=True)
+    return ", ".join(
+        shown(value) if len(names) == 1 and isinstance(value, str) else f"{name} {shown(value)}"
+        for name, value in pairs
+    )
+
+
 def present_metrics(groups: Iterable[Group]) -> list[str]:
     """The metrics that at least one run has, in a fixed order."""
     found = {name for group in groups for run in group.runs for name in run.scores}

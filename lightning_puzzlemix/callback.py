@@ -30,7 +30,7 @@ class PuzzleMixCallback(MixCallback):
     :func:`lightning_puzzlemix.monitor.mix_figures` as ``puzzlemix/...``, and the picture ``puzzlemix/mix``. All else is said
     at :class:`MixCallback`.
 
-    Example:
+    Examples:
         >>> callback = PuzzleMixCallback(PuzzleMixConfig(mean=(0.5,), std=(0.5,)))
         >>> trainer = pl.Trainer(callbacks=[callback])  # doctest: +SKIP
 

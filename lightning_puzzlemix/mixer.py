@@ -73,7 +73,7 @@ class Mixer(Protocol):
 class PuzzleMix:
     """Mix batches for a model.
 
-    Example:
+    Examples:
         >>> mixer = PuzzleMix(PuzzleMixConfig(mean=(0.5,), std=(0.5,)))  # doctest: +SKIP
         >>> mixed = mixer(model, images, targets)  # doctest: +SKIP
         >>> loss = torch.nn.functional.cross_entropy(model(mixed.images), mixed.targets)  # doctest: +SKIP

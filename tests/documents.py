@@ -7,7 +7,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCS = REPOSITORY / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = [REPOSITORY / "README.md", *sorted(DOCS.glob("*.md"))]
 # The study is not installed, it is run from the repository's root.
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))

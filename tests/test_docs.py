@@ -4,6 +4,7 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -78,6 +79,24 @@ def test_python_blocks_run_in_order(page: Path, given: dict[str, Any]) -> None:
         spot = torch.zeros(1, 3, 5, 5)
         spot[..., 2, 2] = 9.0
         assert given["edges"](None, spot, None)[0, 2, 2] == pytest.approx(8.0)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (REPOSITORY / "README.md").read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 15
+    for link in local:
+        path, _, anchor = link.partition("#")
+        target = REPOSITORY / (path or "README.md")
+        assert target.is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), flags=re.MULTILINE)
+            assert anchor in [slug(heading) for heading in headings], link
 
 
 def instantiate(node: Any) -> Any:
@@ -161,7 +180,7 @@ def test_commands_are_understood(command: str, compose: Callable[..., None], mon
     module, arguments = documents.words(command)
     assert find_spec(module) is not None, f"there is no {module}"
     if module in ("experiments.train", "experiments.evaluate"):
-        compose(module.rpartition(".")[2], [word for word in arguments if word != "--multirun"])
+        compose(module.rpartition(".")[2], [word for word in arguments if word not in ("--multirun", "--help")])
         return
     try:
         parse_only(module, arguments, monkeypatch)

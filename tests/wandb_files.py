@@ -23,9 +23,9 @@ class WandbRun:
 
 def read_run(save_dir: Path) -> WandbRun:
     """Read the newest run below ``save_dir``, which must have been finished, from the log that would be sent to the server."""
-    log = max(save_dir.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+    log = _newest_log(save_dir)
     run = WandbRun(log.parent / "files")
-    for record in _records(log):
+    for record in read_records(save_dir):
         if record.HasField("history"):
             run.history.append(_values(record.history.item))
         for update, into in (
@@ -33,14 +33,27 @@ def read_run(save_dir: Path) -> WandbRun:
             (record.config.update, run.config),
             (record.run.config.update, run.config),
         ):
-            into.update(_values(update))
+            _merge(into, _values(update))
     return run
 
 
-def _records(log: Path) -> list[Any]:
-    """Read all records once the last one is there: W&B's process may still be writing when ``finish`` has returned."""
+def _merge(into: dict[str, Any], update: dict[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _newest_log(save_dir: Path) -> Path:
+    return max(save_dir.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+
+
+def read_records(save_dir: Path) -> list[Any]:
+    """Read all records of that log once the last one is there: W&B may still be writing when ``finish`` has returned."""
     from wandb.proto.wandb_internal_pb2 import Record
 
+    log = _newest_log(save_dir)
     end = time.monotonic() + 60
     while True:
         records = [Record.FromString(message) for message in _messages(log.read_bytes())]

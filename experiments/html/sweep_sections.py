@@ -21,6 +21,7 @@ from experiments.sweep_table import (
     Group,
     cells,
     differing_keys,
+    group_label,
     group_runs,
     present_metrics,
     short_names,
@@ -122,18 +123,11 @@ def _metrics_by_group(sweep: Sweep, groups: Sequence[Group], keys: Sequence[str]
     logged = {run.path: run.metrics for run in sweep.runs if run.metrics is not None}
     names = short_names(keys)
     return {
-        _group_name(names, group.values): [logged[run.folder] for run in group.runs if run.folder in logged]
+        group_label(names, group.values) or "all runs": [
+            logged[run.folder] for run in group.runs if run.folder in logged
+        ]
         for group in groups
     }
-
-
-def _group_name(names: Sequence[str], values: Sequence[object]) -> str:
-    """What tells a group from the others, as in the plot of a sweep."""
-    pairs = [
-        shown(value) if len(names) == 1 and isinstance(value, str) else f"{name} {shown(value)}"
-        for name, value in zip(names, values, strict=True)
-    ]
-    return ", ".join(pairs) or "all runs"
 
 
 def _run_table(runs: Sequence[FinishedRun], keys: Sequence[str], anchors: Mapping[Path, str]) -> Table:
