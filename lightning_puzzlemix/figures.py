@@ -154,17 +154,22 @@ def _columns(pairs: _Pairs, pixels: Pixels, class_names: Sequence[str] | None) -
 
         def draw(axes: Axes, row: int) -> None:
             title = "" if pairs.labels is None else _name(pairs.labels[which, row], class_names)
-            _show_image(axes, pixels.shown(images[row]), title)
-            for spine in axes.spines.values():
-                spine.set(color=colour, linewidth=2.5)
+            show_image(axes, pixels.shown(images[row]), title)
+            frame(axes, colour)
 
         return draw
 
     def saliency(which: int) -> Callable[[Axes, int], None]:
-        return lambda axes, row: _show_saliency(axes, pairs, which, row)
+        def draw(axes: Axes, row: int) -> None:
+            assert pairs.saliency is not None
+            assert pairs.retained is not None
+            title = f"{float(pairs.retained[which, row]):.0%} stays visible"
+            show_saliency(axes, pairs.saliency[which, row].numpy(), title)
+
+        return draw
 
     def result(axes: Axes, row: int) -> None:
-        _show_image(axes, pixels.shown(pairs.first.images[row]), _describe(pairs.first.targets[row], class_names))
+        show_image(axes, pixels.shown(pairs.first.images[row]), _describe(pairs.first.targets[row], class_names))
 
     looked_at, planned = pairs.saliency is not None, pairs.first.plan is not None
     columns = [
@@ -210,18 +215,22 @@ def _show(axes: Axes, values: np.ndarray, title: str, **options: object) -> None
     axes.set_title(title, fontsize=8, pad=3)
 
 
-def _show_image(axes: Axes, pixels: np.ndarray, title: str) -> None:
+def show_image(axes: Axes, pixels: np.ndarray, title: str) -> None:
+    """Show (H, W, 3) or (H, W) pixels in [0, 1] under a title, filling the axes."""
     _show(axes, pixels, title, vmin=0, vmax=1, cmap="gray" if pixels.ndim == 2 else None)
 
 
-def _show_saliency(axes: Axes, pairs: _Pairs, which: int, row: int) -> None:
-    assert pairs.saliency is not None
-    assert pairs.retained is not None
-    values = pairs.saliency[which, row].numpy()
-    finite = values[np.isfinite(values)]
+def show_saliency(axes: Axes, saliency: np.ndarray, title: str) -> None:
+    """Show one (H, W) map under a title; all but its highest peaks are told apart. Values that are not finite stay blank."""
+    finite = saliency[np.isfinite(saliency)]
     peak = (float(np.quantile(finite, _SALIENCY_PEAK)) or float(finite.max())) if len(finite) else 0.0
-    title = f"{float(pairs.retained[which, row]):.0%} stays visible"
-    _show(axes, values, title, cmap=_SALIENCY_COLOURS, vmin=0, vmax=peak if peak > 0 else 1)
+    _show(axes, saliency, title, cmap=_SALIENCY_COLOURS, vmin=0, vmax=peak if peak > 0 else 1)
+
+
+def frame(axes: Axes, colour: str) -> None:
+    """Frame an original in the colour that the mask shows it in."""
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=2.5)
 
 
 def mask_colours() -> Colormap:

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from experiments.showing.options import GridAxis, Settings, option_types
 from experiments.showing.scene import Scene
 from lightning_puzzlemix import MixedBatch, PuzzleMixConfig
-from lightning_puzzlemix.figures import FIRST_COLOUR, SECOND_COLOUR, mask_colours
+from lightning_puzzlemix.figures import FIRST_COLOUR, SECOND_COLOUR, frame, mask_colours, show_image, show_saliency
 from lightning_puzzlemix.monitor import retained_saliency, visible_moves
 from lightning_puzzlemix.pixels import Pixels
 
@@ -20,7 +18,6 @@ from lightning_puzzlemix.pixels import Pixels
 PANEL, MASK, ORIGINAL = 1.9, 0.55, 1.45
 GAP, LINE, HEAD, LABEL, FOOT = 0.16, 0.15, 0.24, 0.3, 0.34
 STEEPEST = 2.5
-SALIENCY_COLOURS, SALIENCY_PEAK = "magma", 0.995
 LONGEST_NAME = 18
 
 
@@ -114,18 +111,10 @@ def _draw_originals(page: _Page, scene: Scene, pixels: Pixels) -> None:
     both = (("first", 0, FIRST_COLOUR), ("second", int(scene.partners[0]), SECOND_COLOUR))
     for number, (word, place, colour) in enumerate(both):
         image = page.panel(left + 2 * number * (ORIGINAL + GAP), top, ORIGINAL)
-        _show(image, pixels.shown(scene.images[place]), f"{word}: {_describe(scene, place)}")
-        for spine in image.spines.values():
-            spine.set(color=colour, linewidth=2.5)
-        _show_saliency(page.panel(left + (2 * number + 1) * (ORIGINAL + GAP), top, ORIGINAL), scene.saliency[place])
-
-
-def _show_saliency(axes: Axes, saliency: Tensor) -> None:
-    values = saliency.float().numpy()
-    # A few peaks of a gradient would leave all else black.
-    peak = float(np.quantile(values, SALIENCY_PEAK)) or float(values.max()) or 1.0
-    axes.imshow(values, cmap=SALIENCY_COLOURS, vmin=0, vmax=peak, interpolation="antialiased", aspect="auto")
-    axes.set_title("its saliency", fontsize=8, pad=3)
+        show_image(image, pixels.shown(scene.images[place]), f"{word}: {_describe(scene, place)}")
+        frame(image, colour)
+        beside = page.panel(left + (2 * number + 1) * (ORIGINAL + GAP), top, ORIGINAL)
+        show_saliency(beside, scene.saliency[place].float().numpy(), "its saliency")
 
 
 def _lines(scene: Scene) -> int:
@@ -152,7 +141,7 @@ def _draw_mix(page: _Page, mixed: MixedBatch, pixels: Pixels, left: float, top: 
     stays = float(retained_saliency(mixed)[:, 0].mean())
     title = f"{float(mixed.ratio[0]):.0%} of the first{_count_moved(mixed, count_moved)},\n{stays:.0%} of the saliency stays"
     top += 2 * LINE
-    _show(page.panel(left, top, PANEL), pixels.shown(mixed.images[0]), title)
+    show_image(page.panel(left, top, PANEL), pixels.shown(mixed.images[0]), title)
     mask = page.panel(left + PANEL + GAP / 2, top + (PANEL - MASK) * page.slope, MASK)
     values = mixed.mask[0].numpy()
     mask.imshow(values, cmap=mask_colours(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
@@ -163,11 +152,6 @@ def _count_moved(mixed: MixedBatch, wanted: bool) -> str:
         return ""
     moved = int(visible_moves(mixed)[1][:, 0].sum())
     return f", {moved} moved block{'' if moved == 1 else 's'}" if moved or wanted else ""
-
-
-def _show(axes: Axes, pixels: np.ndarray, title: str) -> None:
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="antialiased", aspect="auto")
-    axes.set_title(title, fontsize=8, pad=3)
 
 
 def _legend(settings: Settings, keys: Sequence[str]) -> str:
