@@ -21,13 +21,10 @@ def mix_figures(mixed: MixedBatch) -> dict[str, Tensor]:
 
     Returns:
         Scalars on that device, means over the batch. For every way of mixing ``ratio``, the share of the first image in
-        [0, 1]. Where there is a saliency also
-
-        - ``mask_entropy``: binary entropy of the mask's blocks in bits; 0 where every block shows one image alone, 1 where
-          each shows both by half;
-        - ``moved_blocks``: share of the visible blocks that come from elsewhere in their image, in [0, 1];
-        - ``retained_saliency``: see :func:`retained_saliency`, mean over both images of each pair;
-        - ``retained_saliency_cutmix``: see :func:`saliency_kept_by_cutmix`, the same mean.
+        [0, 1]. Where there is a saliency also ``mask_entropy``, the binary entropy of the mask's blocks in bits, 0 where every
+        block shows one image alone and 1 where each shows both by half; ``moved_blocks``, the share in [0, 1] of the visible
+        blocks that come from elsewhere in their image; ``retained_saliency``, see :func:`retained_saliency`, and
+        ``retained_saliency_cutmix``, see :func:`saliency_kept_by_cutmix`, over both images of each pair.
     """
     figures = {"ratio": mixed.ratio.mean()}
     if mixed.saliency is None:
