@@ -77,7 +77,9 @@ class PictureLog:
                 send_picture(logger, self.name, pixels, step)
         except ImportError as error:
             self._due_at = None
-            rank_zero_info(f"{self.name}: no pictures, as something is not installed: {error}")
+            rank_zero_info(
+                f"{self.name}: no pictures ({error}): pip install matplotlib, or pass picture_every_n_steps=None"
+            )
         except Exception as error:
             self._due_at = None
             rank_zero_warn(f"{self.name}: no more pictures, as one failed: {type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,18 @@ def test_a_picture_that_fails_ends_pictures_and_not_the_training(
         run = fit(csv_logger(tmp_path))
     assert run.global_step == 9
     assert sum("no ink" in str(each.message) for each in said) == 1
+
+
+def test_without_matplotlib_a_training_runs_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    with caplog.at_level("INFO"):
+        run = fit(csv_logger(tmp_path))
+    assert run.global_step == 9
+    assert pictures(tmp_path) == []
+    said = caplog.text + capfd.readouterr().err
+    assert "pip install matplotlib, or pass picture_every_n_steps=None" in said
 
 
 def test_a_logger_that_takes_no_pictures_is_named(capfd: pytest.CaptureFixture[str], caplog: Any) -> None:
