@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Read when torch is imported: its threads then sleep soon while they wait, instead of keeping others off their cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -45,3 +45,16 @@ def tiny_net() -> nn.Sequential:
 def _seed() -> None:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002  (the code under test must leave the legacy state alone)
+
+
+@pytest.fixture
+def offline_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B in this process, writing files alone."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    # A run or session that an earlier test has begun would keep the settings of that test.
+    wandb.finish()
+    wandb.teardown()
+    yield
+    wandb.teardown()

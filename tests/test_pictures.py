@@ -174,15 +174,13 @@ def test_tensorboard_gets_both(tmp_path: Path) -> None:
         assert [scalar.step for scalar in events.Scalars(f"puzzlemix/{name}")] == [1, 3, 5, 7]
 
 
+@pytest.mark.usefixtures("offline_wandb")
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
-def test_wandb_gets_both(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("wandb")
+def test_wandb_gets_both(package: str, tmp_path: Path) -> None:
     lightning = pytest.importorskip(package)
     from wandb_files import read_run
 
     loggers = pytest.importorskip(f"{package}.loggers")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
     logger = loggers.WandbLogger(project="mine", save_dir=tmp_path)
     if package == "pytorch_lightning":
         fit(logger, trainer=lightning.Trainer)

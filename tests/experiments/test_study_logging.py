@@ -62,8 +62,8 @@ def made_up_outcome(classes: int) -> Outcome:
     return counts.outcome()
 
 
-def test_many_classes_and_corruptions_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.mark.usefixtures("offline_wandb")
+def test_many_classes_and_corruptions_in_wandb(tmp_path: Path) -> None:
     outcome, cfg = made_up_outcome(120), OmegaConf.create({"seed": 0, "logger": {"api_key": "secret"}})
     with ended_wandb_run():
         logger = build_wandb_logger(str(tmp_path), project="many", name="made_up")
@@ -71,8 +71,6 @@ def test_many_classes_and_corruptions_in_wandb(tmp_path: Path, monkeypatch: pyte
         log_evaluation([logger], made_up_report(), "made up", step=40)
         assert wandb.run is not None
     assert wandb.run is None
-    # As at the end of a program: until then W&B's own process may be at its file.
-    wandb.teardown()
     told = read_run(tmp_path)
     # 120 x 120 rows would be more than a chart of W&B holds.
     for key in ("test/confusion_matrix", "test/per_class_accuracy"):
@@ -105,8 +103,8 @@ def test_tensorboard_gets_an_evaluation(tmp_path: Path) -> None:
     assert (picture.step, picture.width > 400) == (40, True)
 
 
-def test_an_evaluation_without_a_run_in_wandb_begins_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.mark.usefixtures("offline_wandb")
+def test_an_evaluation_without_a_run_in_wandb_begins_one(tmp_path: Path) -> None:
     target = {"_target_": "experiments.loggers.build_wandb_logger", "run_dir": str(tmp_path / "evaluation")}
     for node, expected in (({"project": "p", "name": None}, "a/b, best"), ({"project": "p", "name": "mine"}, "mine")):
         cfg = OmegaConf.create({"logger": {**target, **node}})
@@ -118,10 +116,8 @@ def test_an_evaluation_without_a_run_in_wandb_begins_one(tmp_path: Path, monkeyp
     assert build_evaluation_loggers(off, CheckpointSource(tmp_path / "a.ckpt", None), "x") == []
 
 
-def test_a_run_that_dies_ends_its_wandb_run_and_goes_on_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.mark.usefixtures("offline_wandb")
+def test_a_run_that_dies_ends_its_wandb_run_and_goes_on_with_it(tmp_path: Path) -> None:
     ids = []
 
     def begin(folder: str) -> None:
