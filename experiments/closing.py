@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.reporting import Summary, summary_table
-from experiments.runs import as_typed_here, comparable_overrides
+from experiments.runs import LAST_CHECKPOINT, as_typed_here, comparable_overrides
 from experiments.sweep_runs import short
 
 # Their settings belong to the experiment's way of mixing, and would be refused with another one.
@@ -68,7 +68,8 @@ def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
         mixed = summary.choices["mix"] not in (None, "none")
         another = [*kept, "mix=none" if mixed else "mix=puzzlemix"]
         why = "the same without mixing, to compare" if mixed else "the same with Puzzle Mix, to compare"
-    checkpoint = f"checkpoint={short(run_dir)}"
+    # The weights that the table is about; of the run folder alone the best ones would be taken, by the validation images.
+    checkpoint = f"checkpoint={short(run_dir / LAST_CHECKPOINT)}"
     return {
         _command("train", another): why,
         _command(

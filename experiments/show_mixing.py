@@ -81,6 +81,7 @@ def draw_pairs(scene: Scene, settings: Settings) -> Figure:
         class_names=scene.class_names,
         rows=scene.pairs,
         targets=scene.targets,
+        titles=[scene.describe(place) for place in range(len(scene.names))],
     )
 
 

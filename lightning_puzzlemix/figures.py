@@ -46,6 +46,7 @@ def draw_mixes(
     class_names: Sequence[str] | None = None,
     rows: int = 6,
     targets: Tensor | None = None,
+    titles: Sequence[str] | None = None,
 ) -> Figure:
     """Draw the first pairs of a mixed batch, one a row.
 
@@ -60,13 +61,14 @@ def draw_mixes(
         class_names: A name for each class; class numbers are shown without.
         rows: Most pairs to draw, at least 1.
         targets: (B,) class indices of the originals, or (B, classes) probabilities, named above them where given.
+        titles: B texts of one or two lines that stand above the originals in place of their classes.
 
     Returns:
         The figure; save it with ``figure.savefig(path)``. No global matplotlib state is touched.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If ``rows`` is below 1, or only one of ``mean`` and ``std`` is given.
+        ValueError: If ``rows`` is below 1, only one of ``mean`` and ``std`` is given, or ``titles`` are not B.
     """
     try:
         from matplotlib.figure import Figure
@@ -74,7 +76,9 @@ def draw_mixes(
         raise ImportError("draw_mixes needs matplotlib: pip install matplotlib") from error
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
-    pairs = _Pairs.take(mixed, min(rows, len(mixed.images)), targets)
+    if titles is not None and len(titles) != len(mixed.images):
+        raise ValueError(f"titles must be one text for each of {len(mixed.images)} images, got {len(titles)}")
+    pairs = _Pairs.take(mixed, min(rows, len(mixed.images)), titles or _class_titles(targets, class_names))
     pixels = Pixels.of(pairs.first.originals, pairs.second, mean, std)
     columns = _columns(pairs, pixels, class_names)
     height, width = mixed.images.shape[2:]
@@ -107,7 +111,7 @@ class _Pairs:
         saliency: (2, k, H, W) saliency of both; ``None`` where there is none.
         retained: (2, k) shares of it that stay visible.
         moved: (2, k, R, C) visible blocks that come from elsewhere, see :func:`visible_moves`.
-        labels: (2, k) classes of both; ``None``: not known.
+        titles: What stands above the first images, and above their partners; empty: nothing is known of them.
     """
 
     first: MixedBatch
@@ -115,10 +119,10 @@ class _Pairs:
     saliency: Tensor | None
     retained: Tensor | None
     moved: Tensor
-    labels: Tensor | None
+    titles: tuple[list[str], list[str]]
 
     @classmethod
-    def take(cls, mixed: MixedBatch, count: int, targets: Tensor | None) -> _Pairs:
+    def take(cls, mixed: MixedBatch, count: int, titles: Sequence[str]) -> _Pairs:
         partner = mixed.draw.permutation.to(mixed.images.device, torch.int64)[:count]
         moved = visible_moves(mixed)[1]
 
@@ -135,14 +139,14 @@ class _Pairs:
             originals=mixed.originals[:count].detach().cpu(),
             plan=None if mixed.plan is None else mixed.plan[:, :count].cpu(),
         )
-        labels = targets if targets is None or targets.ndim == 1 else targets.argmax(1)
+        known = ["\n".join(map(_short, title.split("\n"))) for title in titles] or [""] * len(mixed.images)
         return cls(
             first,
             mixed.originals[partner].detach().cpu(),
             None if mixed.saliency is None else both(mixed.saliency.float()),
             None if mixed.saliency is None else retained_saliency(mixed)[:, :count].cpu(),
             moved[:, :count].cpu(),
-            None if labels is None else both(labels),
+            (known[:count], [known[each] for each in partner.tolist()]),
         )
 
 
@@ -153,8 +157,7 @@ def _columns(pairs: _Pairs, pixels: Pixels, class_names: Sequence[str] | None) -
         images, colour = (pairs.second, SECOND_COLOUR) if which else (pairs.first.originals, FIRST_COLOUR)
 
         def draw(axes: Axes, row: int) -> None:
-            title = "" if pairs.labels is None else _name(pairs.labels[which, row], class_names)
-            show_image(axes, pixels.shown(images[row]), title)
+            show_image(axes, pixels.shown(images[row]), pairs.titles[which][row])
             frame(axes, colour)
 
         return draw
@@ -195,16 +198,29 @@ def _legend(mixed: MixedBatch) -> str:
     return text
 
 
-def _name(label: Tensor | int, class_names: Sequence[str] | None) -> str:
-    name = str(int(label)) if class_names is None else str(class_names[int(label)])
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+def _class_titles(targets: Tensor | None, class_names: Sequence[str] | None) -> list[str]:
+    """Name the class of each original; empty where the targets are not given."""
+    if targets is None:
+        return []
+    labels = targets if targets.ndim == 1 else targets.argmax(1)
+    return [_name(label, class_names) for label in labels.tolist()]
+
+
+def _name(label: int, class_names: Sequence[str] | None) -> str:
+    return _short(str(label) if class_names is None else str(class_names[label]))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
 
 
 def _describe(soft: Tensor, class_names: Sequence[str] | None) -> str:
     """Name the one or two classes with the largest shares."""
     shares, labels = soft.topk(min(2, len(soft)))
     parts = [
-        f"{share:.2f} {_name(label, class_names)}" for share, label in zip(shares, labels, strict=True) if share > 0
+        f"{share:.2f} {_name(int(label), class_names)}"
+        for share, label in zip(shares, labels, strict=True)
+        if share > 0
     ]
     return "\n".join(parts)
 

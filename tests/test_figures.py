@@ -62,6 +62,12 @@ def test_shows_pixels_masks_and_names(channels: int) -> None:
     assert [text.get_text() for text in figure.texts][:7] == HEADS
 
 
+def test_titles_stand_in_place_of_classes() -> None:
+    mixed, _, classes = mixed_batch()
+    axes = panels(draw_mixes(mixed, mean=MEAN, std=STD, targets=classes, titles=list("wxyz"), rows=2), 7)
+    assert [[axes[row, column].get_title() for column in (0, 2)] for row in range(2)] == [["w", "x"], ["x", "y"]]
+
+
 def test_an_arrow_for_every_block_that_is_seen_elsewhere() -> None:
     mixed, _, _ = mixed_batch(transport_cost=0.01, num_labels=2)
     axes = panels(draw_mixes(mixed, mean=MEAN, std=STD), 7)
@@ -167,6 +173,7 @@ def test_saliency_without_finite_values_is_drawn(tmp_path: Path) -> None:
     [
         ({"rows": 0}, "rows must be at least 1, got 0"),
         ({"mean": MEAN}, r"mean and std must be given both or neither, got mean=\(0.2, 0.4, 0.6\) and std=None"),
+        ({"titles": ["a"]}, "titles must be one text for each of 4 images, got 1"),
         ({"mean": (0.5,), "std": (0.5,)}, "one number per channel: the images have 3, mean has 1 and std 1"),
     ],
 )

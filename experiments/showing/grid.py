@@ -18,7 +18,6 @@ from lightning_puzzlemix.pixels import Pixels
 PANEL, MASK, ORIGINAL = 1.9, 0.55, 1.45
 GAP, LINE, HEAD, LABEL, FOOT = 0.16, 0.15, 0.24, 0.3, 0.34
 STEEPEST = 2.5
-LONGEST_NAME = 18
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _draw_originals(page: _Page, scene: Scene, pixels: Pixels) -> None:
     both = (("first", 0, FIRST_COLOUR), ("second", int(scene.partners[0]), SECOND_COLOUR))
     for number, (word, place, colour) in enumerate(both):
         image = page.panel(left + 2 * number * (ORIGINAL + GAP), top, ORIGINAL)
-        show_image(image, pixels.shown(scene.images[place]), f"{word}: {_describe(scene, place)}")
+        show_image(image, pixels.shown(scene.images[place]), f"{word}: {scene.describe(place)}")
         frame(image, colour)
         beside = page.panel(left + (2 * number + 1) * (ORIGINAL + GAP), top, ORIGINAL)
         show_saliency(beside, scene.saliency[place].float().numpy(), "its saliency")
@@ -120,20 +119,6 @@ def _draw_originals(page: _Page, scene: Scene, pixels: Pixels) -> None:
 def _lines(scene: Scene) -> int:
     """Lines above an original."""
     return 1 if scene.viewer.net is None else 2
-
-
-def _describe(scene: Scene, place: int) -> str:
-    """The name of a picture, and what the network takes it for."""
-    name = _shorten(scene.names[place])
-    if scene.viewer.net is None:
-        return name
-    target = int(scene.targets[place])
-    seen = f"class {target}" if scene.class_names is None else scene.class_names[target]
-    return f"{name},\nseen as {_shorten(seen)}"
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _draw_mix(page: _Page, mixed: MixedBatch, pixels: Pixels, left: float, top: float, *, count_moved: bool) -> None:

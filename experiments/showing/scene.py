@@ -13,6 +13,8 @@ from experiments.showing.viewer import Viewer
 from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix
 from lightning_puzzlemix.saliency_sources import SaliencySource
 
+LONGEST_NAME = 18
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -40,6 +42,15 @@ class Scene:
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the targets' classes; without a network those of the pictures."""
         return self.names if self.viewer.net is None else self.viewer.class_names
+
+    def describe(self, place: int) -> str:
+        """The name of a picture and, on a second line, what the network takes it for."""
+        name = _shorten(self.names[place])
+        if self.viewer.net is None:
+            return name
+        target = int(self.targets[place])
+        seen = f"class {target}" if self.class_names is None else self.class_names[target]
+        return f"{name},\nseen as {_shorten(seen)}"
 
     def mix(self, settings: Settings) -> MixedBatch:
         """Mix every picture with its partner.
@@ -91,3 +102,7 @@ def stage(
         raise ShowError(str(error)) from error
     names = tuple(picture.name for picture in chosen)
     return Scene(names, viewer, images, torch.tensor(local), targets, found.saliency, len(rows))
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
