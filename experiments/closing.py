@@ -15,23 +15,26 @@ FIXED_MIX = ("experiment", "sweep")
 
 
 def print_closing(
-    console: Console, summary: Summary, files: Mapping[str, Path], run_dir: Path, *, with_commands: bool = True
+    console: Console, summary: Summary, files: Mapping[str, Path], run_dir: Path, *, alone: bool = True
 ) -> None:
-    """Print the table and, as the last lines, what they say in words; paths and commands are never wrapped.
+    """Print the table and, as the last lines, what it says in words, where everything lies, and commands to try.
+
+    Paths and commands are never wrapped. Of a job among many only the words are printed, and its folder.
 
     Args:
         console: Where to print.
         summary: Of the run.
         files: What is worth opening, by what it is.
         run_dir: The run folder.
-        with_commands: Whether to end with commands to try; not for a job among many.
+        alone: Whether the run is no job of a sweep, which ends with a table of its own.
     """
-    console.print(summary_table(summary))
-    lines = [describe(summary), describe_result(summary), ""]
-    places = {**files, "all files": run_dir}
+    if alone:
+        console.print(summary_table(summary))
+    lines = [describe(summary), describe_result(summary)]
+    places = {**files, "all files": run_dir} if alone else {"all files": run_dir}
     width = max(len(label) for label in places) + 2
-    lines += [f"{label:<{width}}{short(path)}" for label, path in places.items()]
-    if with_commands:
+    lines += ["", *(f"{label:<{width}}{short(path)}" for label, path in places.items())]
+    if alone:
         commands = next_commands(summary, run_dir)
         lines += ["", "Worth trying next:"]
         lines += [f"  {command}\n      {why}" for command, why in commands.items()]
@@ -42,9 +45,10 @@ def describe(summary: Summary) -> str:
     """What was trained, in one sentence."""
     mix = summary.choices["mix"]
     how = "without mixing" if mix in (None, "none") else f"mixed by {mix}"
+    epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
     return (
         f"Trained the network {summary.choices['model']} ({summary.parameters:,} parameters) on {summary.train_images:,} "
-        f"images of {summary.choices['data']}, {how}: {summary.epochs} epochs, seed {summary.seed}."
+        f"images of {summary.choices['data']}, {how}: {epochs}, seed {summary.seed}."
     )
 
 

@@ -139,7 +139,8 @@ def report_sweep() -> None:
         if any(find_runs([folder])):
             report(get_console(), [folder], metric=SweepReport.metric)
             page = write_report([folder])
-            get_console().print(f"report, for a browser  {short(page)}", soft_wrap=True, highlight=False, markup=False)
+            line = f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}"
+            get_console().print(line, soft_wrap=True, highlight=False, markup=False)
     except Exception:
         # Whatever it is, it must not stand in for the error that ended the sweep.
         log.warning(f"The summary of {folder} failed", exc_info=True)

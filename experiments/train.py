@@ -176,7 +176,7 @@ def close(summary: Summary, study: Study, run_dir: Path) -> None:
         files["best checkpoint"] = Path(study.checkpoint.best_model_path)
     files["last checkpoint"] = Path(study.checkpoint.last_model_path)
     alone = HydraConfig.get().mode != RunMode.MULTIRUN
-    print_closing(get_console(), summary, files, run_dir, with_commands=alone)
+    print_closing(get_console(), summary, files, run_dir, alone=alone)
 
 
 def _quiet_lightning() -> None:
