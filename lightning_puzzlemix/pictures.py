@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,11 +110,19 @@ def send_picture(logger: Any, name: str, pixels: np.ndarray, step: int) -> None:
     elif "TensorBoardLogger" in kinds:
         logger.experiment.add_image(f"{name}/mix", pixels, step, dataformats="HWC")
     elif "CSVLogger" in kinds:
-        from matplotlib.image import imsave
+        _save(pixels, f"{logger.log_dir}/pictures", f"{name}_step_{step:08d}.png")
 
-        path = Path(logger.log_dir) / "pictures" / f"{name}_step_{step:08d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        imsave(path, pixels)
+
+def _save(pixels: np.ndarray, folder: str, name: str) -> None:
+    """Write a PNG where Lightning writes, which may be far away."""
+    # A part of pytorch-lightning.
+    from lightning_fabric.utilities.cloud_io import get_filesystem
+    from matplotlib.image import imsave
+
+    filesystem = get_filesystem(folder)
+    filesystem.makedirs(folder, exist_ok=True)
+    with filesystem.open(f"{folder}/{name}", "wb") as file:
+        imsave(file, pixels, format="png")
 
 
 def _kinds(logger: Any) -> set[str]:

@@ -15,6 +15,7 @@ from callback_cases import Recorder, loader
 
 import lightning_puzzlemix as pm
 from lightning_puzzlemix import figures
+from lightning_puzzlemix.pictures import send_picture
 
 pytest.importorskip("matplotlib")
 from matplotlib.image import imread
@@ -79,6 +80,15 @@ def test_the_picture_is_of_the_batch_at_hand(tmp_path: Path, monkeypatch: pytest
         assert torch.equal(mixed.originals, original[0])
         assert torch.equal(options["targets"], original[1])
         assert (options["mean"], options["std"]) == (CONFIG.mean, CONFIG.std)
+
+
+def test_files_go_where_lightning_writes() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    pixels = np.random.default_rng(0).integers(256, size=(6, 9, 3), dtype=np.uint8)
+    logger = pl.loggers.CSVLogger("memory://runs", name=None, version="log")
+    send_picture(logger, "cutmix", pixels, 30)
+    with fsspec.open("memory://runs/log/pictures/cutmix_step_00000030.png", "rb") as file:
+        np.testing.assert_array_equal(np.round(255 * imread(file)[..., :3]), pixels)
 
 
 def test_none_means_no_pictures_but_figures(tmp_path: Path) -> None:
