@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.printing import say, short
 from experiments.reporting import Summary, summary_table
 from experiments.runs import LAST_CHECKPOINT, as_typed_here, comparable_overrides
-from experiments.sweep_runs import short
 
 # Their settings belong to the experiment's way of mixing, and would be refused with another one.
 FIXED_MIX = ("experiment", "sweep")
@@ -38,7 +38,7 @@ def print_closing(
         commands = next_commands(summary, run_dir)
         lines += ["", "Worth trying next:"]
         lines += [f"  {command}\n      {why}" for command, why in commands.items()]
-    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+    say("\n".join(lines), console)
 
 
 def describe(summary: Summary) -> str:

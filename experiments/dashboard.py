@@ -20,6 +20,7 @@ from wandb.errors import UsageError
 from experiments.dashboard_report import build_report
 from experiments.dashboard_workspace import build_workspace
 from experiments.giving_up import give_up
+from experiments.printing import say
 
 LOG_WIDTH = 200
 PARTS = ("workspace", "report")
@@ -199,18 +200,14 @@ def run(console: Console, given: argparse.Namespace) -> None:
     parts = build_parts(entity=entity, project=given.project, name=given.name, data=given.data, only=given.only)
     if not given.dry_run:
         for name, part in parts.items():
-            _print_line(console, f"{name:<10} {save(part)}")
+            say(f"{name:<10} {save(part)}", console)
         return
     # In a log lines are not cut to the 80 columns that are assumed there.
     target = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
     for part in parts.values():
         target.print(outline(part), highlight=False)
     for path in write_specs(parts, given.output):
-        _print_line(console, f"written    {path}")
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(f"written    {path}", console)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,10 +2,10 @@
 
 from typing import NoReturn
 
-from rich import get_console
+from experiments.printing import say
 
 
 def give_up(message: str) -> NoReturn:
     """Print the message and exit with code 1."""
-    get_console().print(message, soft_wrap=True, highlight=False, markup=False, style="red")
+    say(message, style="red")
     raise SystemExit(1)

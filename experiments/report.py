@@ -15,8 +15,9 @@ from experiments.html.rendering import render
 from experiments.html.run_folder import RunFolder, read_run
 from experiments.html.run_sections import run_lead, run_sections
 from experiments.html.sweep_sections import DETAILED, Sweep, sweep_lead, sweep_sections
+from experiments.printing import say, short
 from experiments.runs import SUMMARY
-from experiments.sweep_runs import FinishedRun, UnfinishedRun, find_runs, short
+from experiments.sweep_runs import FinishedRun, UnfinishedRun, find_runs
 
 REPORT = "report.html"
 # Bytes of all pictures on a page; base64 makes them a third longer.
@@ -116,13 +117,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--title", metavar="T", help="what stands above the page; default: the name of the run or folder"
     )
     given = parser.parse_args(arguments)
-    console = get_console()
     try:
         path = write_report(given.folders, given.output, given.title)
     except (ReportError, OSError) as error:
-        console.print(str(error), soft_wrap=True, highlight=False, markup=False, style="red")
+        say(str(error), style="red")
         return 1
-    console.print(f"report  {short(path.resolve())}", soft_wrap=True, highlight=False, markup=False)
+    say(f"report  {short(path.resolve())}")
     return 0
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
-from rich import get_console
 
 from experiments.checkpoints import CheckpointError
 from experiments.data import MissingDataError
+from experiments.printing import say, short
 from experiments.robustness import EvaluationError
 from experiments.showing.errors import ShowError
 from experiments.showing.grid import draw_grid
@@ -19,7 +19,6 @@ from experiments.showing.options import GIVEN_OTHERWISE, Settings, add_options, 
 from experiments.showing.pictures import choose_partners, example_pictures, find_pictures
 from experiments.showing.scene import Scene, stage
 from experiments.showing.viewer import DEFAULT_SIZE, Viewer, open_viewer
-from experiments.sweep_runs import short
 from lightning_puzzlemix import PuzzleMixConfig
 from lightning_puzzlemix.figures import draw_mixes
 from lightning_puzzlemix.saliency_sources import SALIENCY_SOURCES
@@ -192,13 +191,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 1 with a message for what a user can put right."""
     options = build_parser().parse_args(arguments)
-    console = get_console()
     try:
         picture = show(options)
     except MISTAKES as error:
-        console.print(str(error), soft_wrap=True, highlight=False, markup=False, style="red")
+        say(str(error), style="red")
         return 1
-    console.print(f"picture  {short(picture.resolve())}", soft_wrap=True, highlight=False, markup=False)
+    say(f"picture  {short(picture.resolve())}")
     return 0
 
 

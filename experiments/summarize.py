@@ -7,9 +7,10 @@ from pathlib import Path
 from rich import get_console
 from rich.console import Console
 
+from experiments.printing import say, short
 from experiments.runs import SUMMARY
 from experiments.sweep_plot import save_plot
-from experiments.sweep_runs import FinishedRun, UnfinishedRun, find_runs, short
+from experiments.sweep_runs import FinishedRun, UnfinishedRun, find_runs
 from experiments.sweep_table import (
     METRICS,
     SummarizeError,
@@ -90,19 +91,15 @@ def _report_finished(
     write_markdown(folder / TABLE_MD, heads, rows, keys=len(keys))
     save_plot(folder / PLOT, groups, keys, metric, name)
     for label, file in (("table", TABLE_CSV), ("for a README", TABLE_MD), (f"plot of {metric}", PLOT)):
-        _print_line(console, f"{label:<{len(metric) + 10}}{short((folder / file).resolve())}")
+        say(f"{label:<{len(metric) + 10}}{short((folder / file).resolve())}", console)
 
 
 def _list_unfinished(console: Console, runs: Sequence[UnfinishedRun], *, total: int) -> None:
     if not runs:
         return
-    _print_line(console, f"\n{len(runs)} of {total} runs are not finished: they are running, were stopped, or died.")
+    say(f"\n{len(runs)} of {total} runs are not finished: they are running, were stopped, or died.", console)
     for run in runs:
-        _print_line(console, f"\n{short(run.folder)}\n  {run.last_words or '(its log is empty)'}\n  {run.command}")
-
-
-def _print_line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+        say(f"\n{short(run.folder)}\n  {run.last_words or '(its log is empty)'}\n  {run.command}", console)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report(get_console(), given.folders, by=given.by, metric=given.metric)
     except SummarizeError as error:
-        get_console().print(str(error), soft_wrap=True, highlight=False, markup=False, style="red")
+        say(str(error), style="red")
         return 1
     return 0
 

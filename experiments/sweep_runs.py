@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.printing import short
 from experiments.runs import CONFIG, SUMMARY, continuing_command
 
 # Where a run goes, what it is called and what it reports to say nothing about its result.
@@ -162,8 +163,3 @@ def _last_words(folder: Path) -> str:
         if lines:
             return LOG_PREFIX.sub("", lines[-1]).strip()
     return ""
-
-
-def short(path: Path) -> Path:
-    """The path from here where that is shorter."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

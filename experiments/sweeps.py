@@ -18,9 +18,10 @@ from omegaconf import DictConfig, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
+from experiments.printing import say, short
 from experiments.report import write_report
 from experiments.summarize import report
-from experiments.sweep_runs import ERROR, find_runs, short
+from experiments.sweep_runs import ERROR, find_runs
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +140,7 @@ def report_sweep() -> None:
         if any(find_runs([folder])):
             report(get_console(), [folder], metric=SweepReport.metric)
             page = write_report([folder])
-            line = f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}"
-            get_console().print(line, soft_wrap=True, highlight=False, markup=False)
+            say(f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}")
     except Exception:
         # Whatever it is, it must not stand in for the error that ended the sweep.
         log.warning(f"The summary of {folder} failed", exc_info=True)

@@ -25,6 +25,7 @@ from experiments.giving_up import give_up
 from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
 from experiments.outcome import OUTCOME
+from experiments.printing import say
 from experiments.report import write_report
 from experiments.reporting import Summary
 from experiments.run_logging import log_outcome, log_settings
@@ -110,8 +111,7 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
         if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
             command = as_typed_here(continuing_command(HydraConfig.get().overrides.task, run_dir))
             # Not through the log, which wraps lines: it is to be pasted.
-            text = f"The run ended early and has a checkpoint. To go on from it:\n{command}"
-            get_console().print(text, soft_wrap=True, highlight=False, markup=False)
+            say(f"The run ended early and has a checkpoint. To go on from it:\n{command}")
         if isinstance(error, SIGTERMException) and study.stop.signum is not None:
             raise RunStopped(study.stop.signum) from None
         raise

@@ -171,7 +171,7 @@ class MixCallback(_Callback):
             replacement = replaced(replacement, {location.images: mixed.images, location.targets: targets})
             soft.append(targets)
             self.last = dataclasses.replace(mixed, clean=None)
-            self._pictures.offer(trainer, self.last, read(batch, location.targets), **self._normalisation(trainer))
+            self._pictures.offer(trainer, self.last, read(batch, location.targets), self._normalisation)
         many_steps = any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)
         self._interception.install(pl_module, batch, replacement, keep=many_steps)
         self._metrics.install(pl_module, soft)
@@ -232,7 +232,7 @@ class MixCallback(_Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last mix, and leave nothing on the module."""
-        self._pictures.finish(trainer, **self._normalisation(trainer))
+        self._pictures.finish(trainer, self._normalisation)
         self._forget_batch()
         self._model = None
 

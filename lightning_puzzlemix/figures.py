@@ -13,7 +13,8 @@ from torch import Tensor
 from lightning_puzzlemix.baselines import INPUT, BaselineDraw
 from lightning_puzzlemix.blocks import expand
 from lightning_puzzlemix.mixer import MixedBatch
-from lightning_puzzlemix.monitor import moving_grid, retained_saliency, visible_moves
+from lightning_puzzlemix.monitor import moving_grid
+from lightning_puzzlemix.pairs import Pairs, short
 from lightning_puzzlemix.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _SALIENCY_COLOURS = "magma"
 # Above this share of a saliency map's values all look the same, or the few peaks of a gradient would leave the rest black.
 _SALIENCY_PEAK = 0.995
 _PANEL, _TITLE, _HEAD, _FOOT, _GAP = 1.7, 0.42, 0.3, 0.3, 0.1
-_LONGEST_NAME = 24
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def draw_mixes(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if titles is not None and len(titles) != len(mixed.images):
         raise ValueError(f"titles must be one text for each of {len(mixed.images)} images, got {len(titles)}")
-    pairs = _Pairs.take(mixed, min(rows, len(mixed.images)), titles or _class_titles(targets, class_names))
+    pairs = Pairs.take(mixed, min(rows, len(mixed.images)), titles or _class_titles(targets, class_names))
     pixels = Pixels.of(pairs.first.originals, pairs.second, mean, std)
     columns = _columns(pairs, pixels, class_names)
     height, width = mixed.images.shape[2:]
@@ -101,56 +101,7 @@ def draw_mixes(
     return figure
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """The drawn pairs, on the host.
-
-    Attributes:
-        first: The batch of the first images alone; its partners lie outside, so ``draw`` says nothing.
-        second: (k, C, H, W) their partners.
-        saliency: (2, k, H, W) saliency of both; ``None`` where there is none.
-        retained: (2, k) shares of it that stay visible.
-        moved: (2, k, R, C) visible blocks that come from elsewhere, see :func:`visible_moves`.
-        titles: What stands above the first images, and above their partners; empty: nothing is known of them.
-    """
-
-    first: MixedBatch
-    second: Tensor
-    saliency: Tensor | None
-    retained: Tensor | None
-    moved: Tensor
-    titles: tuple[list[str], list[str]]
-
-    @classmethod
-    def take(cls, mixed: MixedBatch, count: int, titles: Sequence[str]) -> _Pairs:
-        partner = mixed.draw.permutation.to(mixed.images.device, torch.int64)[:count]
-        moved = visible_moves(mixed)[1]
-
-        def both(values: Tensor) -> Tensor:
-            return torch.stack([values[:count], values[partner.to(values.device)]]).detach().cpu()
-
-        first = MixedBatch(
-            images=mixed.images[:count].detach().cpu(),
-            targets=mixed.targets[:count].detach().float().cpu(),
-            ratio=mixed.ratio[:count].cpu(),
-            mask=mixed.mask[:count].cpu(),
-            saliency=None,
-            draw=mixed.draw,
-            originals=mixed.originals[:count].detach().cpu(),
-            plan=None if mixed.plan is None else mixed.plan[:, :count].cpu(),
-        )
-        known = ["\n".join(map(_short, title.split("\n"))) for title in titles] or [""] * len(mixed.images)
-        return cls(
-            first,
-            mixed.originals[partner].detach().cpu(),
-            None if mixed.saliency is None else both(mixed.saliency.float()),
-            None if mixed.saliency is None else retained_saliency(mixed)[:, :count].cpu(),
-            moved[:, :count].cpu(),
-            (known[:count], [known[each] for each in partner.tolist()]),
-        )
-
-
-def _columns(pairs: _Pairs, pixels: Pixels, class_names: Sequence[str] | None) -> list[_Column]:
+def _columns(pairs: Pairs, pixels: Pixels, class_names: Sequence[str] | None) -> list[_Column]:
     """Choose the columns that there is something to show in."""
 
     def original(which: int) -> Callable[[Axes, int], None]:
@@ -207,11 +158,7 @@ def _class_titles(targets: Tensor | None, class_names: Sequence[str] | None) -> 
 
 
 def _name(label: int, class_names: Sequence[str] | None) -> str:
-    return _short(str(label) if class_names is None else str(class_names[label]))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_NAME else text[: _LONGEST_NAME - 1] + "…"
+    return short(str(label) if class_names is None else str(class_names[label]))
 
 
 def _describe(soft: Tensor, class_names: Sequence[str] | None) -> str:
@@ -280,7 +227,7 @@ def _show_mask(axes: Axes, mixed: MixedBatch, row: int) -> None:
                 line(edge - 0.5, color="white", linewidth=0.4)
 
 
-def _show_moves(axes: Axes, pairs: _Pairs, pixels: Pixels, row: int) -> None:
+def _show_moves(axes: Axes, pairs: Pairs, pixels: Pixels, row: int) -> None:
     """Draw an arrow from where each visible block was to where it is, in the colour of its image, over the pale result."""
     assert pairs.first.plan is not None
     grid = moving_grid(pairs.first)

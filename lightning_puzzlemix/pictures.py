@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lightning_puzzlemix.mixer import MixedBatch
 
+Normalisation = Callable[[pl.Trainer], dict[str, Any]]
 ROWS = 4
 _DPI = 110
 
@@ -47,31 +49,31 @@ class PictureLog:
                 "with lightning_puzzlemix.figures.draw_mixes(callback.last)"
             )
 
-    def offer(self, trainer: pl.Trainer, mixed: MixedBatch, targets: Tensor, **normalisation: Any) -> None:
-        """Take a mixed batch, and draw it if a picture is due; ``normalisation`` is mean and std, see ``draw_mixes``."""
+    def offer(self, trainer: pl.Trainer, mixed: MixedBatch, targets: Tensor, normalisation: Normalisation) -> None:
+        """Take a mixed batch, and draw it if a picture is due; ``normalisation`` finds mean and std, see ``draw_mixes``."""
         if self._due_at is None or self.every is None:
             return
         self._last = (trainer.global_step, mixed, targets)
         if trainer.global_step >= self._due_at:
             self._due_at = trainer.global_step + self.every
-            self._send(trainer, **normalisation)
+            self._send(trainer, normalisation)
 
-    def finish(self, trainer: pl.Trainer, **normalisation: Any) -> None:
+    def finish(self, trainer: pl.Trainer, normalisation: Normalisation) -> None:
         """End a fit with a picture of its last mixed batch."""
         if self._due_at is not None and self._last is not None:
-            self._send(trainer, **normalisation)
+            self._send(trainer, normalisation)
         self.abandon()
 
     def abandon(self) -> None:
         """End a fit without one."""
         self._due_at, self._last = None, None
 
-    def _send(self, trainer: pl.Trainer, **normalisation: Any) -> None:
+    def _send(self, trainer: pl.Trainer, normalisation: Normalisation) -> None:
         assert self._last is not None
         step, mixed, targets = self._last
         self._last = None
         try:
-            pixels = draw_pixels(mixed, targets, class_names=_class_names(trainer), **normalisation)
+            pixels = draw_pixels(mixed, targets, class_names=_class_names(trainer), **normalisation(trainer))
             for logger in trainer.loggers:
                 send_picture(logger, self.name, pixels, step)
         except ImportError as error:

@@ -138,6 +138,27 @@ def test_a_picture_that_fails_ends_pictures_and_not_the_training(
     assert sum("no ink" in str(each.message) for each in said) == 1
 
 
+def test_a_datamodule_with_a_mean_of_another_kind_ends_pictures_alone(tmp_path: Path) -> None:
+    class Data(pl.LightningDataModule):
+        std = (0.5,) * 3
+
+        @property
+        def mean(self) -> Any:
+            raise RuntimeError("not measured yet")
+
+        def train_dataloader(self) -> Any:
+            return loader()
+
+    callback = pm.CutMixCallback(seed=1)
+    run = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=csv_logger(tmp_path), callbacks=[callback], log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    with pytest.warns(UserWarning, match="cutmix: no more pictures, as one failed: RuntimeError: not measured yet"):
+        run.fit(Recorder(), datamodule=Data())
+    assert run.global_step == 3
+
+
 def test_without_matplotlib_a_training_runs_and_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:

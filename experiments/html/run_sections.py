@@ -14,10 +14,10 @@ from experiments.html.parts import Code, Drawing, Drawings, Folded, Part, Sectio
 from experiments.html.run_folder import EVALUATION, Evaluation, RunFolder, step_of
 from experiments.outcome import Outcome
 from experiments.outcome_figures import draw_calibration, draw_confusion, draw_per_class
+from experiments.printing import short
 from experiments.reporting import summary_table
 from experiments.robustness.report import report_tables
 from experiments.runs import SUMMARY
-from experiments.sweep_runs import short
 
 # Rows that a reader can take in.
 PAIRS, EPOCH_ROWS = 15, 60

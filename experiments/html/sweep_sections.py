@@ -12,9 +12,10 @@ from experiments.html.panels import ACCURACY, LOSS
 from experiments.html.parts import Code, Drawing, Drawings, Folded, Link, Part, Section, Table, Text, from_rich
 from experiments.html.run_folder import RunFolder
 from experiments.html.run_sections import embed_panels, unfinished_notice
+from experiments.printing import short
 from experiments.reporting import summary_table
 from experiments.sweep_plot import draw
-from experiments.sweep_runs import FinishedRun, short
+from experiments.sweep_runs import FinishedRun
 from experiments.sweep_table import (
     METRICS,
     NOT_TABULATED,

@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from experiments.data.corruptions import PUBLISHED, SEVERITIES
+from experiments.printing import say
 from experiments.robustness.scoring import Accuracy, CleanScores
 
 
@@ -114,7 +115,7 @@ def print_report(console: Console, report: Report, title: str, files: Iterable[P
     console.print(Group(*report_tables(report, title)))
     for path in files:
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        console.print(str(shown), soft_wrap=True, highlight=False, markup=False)
+        say(str(shown), console)
 
 
 def report_tables(report: Report, title: str) -> list[Table]:
