@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from experiments.printing import say
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
 # So many images go to a worker at a time: messages between processes would otherwise cost as much as small images.
 CHUNK = 16
@@ -163,10 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the copies; return 1 if some images could not be copied, 130 if it was stopped by Ctrl-C, else 0."""
     options = parse(arguments)
     console = Console(stderr=True)
-    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    tell = partial(say, console=console)
     images = list_images(options.source)
     if not images:
-        say(f"There are no images below {options.source.absolute()}", style="red")
+        tell(f"There are no images below {options.source.absolute()}", style="red")
         return 1
     work = partial(
         resize_image, source=options.source, target=options.target, sizes=options.size, quality=options.quality
@@ -174,12 +176,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         broken = resize_all(images, work, workers=options.workers, console=console)
     except KeyboardInterrupt:
-        say("Stopped. The same command goes on from here.")
+        tell("Stopped. The same command goes on from here.")
         return INTERRUPTED
     places = ", ".join(str(options.target / str(size)) for size in options.size)
-    say(f"{len(images) - len(broken)} images are in {places}")
+    tell(f"{len(images) - len(broken)} images are in {places}")
     for complaint in broken:
-        say(f"left out, as it cannot be read: {complaint}", style="red")
+        tell(f"left out, as it cannot be read: {complaint}", style="red")
     return 1 if broken else 0
 
 
