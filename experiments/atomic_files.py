@@ -118,6 +118,16 @@ def write_json(path: Path, content: Any, **options: Any) -> None:
     write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
 
 
+def save_figure(figure: Any, path: Path, *, dpi: float) -> None:
+    """Draw a matplotlib figure into a file, in the format that its ending names.
+
+    Raises:
+        UnwritableError: If the file cannot be written; an old one is then left as it was.
+    """
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
+
+
 def remove_drafts(folder: Path) -> None:
     """Remove what writers that were killed have left in a folder. Only for the one process that writes there."""
     for draft in folder.glob(f".*{DRAFT}"):

@@ -13,7 +13,6 @@ gradient of a narrow PreActResNet that was trained for a moment to tell the crop
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import tracemalloc
@@ -28,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from experiments.atomic_files import UnwritableError, write_json
 from experiments.benchmark_looking import looking_table, measure_looking
 from experiments.benchmark_saliency import (
     load_subject,
@@ -48,6 +48,7 @@ from experiments.benchmark_setting import (
     trained_net,
 )
 from experiments.dense_baseline import mix_densely
+from experiments.giving_up import give_up
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
 from lightning_puzzlemix.blocks import Grid
 from lightning_puzzlemix.energy import block_saliency, mask_energy, pixel_cells
@@ -280,8 +281,10 @@ def main() -> None:
     console = Console()
     console.print(", ".join(f"{name}: {value}" for name, value in machine().items()), highlight=False)
     figures = measure_and_show(arguments, console)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(figures, indent=2) + "\n")
+    try:
+        write_json(arguments.output, figures)
+    except UnwritableError as error:
+        give_up(f"--output: {error}")
     console.print(f"Figures written to {arguments.output}")
 
 

@@ -15,7 +15,9 @@ from experiments.data import ImageDataModule
 from experiments.history import TestHistory
 from experiments.loggers import build_csv_logger
 from experiments.progress import progress_callbacks
+from experiments.run_record import RunRecord, comparable_settings
 from experiments.runs import LAST_CHECKPOINT
+from experiments.saving_checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
 from experiments.stopping import GracefulStop
 from experiments.timing import EpochTimer
 
@@ -50,9 +52,12 @@ def build_study(cfg: DictConfig, *, kept_steps: int = 0) -> Study:
     mix = build_optional(cfg, "mix")
     timer = EpochTimer(mix)
     history = TestHistory()
-    checkpoint = build_checkpoint(Path(cfg.paths.run_dir))
-    stop = GracefulStop(Path(cfg.paths.run_dir) / LAST_CHECKPOINT)
-    callbacks: list[pl.Callback] = [timer, history, checkpoint, *progress_callbacks(timer), stop]
+    run_dir = Path(cfg.paths.run_dir)
+    checkpoint = build_best_checkpoint(run_dir)
+    stop = GracefulStop(run_dir / LAST_CHECKPOINT)
+    record = RunRecord(comparable_settings(cfg))
+    saving = [checkpoint, build_last_checkpoint(run_dir)]
+    callbacks: list[pl.Callback] = [timer, history, record, *saving, *progress_callbacks(timer), stop]
     if mix is not None:
         # First, so that its seconds are complete and its batch is mixed when the others are called.
         callbacks.insert(0, mix)
@@ -62,7 +67,8 @@ def build_study(cfg: DictConfig, *, kept_steps: int = 0) -> Study:
 
         callbacks.insert(0, CleanUntil(mix, cfg.clean_until))
     loggers = build_loggers(cfg, kept_steps=kept_steps)
-    trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False)
+    plugins = [*instantiate(cfg.trainer.get("plugins") or []), AtomicCheckpointIO()]
+    trainer: pl.Trainer = instantiate(cfg.trainer, callbacks=callbacks, logger=loggers or False, plugins=plugins)
     return Study(data, model, mix, timer, history, checkpoint, stop, trainer)
 
 
@@ -72,18 +78,6 @@ def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
     optimizer = instantiate(cfg.optimizer).scaled_to(data.batch_size)
     return Classifier(
         net, num_classes=data.num_classes, optimizer=optimizer, loss=cfg.loss, class_names=data.class_names
-    )
-
-
-def build_checkpoint(run_dir: Path) -> ModelCheckpoint:
-    """Keeps `best.ckpt` (validation accuracy) and `last.ckpt`; written every epoch, so a dead run can be resumed."""
-    return ModelCheckpoint(
-        dirpath=run_dir / "checkpoints",
-        filename="best",
-        monitor="val_accuracy",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
     )
 
 

@@ -17,6 +17,7 @@ from rich.tree import Tree
 from wandb.errors import Error as WandbError
 from wandb.errors import UsageError
 
+from experiments.atomic_files import UnwritableError, write_json
 from experiments.dashboard_report import build_report
 from experiments.dashboard_workspace import build_workspace
 from experiments.giving_up import give_up
@@ -84,8 +85,7 @@ def write_specs(parts: Parts, output: Path | None) -> list[Path]:
         {Path(OUTPUT.format(part=name)): spec for name, spec in specs.items()} if output is None else {output: specs}
     )
     for path, content in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(path, content)
     return list(contents)
 
 
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--output belongs to --dry-run: without it the dashboard goes to W&B, not into a file")
     try:
         run(get_console(), given)
-    except DashboardError as error:
+    except (DashboardError, UnwritableError) as error:
         give_up(str(error))
 
 

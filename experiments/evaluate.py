@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from experiments import settings
+from experiments.atomic_files import UnwritableError
 from experiments.checkpoints import Checkpoint, CheckpointError
 from experiments.data import MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
@@ -32,7 +33,14 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
-MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError)
+MISTAKES = (
+    CheckpointError,
+    CorruptionError,
+    EvaluationError,
+    InstantiationException,
+    MissingDataError,
+    UnwritableError,
+)
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from experiments.atomic_files import save_figure
 from experiments.data import ImageDataModule
 
 COLUMNS, ROWS = 8, 3
@@ -43,7 +44,7 @@ def save_training_picture(path: Path, model: nn.Module, mix: Any, data: ImageDat
         mixed = mix.mixer(model, images, targets, draw)
         figure = draw_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
         caption = "mixed images"
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)
     return caption
 
 

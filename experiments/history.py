@@ -31,7 +31,9 @@ class AccuracyByEpoch:
 
 
 class TestHistory(pl.Callback):
-    """Gathers the test accuracy of every epoch; kept in checkpoints, so that a resumed run knows all of them.
+    """Gathers the test accuracy of every epoch, and the validation accuracy of the last.
+
+    Kept in checkpoints, so that a resumed run knows all of them, and one that died after its last epoch too.
 
     Reads what the validation has logged: `test_accuracy` from the loader of test images, or `val_accuracy` where the test
     part itself validates.
@@ -42,11 +44,15 @@ class TestHistory(pl.Callback):
 
     def __init__(self) -> None:
         self.accuracies: list[float] = []
+        # Of the last epoch that was validated.
+        self.val_accuracy: float | None = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch that was just scored."""
         if trainer.sanity_checking or trainer.datamodule is None:  # type: ignore[attr-defined]
             return
+        validated = trainer.callback_metrics.get("val_accuracy")
+        self.val_accuracy = None if validated is None else float(validated)
         on_test = trainer.datamodule.validates_on_test  # type: ignore[attr-defined]
         accuracy = trainer.callback_metrics.get("val_accuracy" if on_test else "test_accuracy")
         if accuracy is not None:
@@ -58,8 +64,9 @@ class TestHistory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"accuracies": list(self.accuracies)}
+        return {"accuracies": list(self.accuracies), "val_accuracy": self.val_accuracy}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the epochs of the run that is resumed."""
         self.accuracies = list(state_dict["accuracies"])
+        self.val_accuracy = state_dict.get("val_accuracy")

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from experiments.atomic_files import write_json
+
 OUTCOME = "test_outcome.json"
 
 Counts = npt.NDArray[np.int64]
@@ -149,7 +151,7 @@ class Outcome:
                 "accuracy": _without_nan(curve.accuracy),
             },
         }
-        path.write_text(json.dumps(content, allow_nan=False, separators=(",", ":")) + "\n")
+        write_json(path, content, allow_nan=False, indent=None, separators=(",", ":"))
 
     @classmethod
     def load(cls, path: Path) -> "Outcome":

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.atomic_files import write_text
 from experiments.html.embedding import Embedder, figure_style
 from experiments.html.errors import ReportError
 from experiments.html.parts import Page
@@ -66,8 +67,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
         )
     with figure_style(), _progress(min(len(finished), DETAILED)) as advance:
         page = _make_page(finished, unfinished, folders[0].resolve().name, title, advance)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(page), encoding="utf-8")
+    write_text(path, render(page))
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from experiments.atomic_files import write_json
 from experiments.history import LAST_EPOCHS, AccuracyByEpoch
 from experiments.timing import EpochSeconds
 
@@ -48,7 +49,7 @@ class Summary:
 
     def save(self, path: Path) -> None:
         """Write the fields as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_json(path, asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "Summary":

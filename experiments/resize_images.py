@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from experiments.atomic_files import replacing
 from experiments.printing import say
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
@@ -77,11 +78,9 @@ def _shrink(image: Image.Image, size: int) -> Image.Image:
 
 
 def _save(image: Image.Image, path: Path, quality: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when it is whole: a run that is stopped leaves no half image behind that would be taken for done.
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(draft, format="JPEG", quality=quality)
-    draft.replace(path)
+    # A run that is stopped leaves no half image behind that would be taken for done. There are a million of them.
+    with replacing(path, durable=False) as draft:
+        image.save(draft, format="JPEG", quality=quality)
 
 
 def list_images(source: Path) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
+from experiments.atomic_files import save_figure
 from experiments.checkpoints import CheckpointError
 from experiments.data import MissingDataError
 from experiments.printing import say, short
@@ -64,10 +65,9 @@ def show(options: argparse.Namespace) -> Path:
     scene = stage(pictures, choose_rows(options, len(pictures)), partners, viewer=viewer, saliency=options.saliency)
     figure = draw_grid(scene, settings, axes) if axes else draw_pairs(scene, settings)
     try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(options.output, dpi=options.dpi)
+        save_figure(figure, options.output, dpi=options.dpi)
     except OSError as error:
-        raise ShowError(f"--output {options.output} cannot be written: {error}") from error
+        raise ShowError(f"--output {error}") from error
     return options.output
 
 

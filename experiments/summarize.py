@@ -7,6 +7,7 @@ from pathlib import Path
 from rich import get_console
 from rich.console import Console
 
+from experiments.atomic_files import UnwritableError
 from experiments.printing import say, short
 from experiments.runs import SUMMARY
 from experiments.sweep_plot import save_plot
@@ -125,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         report(get_console(), given.folders, by=given.by, metric=given.metric)
-    except SummarizeError as error:
+    except (SummarizeError, UnwritableError) as error:
         say(str(error), style="red")
         return 1
     return 0

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from experiments.atomic_files import save_figure
 from experiments.sweep_table import METRICS, Group, group_label, is_number, mean_and_sd, short_names, shown
 
 # Okabe and Ito's colours, which stay apart for the colour-blind; lines differ in marker and dash as well.
@@ -24,7 +25,7 @@ WIDE = 10.0
 
 def save_plot(path: Path, groups: Sequence[Group], keys: Sequence[str], metric: str, title: str) -> None:
     """Draw into a PNG, see `draw`."""
-    draw(groups, keys, metric, title).savefig(path, dpi=DPI)
+    save_figure(draw(groups, keys, metric, title), path, dpi=DPI)
 
 
 def draw(groups: Sequence[Group], keys: Sequence[str], metric: str, title: str) -> Figure:

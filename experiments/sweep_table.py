@@ -10,6 +10,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from experiments.atomic_files import replacing, write_text
 from experiments.sweep_runs import NOT_COMPARED, FinishedRun
 
 UNSET = "default"
@@ -215,13 +216,13 @@ def write_markdown(path: Path, heads: Sequence[str], rows: Sequence[Sequence[str
     rule = ["---" if index < keys else "---:" for index in range(len(heads))]
     flat = [head.replace("\n", " ") for head in heads]
     lines = [flat, rule, *([cell.replace("|", r"\|") for cell in row] for row in rows)]
-    path.write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    write_text(path, "".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
 def write_csv(path: Path, groups: Sequence[Group], keys: Sequence[str]) -> None:
     """One line a group, numbers in full and in the units of `summary.json`; an empty cell where there is none."""
     metrics = present_metrics(groups)
-    with path.open("w", newline="") as file:
+    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(
             file, [*keys, "seeds", "runs", *(f"{name}_{part}" for name in metrics for part in ("mean", "sd"))]
         )

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -28,7 +28,7 @@ class EpochSeconds:
 
 
 class EpochTimer(pl.Callback):
-    """Measures every training epoch and logs `epoch_seconds`, `saliency_seconds` and `mixing_seconds`.
+    """Measures every training epoch and logs `epoch_seconds`, `saliency_seconds` and `mixing_seconds`; kept in checkpoints.
 
     Args:
         mix: The mixing callback whose `seconds` are gathered; None: training without mixing.
@@ -37,6 +37,8 @@ class EpochTimer(pl.Callback):
     def __init__(self, mix: TimedMix | None = None) -> None:
         self.mix = mix
         self.epochs: list[EpochSeconds] = []
+        # Whether the running epoch was begun by an earlier process.
+        self._is_rest = False
         self._epoch_start = 0.0
         self._validation_start = 0.0
         self._validation_seconds = 0.0
@@ -44,10 +46,11 @@ class EpochTimer(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock of an epoch that is gone on with: Lightning does not announce it again."""
         self.on_train_epoch_start(trainer, pl_module)
+        self._is_rest = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._epoch_start, self._validation_seconds = _now(pl_module), 0.0
+        self._epoch_start, self._validation_seconds, self._is_rest = _now(pl_module), 0.0, False
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock: validation runs inside the training epoch but is no part of it here."""
@@ -65,11 +68,21 @@ class EpochTimer(pl.Callback):
             saliency=parts.get("saliency", 0.0),
             mixing=parts.get("mixing", 0.0),
         )
-        self.epochs.append(epoch)
+        # A rest says little of an epoch; alone it is better than nothing.
+        if not self._is_rest or not self.epochs:
+            self.epochs.append(epoch)
         values: dict[str, Any] = {"epoch_seconds": epoch.total}
         if self.mix is not None:
             values |= {"saliency_seconds": epoch.saliency, "mixing_seconds": epoch.mixing}
         pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"epochs": [asdict(epoch) for epoch in self.epochs]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the epochs of the run that is resumed, which may have been its last."""
+        self.epochs = [EpochSeconds(**epoch) for epoch in state_dict["epochs"]]
 
     def typical(self) -> EpochSeconds:
         """Median of each figure over the epochs after the first, which pays for warm-up; of that one if it is alone.

@@ -14,10 +14,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich import get_console
-from torch import Tensor
 
 from experiments import settings
+from experiments.atomic_files import UnwritableError, write_text
 from experiments.building import Study, build_study
+from experiments.claiming import check_folder, owned
 from experiments.closing import print_closing
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
@@ -28,17 +29,17 @@ from experiments.outcome import OUTCOME
 from experiments.printing import say
 from experiments.report import write_report
 from experiments.reporting import Summary
+from experiments.run_errors import RunFolderError
 from experiments.run_logging import log_outcome, log_settings
 from experiments.runs import (
     CONFIG,
     LAST_CHECKPOINT,
     SUMMARY,
-    RunFolderError,
     Start,
     as_typed_here,
+    check_start,
     continuing_command,
     find_start,
-    is_done,
     make_command_repeatable,
 )
 from experiments.stopping import RunStopped
@@ -59,15 +60,20 @@ def run(cfg: DictConfig) -> Summary:
 
     Raises:
         MissingDataError: If the data set is not there.
-        RunFolderError: If there is nothing to resume, or the folder holds another finished run.
+        RunFolderError: If there is nothing to resume, the folder holds another run, or it belongs to one that is running.
+        UnwritableError: If a file cannot be written, as on a full disk.
         RunStopped: If it was stopped by Ctrl-C or SIGTERM; a checkpoint is written.
     """
     start = time.perf_counter()
     run_dir = Path(cfg.paths.run_dir)
-    if is_done(cfg, run_dir):
-        log.info(f"skipped: {run_dir} is finished")
-        return Summary.load(run_dir / SUMMARY)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with owned(run_dir):
+        if check_folder(cfg, run_dir):
+            log.info(f"skipped: {run_dir} is finished")
+            return Summary.load(run_dir / SUMMARY)
+        return _run(cfg, run_dir, start)
+
+
+def _run(cfg: DictConfig, run_dir: Path, start: float) -> Summary:
     _quiet_lightning()
     make_command_repeatable()
     with ended_wandb_run():
@@ -84,18 +90,23 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     """Train and test; `start` is when the program began, by `time.perf_counter`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     origin = find_start(cfg.resume, run_dir)
+    notes = [*filter(None, [origin.note]), *check_start(cfg, origin)]
     study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
-        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
+        # Those of a run that is gone on with, which are of other weights.
+        for name in (SUMMARY, OUTCOME):
+            (run_dir / name).unlink(missing_ok=True)
+        write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
         save_versions(run_dir / "versions.json")
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
             log.info(f"resuming from {origin.checkpoint}, {origin.steps} steps made")
+        for note in notes:
+            log.warning(note)
     fit(study, origin, run_dir)
-    val_accuracy = study.trainer.callback_metrics.get("val_accuracy")
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = study.trainer.test(study.model, datamodule=study.data, verbose=False)
-    return study, summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
+    return study, summarise(cfg, study, metrics, seconds=time.perf_counter() - start)
 
 
 def fit(study: Study, origin: Start, run_dir: Path) -> None:
@@ -108,7 +119,8 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
     try:
         study.trainer.fit(study.model, datamodule=study.data, ckpt_path=path, weights_only=True)
     except BaseException as error:
-        if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
+        refused = isinstance(error, RunFolderError)
+        if not refused and study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
             command = as_typed_here(continuing_command(HydraConfig.get().overrides.task, run_dir))
             # Not through the log, which wraps lines: it is to be pasted.
             say(f"The run ended early and has a checkpoint. To go on from it:\n{command}")
@@ -123,9 +135,7 @@ def choices() -> dict[str, str | None]:
     return {group: chosen.get(group) for group in GROUPS}
 
 
-def summarise(
-    cfg: DictConfig, study: Study, metrics: Mapping[str, float], val_accuracy: Tensor | None, *, seconds: float
-) -> Summary:
+def summarise(cfg: DictConfig, study: Study, metrics: Mapping[str, float], *, seconds: float) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
         name=cfg.name,
@@ -136,7 +146,7 @@ def summarise(
         parameters=sum(parameter.numel() for parameter in study.model.net.parameters()),
         train_images=len(study.data.split("train")),
         test_images=_count_tested(study),
-        val_accuracy=None if val_accuracy is None else float(val_accuracy),
+        val_accuracy=study.history.val_accuracy,
         test={name.removeprefix("test_"): value for name, value in metrics.items()},
         test_accuracy_by_epoch=study.history.summary(),
         epoch_seconds=study.timer.typical(),
@@ -174,7 +184,7 @@ def close(summary: Summary, study: Study, run_dir: Path) -> None:
         log.warning(f"no report: {error}")
     if study.checkpoint.best_model_path:
         files["best checkpoint"] = Path(study.checkpoint.best_model_path)
-    files["last checkpoint"] = Path(study.checkpoint.last_model_path)
+    files["last checkpoint"] = run_dir / LAST_CHECKPOINT
     alone = HydraConfig.get().mode != RunMode.MULTIRUN
     print_closing(get_console(), summary, files, run_dir, alone=alone)
 
@@ -213,7 +223,7 @@ def main(cfg: DictConfig) -> float | None:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
         return run(cfg).val_accuracy
-    except (MissingDataError, MissingSettingsError, RunFolderError) as error:
+    except (MissingDataError, MissingSettingsError, RunFolderError, UnwritableError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         give_up(str(error))

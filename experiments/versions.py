@@ -1,12 +1,13 @@
 """What a run was made with: versions of Python, of the packages that matter, of the code, and the machine."""
 
-import json
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import torch
+
+from experiments.atomic_files import write_json
 
 PACKAGES = (
     "lightning-puzzlemix",
@@ -35,7 +36,7 @@ def gather_versions() -> dict[str, str | None]:
 
 def save_versions(path: Path) -> None:
     """Write the versions as JSON."""
-    path.write_text(json.dumps(gather_versions(), indent=2) + "\n")
+    write_json(path, gather_versions())
 
 
 def _installed(package: str) -> str | None:

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.atomic_files import save_figure
 from experiments.data.corruptions import SEVERITIES
 from experiments.robustness.report import CorruptionScores, Report
 
@@ -23,7 +24,7 @@ def save_picture(path: Path, report: Report, title: str) -> None:
         report: The results.
         title: What was evaluated.
     """
-    draw(report, title).savefig(path, dpi=DPI)
+    save_figure(draw(report, title), path, dpi=DPI)
 
 
 def draw(report: Report, title: str) -> Figure:

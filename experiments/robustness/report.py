@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: evaluation.json, written anew after every part, and the tables at the end."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from rich.console import Console, Group
 from rich.table import Table
 
+from experiments.atomic_files import write_json
 from experiments.data.corruptions import PUBLISHED, SEVERITIES
 from experiments.printing import say
 from experiments.robustness.scoring import Accuracy, CleanScores
@@ -105,9 +105,7 @@ class Report:
 
     def save(self, path: Path) -> None:
         """Write the results so far; the file is whole at any moment, the old one or the new one."""
-        draft = path.with_name(f".{path.name}.part")
-        draft.write_text(json.dumps(self.as_json(), indent=2) + "\n")
-        draft.replace(path)
+        write_json(path, self.as_json())
 
 
 def print_report(console: Console, report: Report, title: str, files: Iterable[Path]) -> None:

@@ -1,0 +1,86 @@
+"""`logs/metrics.csv` that survives a process which is killed, and is read where it did not."""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from experiments.atomic_files import explained, replacing
+
+Line = dict[str, Any]
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The lines that are whole, without empty cells; none if it is no such file."""
+    try:
+        text = path.read_bytes().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    # What has no line end was being written when its writer was killed.
+    rows = csv.reader(line for line in text.splitlines(keepends=True) if line.endswith("\n") and "\0" not in line)
+    try:
+        head, *lines = rows
+    except (csv.Error, ValueError):
+        return []
+    whole = [dict(zip(head, line, strict=True)) for line in lines if len(line) == len(head)]
+    kept = [{key: value for key, value in line.items() if value} for line in whole]
+    return [line for line in kept if line.get("step", "").isdigit()]
+
+
+class _Writer(ExperimentWriter):
+    """Lightning's, which adds line by line, and writes the file anew for a column that is new; here without a gap.
+
+    Args:
+        log_dir: The folder.
+        kept: Lines to begin with; those of an old file go.
+    """
+
+    def __init__(self, log_dir: str, kept: list[Line]) -> None:
+        super().__init__(log_dir)
+        self.path = Path(self.metrics_file_path)
+        self.metrics_keys = sorted({key for line in kept for key in line})
+        if kept:
+            self._write(kept)
+        else:
+            self.path.unlink(missing_ok=True)
+
+    def _check_log_dir_exists(self) -> None:
+        """Let the old file be: it is replaced by the lines that are kept."""
+
+    def save(self) -> None:
+        with explained(self.path):
+            super().save()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with self.path.open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        self._write(lines)
+
+    def _write(self, lines: list[Line]) -> None:
+        with replacing(self.path) as draft, draft.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(lines)
+
+
+class MetricsLogger(CSVLogger):
+    """Writes `logs/metrics.csv` in the run folder, line by line: a run that dies leaves what it measured.
+
+    Args:
+        run_dir: The run folder.
+        kept_steps: Optimizer steps of the checkpoint that is gone on from: lines of earlier steps are kept, later ones
+            will be written again.
+    """
+
+    def __init__(self, run_dir: str, *, kept_steps: int = 0) -> None:
+        super().__init__(run_dir, name="logs", version="", flush_logs_every_n_steps=1)
+        path = Path(self.log_dir) / _Writer.NAME_METRICS_FILE
+        if rank_zero_only.rank == 0:
+            with explained(path):
+                os.makedirs(self.log_dir, exist_ok=True)  # noqa: PTH103  (it is a str)
+                kept = [line for line in read_lines(path) if int(line["step"]) < kept_steps] if kept_steps else []
+                self._experiment = _Writer(self.log_dir, kept)
