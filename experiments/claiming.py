@@ -47,6 +47,8 @@ class ClaimFolders(Callback):
         try:
             folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config, "run"))
             _set(config, "run", folder)
+            # It holds a copy.
+            HydraConfig.instance().set_config(config)
             with suppress(OmegaConfBaseException):
                 check_folder(_without_hydra(config), folder)
         except (RunFolderError, UnwritableError) as error:
