@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import ListConfig, OmegaConf
 
 from experiments.printing import short
-from experiments.runs import CONFIG, SUMMARY, continuing_command
+from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE, continuing_command
 
 # Where a run goes, what it is called and what it reports to say nothing about its result.
 NOT_COMPARED = ("paths", "resume", "name", "logger")
@@ -99,7 +97,7 @@ def read_finished(folder: Path) -> FinishedRun:
             settings=_comparable(config, summary["seed"]),
             scores=_scores(summary),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+    except (KeyError, *UNREADABLE) as error:
         raise UnreadableRunError(f"{folder}: {error}") from error
 
 
@@ -143,22 +141,41 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
-    """The run as the only element; none if Hydra's files are not of a training run."""
+    """The run as the only element; none if the folder is not of a training run."""
     try:
         job = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), "hydra.job.name")
-        overrides = [str(each) for each in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    except (OSError, YAMLError, OmegaConfBaseException):
-        return []
+    except UNREADABLE:
+        job = None
+    if job is None and any((folder / name).exists() for name in (CONFIG, CHECKPOINTS)):
+        # Cut off, but what else is there tells whose it is.
+        job = "train"
     if job != "train":
         return []
-    command = continuing_command(overrides, short(folder))
-    return [UnfinishedRun(folder=folder, command=command, last_words=_last_words(folder))]
+    last_words, overrides = _last_words(folder), _read_overrides(folder)
+    if overrides is None:
+        last_words = (
+            f"{last_words} (.hydra/overrides.yaml cannot be read: add to the command what set the run apart)".strip()
+        )
+    command = continuing_command(overrides or [], short(folder))
+    return [UnfinishedRun(folder=folder, command=command, last_words=last_words)]
+
+
+def _read_overrides(folder: Path) -> list[str] | None:
+    """What the run was started with; None: it cannot be read."""
+    try:
+        overrides = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+    except UNREADABLE:
+        return None
+    return [str(each) for each in overrides] if isinstance(overrides, ListConfig) else None
 
 
 def _last_words(folder: Path) -> str:
     """The error that the run died of, or else the last line of its log."""
     for file in (folder / ERROR, folder / LOG):
-        lines = file.read_text(errors="replace").split("\n") if file.is_file() else []
+        try:
+            lines = file.read_text(errors="replace").split("\n")
+        except OSError:
+            continue
         lines = [line for line in lines if line.strip()]
         if lines:
             return LOG_PREFIX.sub("", lines[-1]).strip()

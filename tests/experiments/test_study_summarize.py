@@ -161,6 +161,18 @@ def test_a_summary_cut_off_does_not_hide_the_run(tmp_path: Path) -> None:
     assert (len(finished), len(unfinished)) == (0, 1)
 
 
+@pytest.mark.parametrize("content", [b"", b"hydra: {jo", b"\xff\xfe\x00", b"- 1"])
+def test_files_of_hydra_that_are_cut_off_do_not_hide_the_run(content: bytes, tmp_path: Path) -> None:
+    make_unfinished(tmp_path / "cut", "seed=0", log="epoch 3\n")
+    (tmp_path / "cut" / "checkpoints").mkdir()
+    for name in ("hydra.yaml", "overrides.yaml"):
+        (tmp_path / "cut" / ".hydra" / name).write_bytes(content)
+    (run,) = find_runs([tmp_path])[1]
+    # A list is a list of overrides.
+    assert "overrides.yaml cannot be read" in run.last_words or content == b"- 1"
+    assert f"hydra.run.dir={tmp_path / 'cut'}" in run.command
+
+
 def test_scores_that_a_run_does_not_have_are_left_out(tmp_path: Path) -> None:
     run = read_finished(make_run(tmp_path / "1", top5=0.99))
     assert run.scores == {
