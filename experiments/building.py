@@ -14,6 +14,7 @@ from experiments.classifier import Classifier
 from experiments.data import ImageDataModule
 from experiments.history import TestHistory
 from experiments.loggers import build_csv_logger
+from experiments.metrics_file import EpochLine
 from experiments.progress import progress_callbacks
 from experiments.run_record import RunRecord, comparable_settings
 from experiments.runs import LAST_CHECKPOINT
@@ -57,7 +58,7 @@ def build_study(cfg: DictConfig, *, kept_steps: int = 0) -> Study:
     stop = GracefulStop(run_dir / LAST_CHECKPOINT)
     record = RunRecord(comparable_settings(cfg))
     saving = [checkpoint, build_last_checkpoint(run_dir)]
-    callbacks: list[pl.Callback] = [timer, history, record, *saving, *progress_callbacks(timer), stop]
+    callbacks: list[pl.Callback] = [timer, history, EpochLine(), record, *saving, *progress_callbacks(timer), stop]
     if mix is not None:
         # First, so that its seconds are complete and its batch is mixed when the others are called.
         callbacks.insert(0, mix)

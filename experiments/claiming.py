@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.atomic_files import UnwritableError, explained, remove_drafts
+from experiments.atomic_files import DRAFT, UnwritableError, explained, remove_drafts
 from experiments.giving_up import give_up
 from experiments.printing import say, short
 from experiments.run_errors import RunFolderError
@@ -30,6 +30,8 @@ from experiments.runs import (
     is_done,
 )
 
+# Bytes that a run writes before it trains; without them Hydra would end with a traceback.
+ROOM = 1 << 16
 STAMP = "%Y-%m-%d_%H-%M-%S"
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,12 @@ def _claim(folder: Path) -> None:
         say(_describe_stale(folder, former))
     for each in (folder, folder / CHECKPOINTS):
         remove_drafts(each)
+    probe = folder / f".room{DRAFT}"
+    with explained(folder):
+        try:
+            probe.write_bytes(bytes(ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 def _describe_stale(folder: Path, former: Owner) -> str:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -84,3 +85,48 @@ class MetricsLogger(CSVLogger):
                 os.makedirs(self.log_dir, exist_ok=True)  # noqa: PTH103  (it is a str)
                 kept = [line for line in read_lines(path) if int(line["step"]) < kept_steps] if kept_steps else []
                 self._experiment = _Writer(self.log_dir, kept)
+
+    def has_trained(self, step: int) -> bool:
+        """Whether the file has the training loss of the epoch that ended with this step."""
+        lines = read_lines(Path(self.log_dir) / _Writer.NAME_METRICS_FILE)
+        return any(int(line["step"]) == step and "train_loss" in line for line in lines)
+
+
+class EpochLine(pl.Callback):
+    """Writes the line of an epoch that a run was killed before it could: Lightning logs an epoch after its checkpoint.
+
+    Stands behind the callbacks that log at the end of an epoch.
+    """
+
+    def __init__(self) -> None:
+        self._line: Line = {}
+        self._is_restored = False
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take down what is going to be logged."""
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train_") or name.endswith("_seconds")
+        }
+        self._line = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step - 1}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line of the checkpoint's epoch, if it is missing."""
+        if not self._is_restored or not self._line:
+            return
+        self._is_restored = False
+        metrics = dict(self._line)
+        step = metrics.pop("step")
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsLogger) and not logger.has_trained(step):
+                logger.log_metrics(metrics, step)
+                logger.save()
+
+    def state_dict(self) -> Line:
+        """What a checkpoint keeps."""
+        return dict(self._line)
+
+    def load_state_dict(self, state_dict: Line) -> None:
+        """Take over the line of the run that is resumed."""
+        self._line, self._is_restored = dict(state_dict), True

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,14 @@ def launch(folder: Path, overrides: list[str], kill_at: int | None = None, full_
 
 def _count_syncs(folder: Path, kill_at: int | None, full_at: int | None) -> None:
     fsync, note = os.fsync, folder.with_suffix(".syncs")
+    note.unlink(missing_ok=True)
     calls = 0
 
     def counted(descriptor: int) -> None:
         nonlocal calls
         calls += 1
-        note.write_text(str(calls))
+        with note.open("a") as file:
+            file.write(".")
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
         if full_at is not None and calls >= full_at:
@@ -98,21 +101,27 @@ def finish(folder: Path, process: int) -> Left:
             key: content[key] for key in ("test", "val_accuracy", "test_accuracy_by_epoch", "epochs", "train_images")
         }
     weights, trained = "", []
-    if code == 0:
+    # A finished run is left alone, whatever has become of its weights.
+    if code == 0 and last.is_file() and zipfile.is_zipfile(last):
         state = torch.load(last, weights_only=True)["state_dict"]
         digest = hashlib.sha256()
         for value in state.values():
             digest.update(value.numpy().tobytes())
         weights = digest.hexdigest()
-        with metrics.open(newline="") as file:
-            trained = [int(line["epoch"]) for line in csv.DictReader(file) if line["train_loss"]]
+    if code == 0 and metrics.is_file():
+        with metrics.open(newline="", errors="replace") as file:
+            trained = [
+                int(line["epoch"])
+                for line in csv.DictReader(file)
+                if line.get("train_loss") and (line["epoch"] or "").isdigit()
+            ]
     return Left(
         code=code,
         said=folder.with_suffix(".out").read_text(),
         weights=weights,
         summary=kept,
         trained=trained,
-        syncs=int(folder.with_suffix(".syncs").read_text()) if folder.with_suffix(".syncs").is_file() else 0,
+        syncs=len(note.read_text()) if (note := folder.with_suffix(".syncs")).is_file() else 0,
     )
 
 
