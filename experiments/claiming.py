@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.atomic_files import DRAFT, UnwritableError, explained, remove_drafts
 from experiments.giving_up import give_up
+from experiments.outcome import OUTCOME
 from experiments.printing import say, short
 from experiments.run_errors import RunFolderError
 from experiments.run_lock import Owner, RunningError, claim, find_owner, release
@@ -46,6 +47,7 @@ class ClaimFolders(Callback):
         if "resume" not in config or rank_zero_only.rank != 0:
             return
         HydraConfig.instance().set_config(config)
+        folder = None
         try:
             folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config, "run"))
             _set(config, "run", folder)
@@ -54,6 +56,8 @@ class ClaimFolders(Callback):
             with suppress(OmegaConfBaseException):
                 check_folder(_without_hydra(config), folder)
         except (RunFolderError, UnwritableError) as error:
+            if folder is not None:
+                release(folder)
             # Hydra would make a warning of any other exception.
             give_up(str(error))
 
@@ -170,14 +174,15 @@ def owned(folder: Path) -> Iterator[None]:
         release(folder)
 
 
-def check_folder(cfg: DictConfig, folder: Path) -> bool:
-    """Whether the folder holds this very run, finished, and resume=auto leaves it at that.
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Look whether a run may go into a folder.
 
     Raises:
-        RunFolderError: If it holds the results of another run, or of one that this does not go on with.
+        RunFolderError: If it holds another run, finished or not.
     """
     if cfg.resume == AUTO:
-        return is_done(cfg, folder)
+        is_done(cfg, folder)
+        return
     inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
     found = [name for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
     if found and not inside:
@@ -185,4 +190,11 @@ def check_folder(cfg: DictConfig, folder: Path) -> bool:
             f"{folder} holds another run ({', '.join(map(str, found))}): go on with it by resume=auto, name another folder "
             "(hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
         )
-    return False
+
+
+def clear_folder(folder: Path, *, keep_checkpoints: bool) -> None:
+    """Remove the results of an earlier training, so that they are not taken for those of the one that begins."""
+    checkpoints = () if keep_checkpoints else (LAST_CHECKPOINT, BEST_CHECKPOINT)
+    with explained(folder):
+        for name in (SUMMARY, OUTCOME, *checkpoints):
+            (folder / name).unlink(missing_ok=True)

@@ -111,8 +111,15 @@ class EpochLine(pl.Callback):
         }
         self._line = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step - 1}
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the line of the checkpoint's epoch, if it is missing, and be it the last, after which nothing is trained."""
+        self._complete(trainer)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line of the checkpoint's epoch, if it is missing."""
+        """The same for strategies that read the checkpoint only now."""
+        self._complete(trainer)
+
+    def _complete(self, trainer: pl.Trainer) -> None:
         if not self._is_restored or not self._line:
             return
         self._is_restored = False

@@ -246,9 +246,16 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
         stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
     except UNREADABLE:
         stored = None
-    if isinstance(stored, Mapping):
-        differing = sorted(_differences(*map(_without_place, (stored, OmegaConf.to_container(cfg, resolve=True)))))
-        differing = [key for key in differing if key.split(".")[0] not in NOT_COMPARED]
+    # Cut off at the end of a line it is still YAML.
+    if isinstance(stored, Mapping) and set(map(str, cfg)) <= set(stored):
+        differing = sorted(_differences(stored, OmegaConf.to_container(cfg, resolve=True)))
+        # Nor does the path of the run folder, which may have been moved.
+        place = str(cfg.paths.run_dir)
+        differing = [
+            key
+            for key in differing
+            if key.split(".")[0] not in NOT_COMPARED and place not in str(OmegaConf.select(cfg, key))
+        ]
     else:
         one, other = (comparable_overrides(each) for each in (summary.overrides, HydraConfig.get().overrides.task))
         differing = sorted({*one} ^ {*other})
@@ -258,18 +265,6 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
             "(hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
         )
     return True
-
-
-def _without_place(settings: Any) -> Any:
-    """The settings without the path of the run folder, which may have been moved, in their values."""
-    place = str(settings.get("paths", {}).get("run_dir") or "")
-
-    def strip(node: Any) -> Any:
-        if isinstance(node, Mapping):
-            return {key: strip(value) for key, value in node.items()}
-        return node.replace(place, "") if isinstance(node, str) and place else node
-
-    return strip(settings)
 
 
 def _differences(one: Any, other: Any, prefix: str = "") -> Iterable[str]:

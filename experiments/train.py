@@ -18,7 +18,7 @@ from rich import get_console
 from experiments import settings
 from experiments.atomic_files import UnwritableError, write_text
 from experiments.building import Study, build_study
-from experiments.claiming import check_folder, owned
+from experiments.claiming import check_folder, clear_folder, owned
 from experiments.closing import print_closing
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
@@ -40,6 +40,7 @@ from experiments.runs import (
     check_start,
     continuing_command,
     find_start,
+    is_done,
     make_command_repeatable,
 )
 from experiments.stopping import RunStopped
@@ -58,6 +59,8 @@ settings.register()
 def run(cfg: DictConfig) -> Summary:
     """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
 
+    Without `resume` what an earlier run has left there goes; the command line asks `check_folder` before.
+
     Raises:
         MissingDataError: If the data set is not there.
         RunFolderError: If there is nothing to resume, the folder holds another run, or it belongs to one that is running.
@@ -67,7 +70,7 @@ def run(cfg: DictConfig) -> Summary:
     start = time.perf_counter()
     run_dir = Path(cfg.paths.run_dir)
     with owned(run_dir):
-        if check_folder(cfg, run_dir):
+        if is_done(cfg, run_dir):
             log.info(f"skipped: {run_dir} is finished")
             return Summary.load(run_dir / SUMMARY)
         return _run(cfg, run_dir, start)
@@ -93,9 +96,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     notes = [*filter(None, [origin.note]), *check_start(cfg, origin)]
     study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
-        # Those of a run that is gone on with, which are of other weights.
-        for name in (SUMMARY, OUTCOME):
-            (run_dir / name).unlink(missing_ok=True)
+        clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
         save_versions(run_dir / "versions.json")
         log_settings(study.trainer.loggers, cfg, choices())
@@ -222,7 +223,10 @@ def main(cfg: DictConfig) -> float | None:
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
-        return run(cfg).val_accuracy
+        run_dir = Path(cfg.paths.run_dir)
+        with owned(run_dir):
+            check_folder(cfg, run_dir)
+            return run(cfg).val_accuracy
     except (MissingDataError, MissingSettingsError, RunFolderError, UnwritableError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise

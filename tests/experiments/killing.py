@@ -4,7 +4,8 @@ As a program: `python killing.py FOLDER OVERRIDE ...` runs once without being ki
 from standard input, and answers with a line each. An order names the folder and what happens to its run:
 `{"run": "a", "after": 0.4}` kills it after this share of the time of the whole run, which as the first is the slowest,
 `{"run": "a", "at": 3}` when it has a file put onto the disk for the third time, `{"run": "a", "full": 3}` has the disk be full
-then and ever after; without any of them it is left alone. The answer is what the run left, see `Left`.
+then and ever after; without any of them it is left alone. `"with"` lists further overrides. The answer is what the run left,
+see `Left`.
 """
 
 import csv
@@ -143,7 +144,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         folder = top / order["run"]
-        process = launch(folder, overrides, order.get("at"), order.get("full"))
+        process = launch(folder, [*overrides, *order.get("with", ())], order.get("at"), order.get("full"))
         if order.get("after") is not None:
             time.sleep(seconds * order["after"])
             os.kill(process, signal.SIGKILL)

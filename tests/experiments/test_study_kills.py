@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from killing import Left
+from test_study_run_lock import lock_of
 
 HERE = Path(__file__).parent
 TINY = (
@@ -122,6 +123,26 @@ def test_a_full_disk_at_every_file_of_the_result(runs: Runs) -> None:
     # Lock, config, versions; best and last of two epochs, last of the third; outcome, summary.
     for number in (1, 2, 4, 6, 8, 10, 12, 14, 16, 18):
         fill_and_resume(runs, f"every_full_{number}", number)
+
+
+def test_a_folder_of_another_run_is_refused_before_anything_is_written(runs: Runs) -> None:
+    """Used, of other settings, or of a process that is running; and moved, it is still the same run."""
+    folder = runs.top / "used"
+    shutil.copytree(runs.top / "whole", folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    owner = lock_of(runs.process, runs.top / "other")  # type: ignore[arg-type]
+    for overrides, sentence in (
+        (["resume=null"], "holds another run (summary.json"),
+        (["seed=1"], "holds a finished run with other settings (data.seed, seed)"),
+    ):
+        refused = runs.run("used", **{"with": overrides})
+        assert (refused.code, sentence in " ".join(refused.said.split())) == (1, True), refused.said
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "is finished" in runs.go_on("used").said
+    refused = runs.run("other")
+    assert refused.code == 1
+    assert f"still running (process {owner.pid} on" in " ".join(refused.said.split())
+    assert [path.name for path in (runs.top / "other").iterdir()] == ["run.lock"]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from test_study_run_lock import lock_of, sleeper, write_lock  # noqa: F401  (a f
 
 from experiments import atomic_files, claiming
 from experiments.atomic_files import UnwritableError
-from experiments.claiming import take_folder
+from experiments.claiming import check_folder, take_folder
 from experiments.classifier import Classifier
 from experiments.log_file import LogFile
 from experiments.metrics_file import read_lines
@@ -221,11 +221,11 @@ def test_a_used_folder_is_not_written_over(dead_run: Path, compose_train: Compos
     with pytest.raises(
         RunFolderError, match=r"holds another run \(checkpoints/last\.ckpt.*resume=auto, name another folder"
     ):
-        run(compose_train(*SHORT, "mix=none", "seed=1"))
+        check_folder(compose_train(*SHORT, "mix=none", "seed=1"), dead_run)
     assert (dead_run / "config.yaml").read_text() == config
     finished = run(compose_train(*SHORT, "mix=none", "resume=auto"))
     with pytest.raises(RunFolderError, match=r"holds another run \(summary\.json"):
-        run(compose_train(*SHORT, "mix=none"))
+        check_folder(compose_train(*SHORT, "mix=none"), dead_run)
     # Named in so many words, a finished run is trained further, and its old outcome goes.
     longer = run(compose_train(*SHORT, "mix=none", "epochs=4", f"resume={dead_run}"))
     assert (finished.epochs, longer.epochs) == (3, 4)
