@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.atomic_files import write_text
-from experiments.metrics_file import MetricsLogger
+from experiments.metrics_file import build_metrics_logger
 from experiments.runs import comparable_overrides
 
 WANDB_ID = "wandb_id.txt"
@@ -28,7 +28,7 @@ def build_csv_logger(run_dir: str, *, kept_steps: int = 0) -> CSVLogger:
         kept_steps: Optimizer steps of the checkpoint that is gone on from: lines of earlier steps are kept, later ones
             will be written again.
     """
-    return MetricsLogger(run_dir, kept_steps=kept_steps)
+    return build_metrics_logger(run_dir, kept_steps)
 
 
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:

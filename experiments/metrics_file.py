@@ -1,7 +1,6 @@
 """`logs/metrics.csv` that survives a process which is killed, and is read where it did not."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,12 @@ class _Writer(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Let the old file be: it is replaced by the lines that are kept."""
 
+    def has_trained(self, step: int) -> bool:
+        """Whether the file has the training loss of the epoch that ended with this step."""
+        return any(int(line["step"]) == step and "train_loss" in line for line in read_lines(self.path))
+
     def save(self) -> None:
+        """Add the lines that have been logged."""
         with explained(self.path):
             super().save()
 
@@ -68,28 +72,17 @@ class _Writer(ExperimentWriter):
             writer.writerows(lines)
 
 
-class MetricsLogger(CSVLogger):
-    """Writes `logs/metrics.csv` in the run folder, line by line: a run that dies leaves what it measured.
-
-    Args:
-        run_dir: The run folder.
-        kept_steps: Optimizer steps of the checkpoint that is gone on from: lines of earlier steps are kept, later ones
-            will be written again.
-    """
-
-    def __init__(self, run_dir: str, *, kept_steps: int = 0) -> None:
-        super().__init__(run_dir, name="logs", version="", flush_logs_every_n_steps=1)
-        path = Path(self.log_dir) / _Writer.NAME_METRICS_FILE
-        if rank_zero_only.rank == 0:
-            with explained(path):
-                os.makedirs(self.log_dir, exist_ok=True)  # noqa: PTH103  (it is a str)
-                kept = [line for line in read_lines(path) if int(line["step"]) < kept_steps] if kept_steps else []
-                self._experiment = _Writer(self.log_dir, kept)
-
-    def has_trained(self, step: int) -> bool:
-        """Whether the file has the training loss of the epoch that ended with this step."""
-        lines = read_lines(Path(self.log_dir) / _Writer.NAME_METRICS_FILE)
-        return any(int(line["step"]) == step and "train_loss" in line for line in lines)
+def build_metrics_logger(run_dir: str, kept_steps: int) -> CSVLogger:
+    """Writes `logs/metrics.csv` in the run folder, see `build_csv_logger`."""
+    logger = CSVLogger(run_dir, name="logs", version="", flush_logs_every_n_steps=1)
+    folder = Path(logger.log_dir)
+    if rank_zero_only.rank == 0:
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = read_lines(folder / _Writer.NAME_METRICS_FILE) if kept_steps else []
+            # In the place of the one that Lightning would make when it logs for the first time.
+            logger._experiment = _Writer(str(folder), [line for line in lines if int(line["step"]) < kept_steps])
+    return logger
 
 
 class EpochLine(pl.Callback):
@@ -126,9 +119,10 @@ class EpochLine(pl.Callback):
         metrics = dict(self._line)
         step = metrics.pop("step")
         for logger in trainer.loggers:
-            if isinstance(logger, MetricsLogger) and not logger.has_trained(step):
-                logger.log_metrics(metrics, step)
-                logger.save()
+            if isinstance(logger, CSVLogger) and isinstance(logger.experiment, _Writer):
+                if not logger.experiment.has_trained(step):
+                    logger.log_metrics(metrics, step)
+                    logger.save()
 
     def state_dict(self) -> Line:
         """What a checkpoint keeps."""

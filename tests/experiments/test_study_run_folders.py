@@ -1,8 +1,11 @@
 """Run folders: their names, and what a folder that is used already means for a run."""
 
 import errno
+import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from command_line import REPOSITORY
 from layouts import write_folders
 from omegaconf import DictConfig
 from test_study_resume import SHORT, set_overrides, write_run
@@ -372,3 +376,33 @@ def test_what_killed_writers_left_goes_when_the_folder_is_taken(compose_train: C
     draft.touch()
     with claiming.owned(tmp_path / "run"):
         assert not draft.exists()
+
+
+# As if the clock stood still: Hydra names the folders by it.
+SAME_SECOND = """
+import datetime, runpy, sys
+import hydra.core.utils as utils
+class Fixed(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime(2026, 1, 31, 12, 0, 0)
+utils.datetime = Fixed
+sys.argv = ["experiments.train", *sys.argv[1:]]
+runpy.run_module("experiments.train", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.slow
+def test_three_runs_in_the_same_second_have_a_folder_each(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAME_SECOND, *SHORT, "mix=none", "epochs=1", f"paths.runs={tmp_path}"]
+    started = [
+        subprocess.Popen([*command, f"seed={seed}"], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for seed in range(3)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0, 0], said
+    seeds = {path.parent.name: json.loads(path.read_text())["seed"] for path in tmp_path.rglob("summary.json")}
+    assert sorted(seeds) == ["2026-01-31_12-00-00", "2026-01-31_12-00-00_2", "2026-01-31_12-00-00_3"]
+    assert sorted(seeds.values()) == [0, 1, 2]
+    for name, seed in seeds.items():
+        assert f"seed: {seed}\n" in (tmp_path / "digits_none" / name / "config.yaml").read_text()
