@@ -119,10 +119,10 @@ class EpochLine(pl.Callback):
         metrics = dict(self._line)
         step = metrics.pop("step")
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger) and isinstance(logger.experiment, _Writer):
-                if not logger.experiment.has_trained(step):
-                    logger.log_metrics(metrics, step)
-                    logger.save()
+            writer = logger.experiment if isinstance(logger, CSVLogger) else None
+            if isinstance(writer, _Writer) and not writer.has_trained(step):
+                writer.log_metrics(metrics, step)
+                writer.save()
 
     def state_dict(self) -> Line:
         """What a checkpoint keeps."""
