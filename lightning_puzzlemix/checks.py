@@ -39,6 +39,21 @@ def check_images(images: Tensor, config: PuzzleMixConfig) -> None:
         )
 
 
+def check_num_classes(num_classes: object) -> None:
+    """Ask for a number of classes, at least 1, or ``None``.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is below 1.
+    """
+    if num_classes is None:
+        return
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
+        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+
+
 def check_permutation(permutation: Tensor, batch: int) -> None:
     """Ask for (B,) integers in [0, B); the range is looked at where that costs no transfer, on the host.
 
@@ -151,3 +166,30 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
             "normalised with",
             stacklevel=4,
         )
+
+
+def check_picture_every(every: object) -> None:
+    """Ask for a number of steps, at least 1, or ``None``.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise ValueError(
+            f"picture_every_n_steps must be an integer of at least 1, or None for no pictures, got {every!r}"
+        )
+
+
+def check_epochs(start: object, stop: object) -> None:
+    """Ask for the first epoch with mixing and the first one without, the latter greater or ``None``.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    for name, value in (("start_epoch", start), ("stop_epoch", stop)):
+        if value is None and name == "stop_epoch":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    if isinstance(start, int) and isinstance(stop, int) and stop <= start:
+        raise ValueError(f"stop_epoch must be greater than start_epoch={start}, got {stop}: no epoch would be mixed")

@@ -44,15 +44,20 @@ class Classifier(pl.LightningModule):
         self.net = small_net()
         self.learning_rate = learning_rate
         self.journal: list[tuple[Tensor, ...]] = []
+        self.mixed: list[bool] = []
+        self.last_mixed: pm.MixedBatch | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.original = (batch[0], batch[1])
+        last = next((each.last for each in self.trainer.callbacks if isinstance(each, pm.MixCallback)), None)
+        self.is_mixed, self.last_mixed = last is not self.last_mixed, last
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.journal.append((batch[0], batch[1], *self.original))
+        self.mixed.append(self.is_mixed)
         return F.cross_entropy(self(batch[0]), batch[1])
 
     def configure_optimizers(self) -> Any:
@@ -120,8 +125,7 @@ class Journal(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = self.mixing.last
-        mixed = module.journal[-1][1].ndim == 2
-        self.rows.append((last.draw.permutation, last.saliency, last.ratio) if mixed else None)
+        self.rows.append((last.draw.permutation, last.saliency, last.ratio) if module.mixed[-1] else None)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         wrapped = isinstance(trainer.strategy.model, FullyShardedDataParallel)
@@ -214,8 +218,9 @@ class Fallible(Classifier):
         if (self.current_epoch, batch_idx) == KILLED_AT and self.how == "raise":
             raise RuntimeError("the step fails")
         digest = hashlib.sha256(batch[0].numpy().tobytes() + batch[1].numpy().tobytes()).hexdigest()
-        self.seen.append((self.current_epoch, batch_idx, batch[1].ndim == 2, digest))
-        return super().training_step(batch, batch_idx)
+        loss = super().training_step(batch, batch_idx)
+        self.seen.append((self.current_epoch, batch_idx, self.mixed[-1], digest))
+        return loss
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)
