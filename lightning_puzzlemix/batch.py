@@ -43,7 +43,6 @@ __all__ = [
     "describe",
     "find_keys",
     "find_samples",
-    "is_same_batch",
     "read",
     "replaced",
 ]
@@ -288,16 +287,3 @@ def _resolved(batch: Any, argument: str, key: Key) -> Path:
         path.append(chosen)
         batch = entries[chosen]
     return tuple(path)
-
-
-def is_same_batch(value: Any, batch: Any) -> bool:
-    """Tell whether ``value`` is a batch or holds the very same entries.
-
-    FSDP, and DDP on accelerators in some versions of torch, rebuild the containers on the way to ``training_step``.
-    """
-    if value is batch:
-        return True
-    if type(value) is not type(batch) or not is_container(batch):
-        return False
-    ours, theirs = entries_of(batch), entries_of(value)
-    return bool(ours) and ours.keys() == theirs.keys() and all(is_same_batch(theirs[key], ours[key]) for key in ours)
