@@ -109,6 +109,7 @@ class PuzzleMixCallback(MixCallback):
         )
         self._given_config = mixer.config
         self._clean: list[CleanGradients] = []
+        self._differentiated = False
 
     @property
     def config(self) -> PuzzleMixConfig:
@@ -190,6 +191,13 @@ class PuzzleMixCallback(MixCallback):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularisation to the loss that is about to be differentiated."""
+        if self._clean and self._differentiated:
+            raise ValueError(
+                f"clean_weight={self.mixer.clean_weight} cannot be used with an optimizer that differentiates each batch "
+                "several times (LBFGS, SAM and the like), since its gradients belong to the weights of the first time: use "
+                "clean_weight=0 or another optimizer"
+            )
+        self._differentiated = True
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for clean in self._clean:
             term = clean.term() / trainer.accumulate_grad_batches
@@ -198,4 +206,4 @@ class PuzzleMixCallback(MixCallback):
 
     def _forget_batch(self) -> None:
         super()._forget_batch()
-        self._clean = []
+        self._clean, self._differentiated = [], False
