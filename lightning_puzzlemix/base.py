@@ -29,7 +29,7 @@ from lightning_puzzlemix.pictures import PictureLog
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.sharding import reachable
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.views import mixed_entries, needs_classes, unmixed_entries
+from lightning_puzzlemix.views import columns, mixed_entries, needs_classes, unmixed_entries
 
 PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
@@ -248,14 +248,19 @@ class MixCallback(_Callback):
             draw,
             forward_context=trainer.precision_plugin.forward_context,
             stopwatch=self._stopwatch,
+            **self._mixer_options(batch),
         )
+
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        """Return what else the mixer is called with for a batch."""
+        return {}
 
     def _mixed_entries(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
     ) -> dict[Path, Any]:
         mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, where)
         entries = mixed_entries(self.mixer, batch, where, mixed, self.targets)
-        self._num_classes = mixed.targets.shape[1]
+        self._num_classes = columns(mixed.targets)
         self.last = dataclasses.replace(mixed, clean=None)
         self._pictures.offer(trainer, self.last, read(batch, where.targets), self._normalisation)
         return entries
@@ -272,7 +277,7 @@ class MixCallback(_Callback):
                 PerModel(),
                 trainer.precision_plugin.forward_context,
             )
-        return unmixed_entries(batch, where, self.targets, self._num_classes)
+        return unmixed_entries(self.mixer, batch, where, self.targets, self._num_classes)
 
     def _callable_model(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> nn.Module:
         if self._model is None:

@@ -263,7 +263,9 @@ def _check_entries(batch: Any, where: Location, target_key: Keys | None) -> None
             raise TypeError(
                 f"target_key={joined(path)!r} must name a tensor of targets, got {shown(read(batch, path))}"
             )
-        advice = target_advice(read(batch, path), len(images))
+        value = read(batch, path)
+        # Whether (B,) floats are the targets of one logit or of a regression, the model's output tells.
+        advice = None if value.is_floating_point() and value.ndim == 1 else target_advice(value, len(images))
         if advice is not None:
             raise ValueError(
                 f"target_key={joined(path)!r} must be (B,) integer classes or (B, classes) float probabilities, got "

@@ -111,7 +111,7 @@ def target_advice(value: Any, batch: int) -> str | None:
     if value.dtype == torch.bool and value.ndim == 1:
         return "pass .long() for two classes, or .float().unsqueeze(1) for one logit"
     if value.ndim == 1:
-        return "pass .long() for classes, or (B, 1) floats with .unsqueeze(1) for one logit or a regression"
+        return "for classes pass .long(); for one logit or a regression name them, or pass (B, 1) floats"
     if value.shape[1] == 1 and value.dtype != torch.bool:
         return "a column of classes becomes (B,) classes with .squeeze(1)"
     return "one-hot or multi-hot rows become probabilities with .float()"

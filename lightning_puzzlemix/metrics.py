@@ -203,9 +203,12 @@ def _is_same(value: Any, targets: Any) -> bool:
 
 @torch.no_grad()
 def dominant_classes(targets: Any) -> Tensor:
-    """Return the (B,) class with the largest share of each sample, of soft targets or of (first, second, ratio)."""
+    """Return the (B,) class with the largest share of each sample, of soft targets or of (first, second, ratio).
+
+    One logit has shares of the class 1, (B,) or (B, 1), and gets zeros and ones in their shape.
+    """
     if isinstance(targets, Tensor):
-        return targets.argmax(1)
+        return _dominant_labels(targets) if targets.shape[1:] in ((), (1,)) else targets.argmax(1)
     first, second, ratio = targets
     if first.is_floating_point():
         share = ratio.to(first.dtype).unsqueeze(1)

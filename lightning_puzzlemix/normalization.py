@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -75,8 +76,6 @@ def datamodule_normalization(datamodule: Any) -> Normalization | None:
 def _numbers(what: str, value: Any) -> tuple[float, ...]:
     """Return what may be a number, a sequence, an array or a tensor, with one dimension at most that is not 1."""
     try:
-        if isinstance(value, str):
-            raise TypeError("a string is no number")
         values = torch.as_tensor(value if isinstance(value, torch.Tensor) else _as_nested_list(value)).double()
         if sum(size != 1 for size in values.shape) > 1 or not values.numel():
             raise ValueError(f"its shape is {tuple(values.shape)}")
@@ -93,6 +92,8 @@ def _numbers(what: str, value: Any) -> tuple[float, ...]:
 
 def _as_nested_list(value: Any) -> Any:
     """Return lists and numbers in place of arrays and of sequences of other kinds, such as those of configurations."""
+    if isinstance(value, (str, Mapping)):
+        raise TypeError(f"a {type(value).__name__} is no number")
     if hasattr(value, "tolist"):
         return value.tolist()
     return float(value) if not hasattr(value, "__iter__") else [_as_nested_list(each) for each in value]

@@ -10,7 +10,9 @@ from torch import Tensor
 from lightning_puzzlemix.batch import Location
 from lightning_puzzlemix.containers import Path, joined, read
 from lightning_puzzlemix.mixer import MixedBatch
-from lightning_puzzlemix.targets import PairTargets, mix_targets, pair_targets
+from lightning_puzzlemix.saliency_sources import SaliencySource
+from lightning_puzzlemix.targets import PairTargets, pair_targets
+from lightning_puzzlemix.task_targets import mix_task_targets
 
 
 @runtime_checkable
@@ -58,19 +60,22 @@ def mixed_entries(mixer: object, batch: Any, where: Location, mixed: MixedBatch,
         elif path == where.targets:
             entries[path] = mixed.targets
         else:
-            classes = targets.shape[1] if targets.is_floating_point() else mixed.targets.shape[1]
-            entries[path] = mix_targets(targets, permutation=permutation, ratio=ratio, num_classes=classes)
+            classes = _classes_of(targets, columns(mixed.targets))
+            entries[path] = mix_task_targets(
+                targets, permutation=permutation, ratio=ratio, num_classes=classes, bounded=_is_bounded(mixer, classes)
+            )
     return entries
 
 
-def unmixed_entries(batch: Any, where: Location, form: str, num_classes: int | None) -> dict[Path, Any]:
+def unmixed_entries(mixer: object, batch: Any, where: Location, form: str, num_classes: int | None) -> dict[Path, Any]:
     """Return what stands in an unmixed batch for its targets, in the same form as in a mixed one: each image counts alone.
 
     Args:
+        mixer: What mixes other batches.
         batch: The batch.
         where: Where its targets are.
         form: ``"soft"`` or ``"pair"``.
-        num_classes: For soft targets of class indices: the number of classes.
+        num_classes: The number of classes, where :func:`needs_classes`.
     """
     entries: dict[Path, Any] = {}
     for path in (where.targets, *where.other_targets):
@@ -79,18 +84,37 @@ def unmixed_entries(batch: Any, where: Location, form: str, num_classes: int | N
         if form == "pair":
             entries[path] = PairTargets(targets, targets, ratio)
             continue
-        classes = targets.shape[1] if targets.is_floating_point() else num_classes
-        assert classes is not None
+        classes = _classes_of(targets, num_classes)
         alone = torch.arange(len(targets), device=targets.device)
-        entries[path] = mix_targets(targets, permutation=alone, ratio=ratio, num_classes=classes)
+        entries[path] = mix_task_targets(
+            targets, permutation=alone, ratio=ratio, num_classes=classes, bounded=_is_bounded(mixer, classes)
+        )
     return entries
 
 
 def needs_classes(batch: Any, where: Location, form: str) -> bool:
     """Tell whether the number of classes must be known to give unmixed targets the form of mixed ones."""
     paths = (where.targets, *where.other_targets)
-    return form == "soft" and not all(_is_float(read(batch, path)) for path in paths)
+    return form == "soft" and not all(_says_classes(read(batch, path)) for path in paths)
 
 
-def _is_float(targets: Any) -> bool:
-    return isinstance(targets, Tensor) and targets.is_floating_point()
+def columns(targets: Tensor) -> int:
+    """Return the number of classes that soft targets have, 1 for (B,) of them."""
+    return targets.shape[1] if targets.ndim == 2 else 1
+
+
+def _says_classes(targets: Any) -> bool:
+    return isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim == 2
+
+
+def _classes_of(targets: Tensor, num_classes: int | None) -> int:
+    if _says_classes(targets):
+        return targets.shape[1]
+    assert num_classes is not None
+    return num_classes
+
+
+def _is_bounded(mixer: object, num_classes: int) -> bool:
+    """Tell whether float targets must lie in [0, 1], as the mixer asks for: not those of a regression."""
+    source = getattr(mixer, "source", None)
+    return source.loss is None if isinstance(source, SaliencySource) else num_classes > 1

@@ -190,7 +190,10 @@ Named = namedtuple("Named", "image label index")
         ((IMAGES, ONE_HOT), r"1 is int64 \(4, 4\): one-hot or multi-hot rows become probabilities with .float\(\)"),
         ((IMAGES, ONE_HOT.bool()), r"1 is bool \(4, 4\).*with .float\(\)"),
         ((IMAGES, CLASSES > 1), r"1 is bool \(4,\): pass .long\(\) for two classes"),
-        ((IMAGES, torch.rand(4)), r"1 is float32 \(4,\): pass .long\(\) for classes, or \(B, 1\) floats"),
+        (
+            (IMAGES, torch.rand(4)),
+            r"1 is float32 \(4,\): for classes pass .long\(\); for one logit.*name them.*target_key=",
+        ),
         ((IMAGES[:, 0], CLASSES), r"0 is float32 \(4, 8, 8\): add the channels, for example with .unsqueeze\(1\)"),
         ((IMAGES[:, None], CLASSES), r"0 is float32 \(4, 1, 3, 8, 8\): videos and volumes are not mixed"),
         (([IMAGES, IMAGES], CLASSES), r"found no images.*0: list, 1: int64"),
@@ -241,7 +244,6 @@ def test_several_views_and_forms_are_named_in_lists() -> None:
         (CLASSES[:, None], r"target_key='label' must be \(B,\) integer classes.*int64 \(4, 1\).*squeeze\(1\)"),
         (ONE_HOT, r"target_key='label'.*int64 \(4, 4\).*\.float\(\)"),
         (CLASSES > 1, r"target_key='label'.*bool \(4,\).*\.long\(\)"),
-        (torch.rand(4), r"target_key='label'.*float32 \(4,\).*unsqueeze\(1\)"),
         (["a"] * 4, r"target_key='label' must name a tensor of targets, got list"),
     ],
 )
