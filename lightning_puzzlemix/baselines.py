@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_images
-from lightning_puzzlemix.config import PuzzleMixConfig, check_real
+from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
 from lightning_puzzlemix.draw import MixDraw
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
@@ -39,15 +39,14 @@ class _Baseline:
     """What the baselines share: lam, partners, and mixed targets.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
     """
 
     def __init__(self, *, alpha: float = 1.0, per_sample: bool = False) -> None:
-        check_real("alpha", alpha, above=0.0)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
-        self.alpha = alpha
+        self.alpha = check_alpha(alpha)
         self.per_sample = per_sample
         self._classes_of: PerModel[int] = PerModel()
 
@@ -120,7 +119,7 @@ def _ratio(images: Tensor, lam: float | Tensor) -> Tensor:
     """Return lam as (B,) float32 on the images' device."""
     if isinstance(lam, Tensor):
         return lam.to(images.device, torch.float32, non_blocking=True).expand(len(images))
-    return torch.full((len(images),), float(lam), device=images.device)
+    return torch.full((len(images),), float(lam), dtype=torch.float32, device=images.device)
 
 
 def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
@@ -171,7 +170,7 @@ class CutMix(_Baseline):
             mixed = images.detach().clone()
             window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
             mixed[window] = partner[window]
-            return mixed, torch.full((len(images),), float(kept[0]), device=images.device)
+            return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
         edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
             images.device, non_blocking=True
         )
@@ -190,7 +189,7 @@ class ManifoldMix(_Baseline):
 
     Args:
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam of its own.
     """
 

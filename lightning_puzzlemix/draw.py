@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability
 
 # Keeps the shared decision to mix independent of everything else drawn from the same seed.
 _DECISION_STREAM = 0x6D69780A
@@ -39,6 +39,9 @@ class MixDraw:
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.noise_scale, Tensor):
+            # A tensor's value would have to be waited for.
+            check_probability("noise_scale", self.noise_scale)
         if (self.adversarial_first or self.adversarial_second) and self.noise_start is None:
             raise ValueError(
                 "noise_start is missing although adversarial_first or adversarial_second is True: pass a (B, C, H, W) tensor "
@@ -90,7 +93,7 @@ def draw_mix(
         lam = torch.from_numpy(rng.beta(config.alpha, config.alpha, size=len(images)))
     if not (first or second):
         return MixDraw(permutation, lam, blocks_per_side)
-    uniform = torch.rand(images.shape, device=images.device, generator=generator)
+    uniform = torch.rand(images.shape, dtype=torch.float32, device=images.device, generator=generator)
     return MixDraw(
         permutation, lam, blocks_per_side, first, second, (2 * uniform - 1) * adversarial_eps, float(rng.random())
     )

@@ -37,8 +37,9 @@ def _solve_masks_exact(energy: HostEnergy, lam: float | np.ndarray, config: Puzz
 
     batch, n = energy.cost_first.shape[:2]
     difference = np.subtract(energy.cost_first, energy.cost_second, dtype=np.float64)
-    priors = mixing_prior(lam, config.num_labels, eta=config.eta, blocks_per_side=n)
-    priors = np.ascontiguousarray(np.broadcast_to(priors, (batch, config.num_labels)))
+    # Copied: a broadcast array cannot be written to, for which Numba would compile the kernel once more.
+    priors = np.empty((batch, config.num_labels))
+    priors[:] = mixing_prior(lam, config.num_labels, eta=config.eta, blocks_per_side=n)
     labels = np.empty(difference.shape, np.int32)
 
     def work(start: int, stop: int) -> None:

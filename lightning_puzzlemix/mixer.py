@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.clean import CleanGradients
-from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_real
+from lightning_puzzlemix.config import MOST_CLASSES, PuzzleMixConfig, check_integer, check_probability, check_weight
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import puzzle_mix
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
@@ -80,7 +80,7 @@ class PuzzleMix:
 
     Args:
         config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
-        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, >= 0 (``clean_lam``;
+        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, in [0, 1e6] (``clean_lam``;
             times 2/num_classes where the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in
             training mode. Needs ``saliency="gradient"``.
         adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``). Needs
@@ -98,7 +98,7 @@ class PuzzleMix:
             losses to differentiate instead of cross-entropy.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, >= 1, where neither logits nor probabilities as targets say it; ``None`` asks the
+        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it; ``None`` asks the
             model by one forward pass of one image.
 
     Raises:
@@ -119,20 +119,16 @@ class PuzzleMix:
         saliency_precision: str | None = None,
         num_classes: int | None = None,
     ) -> None:
-        check_real("clean_weight", clean_weight, least=0.0)
-        check_probability("adversarial_prob", adversarial_prob)
-        check_probability("adversarial_eps", adversarial_eps)
         if config is not None and not isinstance(config, PuzzleMixConfig):
             raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
         self.config = PuzzleMixConfig() if config is None else config
-        self.clean_weight = clean_weight
-        self.adversarial_prob = adversarial_prob
-        self.adversarial_eps = adversarial_eps
+        self.clean_weight = check_weight("clean_weight", clean_weight)
+        self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
+        self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
         self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision)
-        if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
-            raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if num_classes is not None:
+            hint = "; use None to ask the model"
+            num_classes = check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint=hint)
         self.num_classes = num_classes
         self._refuse_without_gradient()
         self._classes_of: PerModel[int] = PerModel()
