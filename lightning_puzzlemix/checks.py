@@ -124,8 +124,8 @@ def check_moving_blocks(grid: tuple[int, int], images: Tensor, config: PuzzleMix
     """
     if config.transport and max(grid) > MOST_MOVING_BLOCKS:
         raise ValueError(
-            f"transport_size={config.transport_size} cuts images {tuple(images.shape)} into {grid[0]} x {grid[1]} moving blocks, "
-            f"where {MOST_MOVING_BLOCKS} a side are the most: use a transport_size of at least "
+            f"transport_size={config.transport_size} cuts images {tuple(images.shape)} into {grid[0]} x {grid[1]} moving "
+            f"blocks, where {MOST_MOVING_BLOCKS} a side are the most: use a transport_size of at least "
             f"{-(-max(images.shape[2:]) // MOST_MOVING_BLOCKS)}, or None"
         )
 
@@ -154,8 +154,8 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
     if huge.size:
         low, high = extremes[huge[0], :2]
         raise ValueError(
-            f"images un-normalised with mean={config.mean}, std={config.std} must lie near [0, 1], at most {LARGEST:g} in size, "
-            f"got [{low:.4g}, {high:.4g}] in sample {huge[0]}: look at the data, or pass the mean and std that they were "
+            f"images un-normalised with mean={config.mean}, std={config.std} must lie near [0, 1], at most {LARGEST:g} in "
+            f"size, got [{low:.4g}, {high:.4g}] in sample {huge[0]}: look at the data, or pass the mean and std that they were "
             "normalised with"
         )
     negative = np.flatnonzero(extremes[:, 2] < 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -134,7 +134,8 @@ class PuzzleMixConfig:
             raise ValueError("grid_sizes must name at least one number of blocks per side, got ()")
         hint = f" in {sizes}"
         self._keep(
-            "grid_sizes", tuple(check_integer("grid_sizes", size, least=1, most=MOST_BLOCKS, hint=hint) for size in sizes)
+            "grid_sizes",
+            tuple(check_integer("grid_sizes", size, least=1, most=MOST_BLOCKS, hint=hint) for size in sizes),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numba
 
-from lightning_puzzlemix.kernel_cache import KernelCache, warn_once
+from lightning_puzzlemix.kernel_cache import WAY_OUT, KernelCache, warn_once
 
 # For the functions that kernels call. They are compiled into each kernel and cached with it; cached by themselves they could
 # not be inlined, which costs a quarter of the mask solver's speed.
@@ -26,9 +26,9 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         # NUMBA_DISABLE_JIT: a plain function, for debugging.
         return dispatcher
     try:
-        dispatcher._cache = KernelCache(function, dispatcher.targetoptions)
+        dispatcher._cache = KernelCache(function, dispatcher.targetoptions)  # type: ignore[attr-defined]
     except Exception as error:
         # No folder that may be written to (read-only install and no home directory), or a Numba that keeps kernels in
         # another way: the cache saves seconds, and nothing depends on it.
-        warn_once("no cache", f"compiled kernels cannot be kept on disk ({error})")
+        warn_once("no cache", f"compiled kernels cannot be kept on disk ({error}) and stay in memory. {WAY_OUT}")
     return dispatcher

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
+import llvmlite  # type: ignore[import-untyped]
 import numba
 from numba.core import config
 from numba.core.caching import FunctionCache
@@ -27,6 +27,11 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 # Settings of Numba that change no kernel. All others count, as a setting that is forgotten here costs one compilation and
 # one that is wrongly left out would run the wrong kernel.
 _WITHOUT_EFFECT = ("CACHE", "CUDA", "THREAD", "COLOR", "DUMP", "WARNING")
+
+WAY_OUT = (
+    "If this comes in every run, each compiles them once more: set NUMBA_CACHE_DIR to a folder of your own that has room and "
+    "may be written to."
+)
 
 _warned: set[str] = set()
 
@@ -48,6 +53,10 @@ class KernelCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         super().__init__(function)
+        folder: str = getattr(config, "CACHE_DIR", "")
+        if folder and Path(folder) not in Path(self.cache_path).parents:
+            unused = f"NUMBA_CACHE_DIR={folder} cannot be written to"
+            warn_once("setting", f"{unused}: compiled kernels are kept in {self.cache_path} instead.")
         source = Path(function.__code__.co_filename)
         self._cache_file = KernelFiles(Path(self.cache_path), self._impl.filename_base, source, options)
 
@@ -56,7 +65,10 @@ class KernelCache(FunctionCache):
         try:
             return super().load_overload(signature, target_context)
         except Exception as error:
-            warn_once(f"load {self.cache_path}", f"a compiled kernel in {self.cache_path} cannot be used ({error!r})")
+            warn_once(
+                f"load {self.cache_path}",
+                f"a compiled kernel in {self.cache_path} cannot be used ({error!r}) and is compiled anew. {WAY_OUT}",
+            )
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -64,7 +76,10 @@ class KernelCache(FunctionCache):
         try:
             super().save_overload(signature, compiled)
         except Exception as error:
-            warn_once(f"save {self.cache_path}", f"compiled kernels cannot be kept in {self.cache_path} ({error!r})")
+            warn_once(
+                f"save {self.cache_path}",
+                f"compiled kernels cannot be kept in {self.cache_path} ({error!r}) and stay in memory. {WAY_OUT}",
+            )
 
 
 class KernelFiles:
@@ -99,7 +114,11 @@ class KernelFiles:
                 kept = file.read()
         except FileNotFoundError:
             return None
-        made_from, digest, content = kept[:_DIGEST_BYTES], kept[_DIGEST_BYTES:][:_DIGEST_BYTES], kept[2 * _DIGEST_BYTES :]
+        made_from, digest, content = (
+            kept[:_DIGEST_BYTES],
+            kept[_DIGEST_BYTES:][:_DIGEST_BYTES],
+            kept[2 * _DIGEST_BYTES :],
+        )
         if len(kept) <= 2 * _DIGEST_BYTES or hashlib.sha256(made_from + content).digest() != digest:
             raise DamagedKernelError(f"{path} is damaged")
         return pickle.loads(content) if made_from == self._digest(key) else None
@@ -149,12 +168,7 @@ def _trusted_owners(source: Path) -> set[int]:
 
 
 def warn_once(fault: str, sentence: str) -> None:
-    """Say on rank zero what failed, what follows from it and the way out; once a process for each ``fault``."""
-    # Every kernel meets the same fault; one warning tells of it.
-    if fault in _warned:
-        return
-    _warned.add(fault)
-    rank_zero_warn(
-        f"Puzzle Mix: {sentence}, and is compiled in memory instead (about 10 s). If this comes again in every run, set "
-        "NUMBA_CACHE_DIR to a folder of your own that has room and may be written to."
-    )
+    """Warn on rank zero, once a process for each ``fault``: every kernel meets the same one."""
+    if fault not in _warned:
+        _warned.add(fault)
+        rank_zero_warn(f"Puzzle Mix: {sentence}")

@@ -79,8 +79,8 @@ def puzzle_mix(
             a uniform one.
         permutation: (B,) integers in [0, B), the partner of each image.
         lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
-        blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks differ by
-            at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
+        blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
         first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
             for the adversarial variant.
@@ -177,9 +177,10 @@ def _apply(
 
 
 def warm_up(config: PuzzleMixConfig) -> float:
-    """Compile the kernels now (about 10 s once, then read from Numba's cache) and return the seconds that it took.
+    """Compile the kernels now (about 10 s once, then read from disk) and return the seconds that it took.
 
-    Without this the first mixed batch would take that time unexplained.
+    Without this the first mixed batch would take that time unexplained. No batch needs more than is compiled here: the
+    kernels are always called with the same dtypes.
     """
     start = time.perf_counter()
     flat = np.full((1, 2, 2), 0.25, np.float32)

@@ -98,8 +98,8 @@ class PuzzleMix:
             losses to differentiate instead of cross-entropy.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it; ``None`` asks the
-            model by one forward pass of one image.
+        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it; ``None``
+            asks the model by one forward pass of one image.
 
     Raises:
         TypeError: If a value has the wrong type.
