@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.config import PuzzleMixConfig, check_real
-from lightning_puzzlemix.draw import MixDraw
+from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
@@ -61,7 +61,7 @@ class _Baseline:
         check_images(images, PuzzleMixConfig())
         if key is None:
             key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+        rng = np.random.default_rng(seed_sequence(key))
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)

@@ -9,6 +9,7 @@ from layouts import pixels_of, ready, write_folders, write_image
 from PIL import Image
 
 from experiments.data import FolderDataModule, ImageNetDataModule
+from experiments.data.splits import EpochPosition
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_imagenet_shapes_and_random_colours(tmp_path: Path) -> None:
     assert image.shape == (3, 224, 224)
     assert torch.allclose(pixels_of(module, image), torch.full((3, 224, 224), 50.0), atol=2)
     train = module.split("train")
-    first, second = train[0][0], train[len(train)][0]
+    first, second = train[0][0], train[EpochPosition(len(train))][0]
     assert first.shape == (3, 224, 224)
     assert abs(first.mean() - second.mean()) > 1e-4
     assert torch.equal(first, train[0][0])
@@ -68,7 +69,7 @@ def test_the_random_crop_takes_no_less_than_the_smallest_share(tmp_path: Path) -
     smallest = {}
     for scale in (0.9, 0.08):
         module = ready(ImageNetDataModule(root=tmp_path, num_workers=0, jitter=0, lighting=0, min_scale=scale))
-        pixels = [pixels_of(module, module.split("train")[epoch][0]) for epoch in range(40)]
+        pixels = [pixels_of(module, module.split("train")[EpochPosition(epoch)][0]) for epoch in range(40)]
         smallest[scale] = min(((each.amax() - each.amin()) / 255).item() for each in pixels)
     assert smallest[0.9] > 0.75
     assert smallest[0.08] < 0.5
