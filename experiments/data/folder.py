@@ -67,6 +67,8 @@ class FolderDataModule(ImageDataModule):
                 be the validation part.
             MissingDataError: If `train`, or all of the others, are not there.
         """
+        # First: what is wrong with it is often wrong with the others too.
+        train = self._train_part
         names = [name for name in VAL_FOLDERS if (self.root / name).is_dir()]
         if len(names) > 1:
             raise DatasetError(
@@ -75,7 +77,7 @@ class FolderDataModule(ImageDataModule):
         parts = [self._open(self.root / name) for name in EVAL_FOLDERS if (self.root / name).is_dir()]
         if not parts:
             raise self._missing("There is no folder of test images.")
-        return Sources(train=self._train_part, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
+        return Sources(train=train, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
 
     def train_transform(self) -> Transform:
         """Resize, random crop and flip."""
