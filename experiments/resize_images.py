@@ -75,8 +75,12 @@ def _save(image: Image.Image, path: Path, quality: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: a run that is stopped leaves no half image behind that would be taken for done.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(draft, format="JPEG", quality=quality)
-    draft.replace(path)
+    try:
+        image.save(draft, format="JPEG", quality=quality)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def list_images(source: Path) -> list[tuple[str, str]]:
@@ -157,7 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the copies; return 1 if some images could not be copied, 130 if it was stopped by Ctrl-C, else 0."""
+    """Make the copies; return 1 if some images could not be copied or the disk is full, 130 if it was stopped by Ctrl-C, else 0."""
     options = parse(arguments)
     console = Console(stderr=True)
     tell = partial(say, console=console)
@@ -177,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell("Stopped. The same command goes on from here.")
         return INTERRUPTED
+    except OSError as error:
+        tell(f"A copy cannot be written: {error}. The same command goes on from here.", style="red")
+        return 1
     places = ", ".join(str(options.target / str(size)) for size in options.size)
     tell(f"{len(images) - len(broken)} images are in {places}")
     for complaint in broken:

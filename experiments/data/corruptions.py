@@ -202,7 +202,9 @@ class FolderCorruptions(CorruptedImages):
         """The types that are there."""
         # Any severity will do: that others are missing is for `check` to say.
         return _sorted_types(
-            path.name for path in self.root.iterdir() if any((path / str(severity)).is_dir() for severity in SEVERITIES)
+            path.name
+            for path in self.root.iterdir()
+            if not is_leftover(path.name) and any((path / str(severity)).is_dir() for severity in SEVERITIES)
         )
 
     @cached_property

@@ -14,7 +14,7 @@ class DatasetError(ValueError):
     def __init__(self, message: str) -> None:
         if message.startswith("Caught ") and "\nOriginal Traceback" in message:
             message = message.rpartition(f".{type(self).__name__}: ")[2]
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.splitlines())))
 
 
 class UnreadableImageError(DatasetError):
@@ -25,4 +25,9 @@ def few(names: Iterable[str], limit: int = 5) -> str:
     """The first of the names, in order, and how many others there are."""
     ordered = sorted(names)
     others = len(ordered) - limit
-    return ", ".join(ordered[:limit]) + (f" and {others} others" if others > 0 else "")
+    return printable(", ".join(ordered[:limit]) + (f" and {others} others" if others > 0 else ""))
+
+
+def printable(text: str) -> str:
+    """The text with the bytes of file names that are no UTF-8 written out: no console could show them."""
+    return text.encode(errors="backslashreplace").decode()

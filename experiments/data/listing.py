@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments.data.errors import DatasetError, few
+from experiments.data.errors import DatasetError, few, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".webp", ".tif", ".tiff")
 # What file managers, archivers and disks leave behind, beside hidden files.
@@ -94,6 +94,7 @@ def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 def warn_of_broken(folder: Path, broken: list[str]) -> None:
     """Say which images were left out, if any."""
     if broken:
+        named = printable(str(folder))
         log.warning(
-            f"left out {len(broken)} files of {folder} that are no files or links that lead nowhere: {few(broken, 3)}"
+            f"left out {len(broken)} files of {named} that are no files or links that lead nowhere: {few(broken, 3)}"
         )

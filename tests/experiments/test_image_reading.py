@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -192,3 +193,16 @@ def test_bytes_and_files_are_read_alike() -> None:
     content = turned(6, "PNG")
     assert np.array_equal(np.asarray(read_image(content)), np.rot90(COLOURS, -1))
     assert Image.open(io.BytesIO(content)).size == (8, 6)
+
+
+@pytest.mark.parametrize("name", [b"two  blanks.png", b"not utf-8 \xff.png"])
+def test_odd_names_can_be_printed(name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(name)
+    try:
+        path.write_bytes(b"")
+    except OSError:
+        pytest.skip("the file system has no such names")
+    with pytest.raises(UnreadableImageError) as caught:
+        read_image(path)
+    str(caught.value).encode()
+    assert name.decode(errors="backslashreplace").replace("\\x", "\\udc") in str(caught.value)
