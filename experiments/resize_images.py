@@ -161,7 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the copies; return 1 if some images could not be copied or the disk is full, 130 if it was stopped by Ctrl-C, else 0."""
+    """Make the copies; return 1 if some could not be made or written, 130 if it was stopped by Ctrl-C, else 0."""
     options = parse(arguments)
     console = Console(stderr=True)
     tell = partial(say, console=console)

@@ -106,6 +106,8 @@ class FolderDataModule(ImageDataModule):
         return part
 
     def _missing(self, reason: str = "") -> MissingDataError:
+        if self.root.is_file():
+            reason = f"{self.root} is a file, and images are read from folders: extract it, and name the folder."
         return MissingDataError(
             self.title,
             looked_at=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],

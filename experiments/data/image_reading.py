@@ -19,7 +19,7 @@ from experiments.data.errors import UnreadableImageError
 # Whatever a broken file makes the decoders stumble on; not RuntimeError, by which torch tells of lost loader processes.
 DECODER_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError, AttributeError, NotImplementedError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 SIXTEEN_BITS = 65535
 TURNS = {
@@ -69,7 +69,7 @@ def read_image(
 def _reason(error: BaseException, source: Path | bytes) -> str:
     if isinstance(error, UnidentifiedImageError):
         empty = len(source) == 0 if isinstance(source, bytes) else source.stat().st_size == 0
-        return "the file is empty" if empty else "not in an image format that is known"
+        return "the file is empty" if empty else "not in an image format that Pillow reads"
     # Without the path once more.
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(reason.split()) or type(error).__name__
@@ -130,4 +130,4 @@ def _ambiguity(image: Image.Image, values: np.ndarray) -> str:
     found = f"from {values.min():.6g} to {values.max():.6g}"
     if image.mode == "F":
         return f"float values {found}, where 0 is black and 1 is white: scale them to [0, 1], or save 8 or 16 bits"
-    return f"32-bit integers {found}, of which none is known to be white: save 8 or 16 bits, or floats in [0, 1]"
+    return f"integers {found}, of 32 bits or signed, none of which is known to be white: save 8 or 16 bits, unsigned"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 RANDOM = np.random.default_rng(0)
@@ -70,6 +71,27 @@ def twelve_bits() -> bytes:
     )
     header = b"II*\0" + np.array([8 + len(data)], "<u4").tobytes()
     return header + data + np.array([len(tags)], "<u2").tobytes() + entries + bytes(4)
+
+
+def deep_png(values: np.ndarray, kind: int) -> bytes:
+    """A PNG of 16 bits a channel, (H,W,C), which Pillow reads and does not write; `kind` is PNG's name of the channels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return len(content).to_bytes(4, "big") + name + content + checksum.to_bytes(4, "big")
+
+    height, width = values.shape[:2]
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, kind, 0, 0, 0])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    """A TIFF such as microscopes and satellites write."""
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **options)
+    return buffer.getvalue()
 
 
 def floats(values: np.ndarray) -> bytes:
@@ -153,6 +175,15 @@ def exif_that_is_broken() -> bytes:
     return saved(Image.fromarray(COLOURS), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff" + b"\xff" * 20)
 
 
+DEEP = RANDOM.integers(0, 65536, (6, 8, 3)).astype(np.uint16)
+DEEP_ALPHA = (ALPHA.astype(np.uint16) * 257)[..., None]
+READABLE |= {
+    "16 bits a colour, png": (lambda: deep_png(DEEP, 2), DEEP / 257),
+    "16 bits a colour and alpha, png": (lambda: deep_png(np.dstack([DEEP, DEEP_ALPHA]), 6), on_white(DEEP / 257, ALPHA)),
+    "16 bits and alpha, png": (
+        lambda: deep_png(np.dstack([GREYS, DEEP_ALPHA]), 4), on_white(grey(GREYS / 257), ALPHA)),
+    "16 bits a colour, tiff": (lambda: tiff(DEEP, photometric="rgb"), DEEP / 257),
+}  # fmt: skip
 READABLE["exif that is broken"] = (exif_that_is_broken, COLOURS)
 
 PHOTOGRAPH = Image.fromarray(RANDOM.integers(0, 256, (64, 64, 3)).astype(np.uint8))
@@ -174,8 +205,8 @@ def bomb() -> bytes:
 # Content, and what the message gives as the reason.
 UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "the file is empty"),
-    "text": (lambda: b"<html>404 Not Found</html>", "not in an image format that is known"),
-    "zeros": (lambda: bytes(1000), "not in an image format that is known"),
+    "text": (lambda: b"<html>404 Not Found</html>", "not in an image format that Pillow reads"),
+    "zeros": (lambda: bytes(1000), "not in an image format that Pillow reads"),
     "truncated jpeg": (lambda: cut(saved(PHOTOGRAPH, "JPEG"), 0.7), "truncated"),
     "truncated png": (lambda: cut(saved(PHOTOGRAPH, "PNG"), 0.7), "truncated"),
     "truncated tiff": (lambda: cut(saved(PHOTOGRAPH, "TIFF"), 0.7), ".+"),
@@ -189,7 +220,17 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
     "floats with nan": (lambda: floats(np.where(GREYS[2, 3] == GREYS, np.nan, GREYS / 65535)), "float values"),
     "32-bit integers": (
         lambda: ints(GREYS.astype(int) * 1000),
-        "32-bit integers from 0 to 6.5535e.07, of which none is known",
+        "integers from 0 to 6.5535e.07, of 32 bits or signed, none of which is known",
+    ),
+    "signed 16 bits": (
+        lambda: tiff(GREYS.astype(np.int32).clip(0, 30000).astype(np.int16)),
+        "integers from 0 to 30000",
+    ),
+    "floats a colour": (lambda: tiff(DEEP.astype(np.float32) / 65535, photometric="rgb"), ".+"),
+    "floats of 64 bits": (lambda: tiff(GREYS / 65535), "that Pillow reads"),
+    "five bands": (
+        lambda: tiff(np.dstack([DEEP, DEEP[..., :2]]), photometric="minisblack", planarconfig="contig"),
+        ".+",
     ),
     "eps": (lambda: saved(PHOTOGRAPH, "EPS"), "an EPS drawing"),
 }

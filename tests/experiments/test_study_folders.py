@@ -10,7 +10,7 @@ from layouts import pixels_of, ready, write_folders, write_image
 from PIL import Image
 from torchvision import datasets
 
-from experiments.data import DatasetError, FolderDataModule, ImageNetDataModule
+from experiments.data import DatasetError, FolderDataModule, ImageNetDataModule, MissingDataError
 from experiments.data.class_folders import ClassFolders
 from experiments.data.splits import EpochPosition
 
@@ -252,3 +252,9 @@ def test_grey_networks_read_grey_images_and_other_channels_are_refused(tmp_path:
     assert module.split("train")[0][0].shape == (1, 16, 16)
     with pytest.raises(ValueError, match=r"data\.mean must have 1 value .* or 3 .*, got \[0\.5, 0\.5\]"):
         open_folder(tmp_path, mean=(0.5, 0.5), std=(0.5, 0.5))
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    with pytest.raises(MissingDataError, match=r"images\.zip is a file, and images are read from folders: extract it"):
+        open_folder(tmp_path / "images.zip")
