@@ -237,7 +237,12 @@ class MixCallback(_Callback):
             draw,
             forward_context=trainer.precision_plugin.forward_context,
             stopwatch=self._stopwatch,
+            **self._mixer_options(batch),
         )
+
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        """Return what else the mixer is called with for a batch."""
+        return {}
 
     def _targets_for_step(self, targets: Tensor, mixed: MixedBatch) -> Any:
         if self.targets == "soft":

@@ -16,7 +16,7 @@ from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import mix_targets
+from lightning_puzzlemix.task_targets import mix_task_targets
 
 INPUT = "input"
 
@@ -98,7 +98,14 @@ class _Baseline:
         num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
-            soft = mix_targets(targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes)
+            # One output may be that of a regression.
+            soft = mix_task_targets(
+                targets,
+                permutation=chosen.permutation,
+                ratio=ratio,
+                num_classes=num_classes,
+                bounded=num_classes > 1,
+            )
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
 

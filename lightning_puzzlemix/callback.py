@@ -46,7 +46,9 @@ class PuzzleMixCallback(MixCallback):
         saliency: Where saliency comes from: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"`` or a callable
             (module, images, targets) that returns (B, H, W) (see :class:`PuzzleMix`, also for the next four).
         saliency_layer: Submodule that ``"feature"`` looks at.
-        saliency_loss: Loss to differentiate where forward returns no logits.
+        saliency_loss: Loss to differentiate where forward returns no logits, or takes more than the images: a callable
+            (module, images, targets) or (module, images, targets, batch), where ``batch`` is what ``training_step`` would get
+            without mixing; also the name of a method, called without ``module``.
         saliency_precision: Precision of the saliency pass, such as ``"bf16-mixed"``.
         num_classes: Number of classes, where neither logits nor targets say it.
         targets: ``"soft"`` or ``"pair"``: what ``training_step`` gets for targets.
@@ -183,6 +185,9 @@ class PuzzleMixCallback(MixCallback):
         if mixed.clean is not None:
             self._clean.append(mixed.clean)
         return mixed
+
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        return {"batch": batch}
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularisation to the loss that is about to be differentiated."""

@@ -127,7 +127,8 @@ def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, conf
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
     flat = cells.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), saliency.flatten(1).amin(1).float()], dim=1)
+    peaks = saliency.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), peaks.amin(1).float(), peaks.amax(1).float()], dim=1)
     return [
         energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
     ]  # fmt: skip
