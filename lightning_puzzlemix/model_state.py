@@ -121,7 +121,10 @@ class _Snapshot:
 
     def _watch_registered(self, module: nn.Module, name: str) -> None:
         """Record the values of buffers, and of frozen vectors such as those of hand-written spectral normalisation."""
-        usual = _USUAL_TENSORS if type(module).__module__.startswith("torch.nn.modules.") else frozenset()
+        # So do BatchNorms of libraries; a user's own may adapt its statistics in every mode.
+        settled = isinstance(module, nn.modules.batchnorm._NormBase) and not is_user_code(module)
+        settled |= type(module).__module__.startswith("torch.nn.modules.")
+        usual = _USUAL_TENSORS if settled else frozenset()
         for key, buffer in module.named_buffers(recurse=False):
             if key not in usual:
                 self._watch_tensor(buffer, f"{name}.{key}")
