@@ -18,6 +18,7 @@ from lightning_puzzlemix.figures import draw_mixes, mask_colours
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.2)
 NAMES = ["ape", "bee", "cat", "dog"]
+LABELS = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 1.0]])
 HEADS = ["first image", "its saliency", "second image", "its saliency", "mask", "moved blocks", "mixed"]
 
 
@@ -189,8 +190,8 @@ def test_refuses(arguments: dict[str, Any], message: str) -> None:
         (torch.tensor([0.0, 1.0, 0.0, 1.0]), ["sick"], ["not sick", "sick", "not sick", "sick"]),
         (torch.tensor([[0], [1], [0], [1]]), None, ["0", "1", "0", "1"]),
         (torch.tensor([[3.5], [40.0], [0.0], [1.0]]), None, ["3.5", "40", "0", "1"]),
-        (torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 1.0]]), NAMES[:3], ["no class", "ape, bee", "bee", "ape, bee, cat"]),
-        (torch.tensor([[0, 1], [1, 1.0]]).repeat(2, 1), ["a long name of it", "another name"], ["another name", "a long name of it +1"] * 2),
+        (LABELS, NAMES[:3], ["no class", "ape, bee", "bee", "ape, bee, cat"]),
+        (LABELS[:, 1:], ["quite a long name", "another"], ["no class", *["quite a long name"] * 2, "quite a long name +1"]),
     ],
     ids=["one logit", "one name", "integers", "regression", "several labels", "long names"],
 )  # fmt: skip
