@@ -318,3 +318,56 @@ def test_recurrent_layers_run_as_cudnn_wants_it_without_dropout(kind: type[nn.RN
     leaf = IMAGES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(model.eval()(leaf), CLASSES), leaf)
     torch.testing.assert_close(found, expected.square().mean(1).sqrt())
+
+
+class Reversed(torch.autograd.Function):
+    """Gradient reversal, which cannot be differentiated twice."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.view_as(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Reversal(nn.Module):
+    def forward(self, values: Tensor) -> Tensor:
+        return Reversed.apply(values)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(network()),
+        lambda: nn.Sequential(torch.jit.script(nn.BatchNorm2d(3)), network()),
+        lambda: torch.compile(network(), backend="eager"),
+        lambda: nn.Sequential(nn.SyncBatchNorm(3), network()),
+        lambda: nn.Sequential(nn.BatchNorm2d(3, momentum=None), network()),
+        lambda: nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), network()),
+        lambda: nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(4)),
+        lambda: network().to(memory_format=torch.channels_last),
+        lambda: nn.DataParallel(network()),
+        lambda: nn.Sequential(Reversal(), network()),
+    ],
+    ids=["scripted", "scripted part", "compiled", "sync", "momentum", "instance", "lazy", "strides", "parallel", "custom"],
+)  # fmt: skip
+@pytest.mark.parametrize("options", [{}, {"clean_weight": 1.0}, {"saliency": "spectral"}])
+def test_ordinary_models_run(make: Callable[[], nn.Module], options: dict[str, Any]) -> None:
+    model = make()
+    if "clean_weight" in options and isinstance(
+        model[0] if isinstance(model, nn.Sequential) else model, nn.SyncBatchNorm
+    ):
+        pytest.skip("SyncBatchNorm trains on accelerators alone")
+    lazy = any(isinstance(each, nn.modules.lazy.LazyModuleMixin) for each in model.modules())
+    before = None if lazy else {name: each.clone() for name, each in model.state_dict().items()}
+    mixed = pm.PuzzleMix(config(), **options)(model, IMAGES, CLASSES)
+    assert mixed.saliency.flatten(1).amax(1).min() > 0
+    assert all(each.training for each in model.modules())
+    if before is not None and "clean_weight" not in options:
+        assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+    if not any(isinstance(each, nn.SyncBatchNorm) for each in model.modules()):
+        model(IMAGES).sum().backward()
