@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
-from lightning_puzzlemix.draw import MixDraw
+from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import mix_targets
+from lightning_puzzlemix.task_targets import mix_task_targets
 
 INPUT = "input"
 
@@ -60,7 +60,7 @@ class _Baseline:
         check_images(images, PuzzleMixConfig())
         if key is None:
             key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+        rng = np.random.default_rng(seed_sequence(key))
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
@@ -97,7 +97,14 @@ class _Baseline:
         num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
-            soft = mix_targets(targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes)
+            # One output may be that of a regression.
+            soft = mix_task_targets(
+                targets,
+                permutation=chosen.permutation,
+                ratio=ratio,
+                num_classes=num_classes,
+                bounded=num_classes > 1,
+            )
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
 

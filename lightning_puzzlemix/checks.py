@@ -13,6 +13,11 @@ from lightning_puzzlemix.config import LARGEST, MOST_BLOCKS, MOST_MOVING_BLOCKS,
 
 # Averages over cells may leave [0, 1] a little: some augmentations paste noise. Beyond this the normalisation is wrong.
 _PIXEL_TOLERANCE = 0.25
+_NO_SALIENCY = (
+    "saliency is zero, NaN or infinite everywhere in a whole batch, so that the mix does not go by it (every pixel counts the "
+    "same). Either the loss does not depend on the images, as where a layer is dead or saturated, or gradients overflow, as in "
+    "float16: look at the model, pass saliency_loss, or saliency_precision='32-true'"
+)
 _warned_normalisations: set[tuple[object, object]] = set()
 
 
@@ -134,7 +139,7 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
     """Check values that are only known once the batch's one copy has arrived.
 
     Args:
-        extremes: (B, 3): least and greatest cell average of the un-normalised image, least saliency.
+        extremes: (B, 4): least and greatest cell average of the un-normalised image, least and greatest saliency.
         lam: Share of the first image, one or (B,).
         config: The normalisation that was undone.
 
@@ -164,6 +169,9 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
             f"saliency must be >= 0, got {extremes[negative[0], 2]:g} in sample {negative[0]}: take absolute values, or the "
             "root mean square over channels of a gradient"
         )
+    if not ((extremes[:, 3] > 0) & np.isfinite(extremes[:, 3])).any():
+        # The same words each time, so that Python's own filter says it once.
+        warnings.warn(_NO_SALIENCY, stacklevel=4)
     low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     key = (config.mean, config.std)
     if (low < -_PIXEL_TOLERANCE or high > 1 + _PIXEL_TOLERANCE) and key not in _warned_normalisations:

@@ -129,16 +129,20 @@ def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, conf
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
     flat = cells.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(saliency.flatten(1).amin(1))], dim=1)
+    peaks = saliency.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
     return [
         energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
     ]  # fmt: skip
 
 
 def _as_float(values: Tensor) -> Tensor:
-    """Convert to float32; a negative double that is too small for one stays negative."""
-    rounded = values.float()
-    return torch.where(values < 0, rounded.clamp(max=-torch.finfo(torch.float32).tiny), rounded)
+    """Convert to float32; doubles that it cannot hold keep their sign, and stay finite where they are."""
+    if values.dtype != torch.float64:
+        return values.float()
+    limits = torch.finfo(torch.float32)
+    size = torch.where(values == 0, values, values.abs().clamp(limits.tiny, limits.max))
+    return torch.where(values.isfinite(), size.copysign(values), values).float()
 
 
 def _fetch(problem: list[Tensor], lam: float | Tensor) -> tuple[list[np.ndarray], float | np.ndarray]:
