@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
@@ -20,6 +19,7 @@ from lightning_puzzlemix.checks import check_epochs, check_picture_every
 from lightning_puzzlemix.config import check_probability
 from lightning_puzzlemix.containers import check_keys
 from lightning_puzzlemix.draw import MixDraw, draw_decision
+from lightning_puzzlemix.lightning_names import CallbackOfBoth
 from lightning_puzzlemix.metrics import MetricGuard
 from lightning_puzzlemix.mixer import MixedBatch, Mixer
 from lightning_puzzlemix.monitor import mix_figures
@@ -35,23 +35,7 @@ PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
 
 
-def _callback_classes() -> tuple[type, ...]:
-    """Return Lightning's Callback, under both of its names in a program that has imported ``lightning`` before this.
-
-    A Trainer of either package takes any callback, but the command line of each insists on its own class. Importing
-    ``lightning`` for its own sake would take over the messages of ``pytorch_lightning``.
-    """
-    other = sys.modules.get("lightning.pytorch")
-    return (pl.Callback,) if other is None else (pl.Callback, other.Callback)
-
-
-if TYPE_CHECKING:
-    _Callback = pl.Callback
-else:
-    _Callback = type("_Callback", _callback_classes(), {})
-
-
-class MixCallback(_Callback):
+class MixCallback(CallbackOfBoth):
     """Mix training batches before ``training_step`` sees them; the base of all mixing callbacks.
 
     The model's loss must take (B, classes) soft targets, as ``torch.nn.functional.cross_entropy`` does, or

@@ -40,7 +40,7 @@ class _Baseline:
     """What the baselines share: lam, partners, and mixed targets.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
         num_classes: Number of classes, >= 1, where probabilities as targets do not say it; ``None`` asks the model by one
             forward pass.
@@ -52,7 +52,7 @@ class _Baseline:
         check_real("alpha", alpha, above=0.0)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
-        self.alpha = alpha
+        self.alpha = check_alpha(alpha)
         self.per_sample = per_sample
         self._classes_of: PerModel[int] = PerModel()
 
@@ -66,7 +66,7 @@ class _Baseline:
         check_images(images, PuzzleMixConfig())
         if key is None:
             key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+        rng = np.random.default_rng(seed_sequence(key))
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
@@ -152,7 +152,7 @@ def _ratio(images: Tensor, lam: float | Tensor) -> Tensor:
     """Return lam as (B,) float32 on the images' device."""
     if isinstance(lam, Tensor):
         return lam.to(images.device, torch.float32, non_blocking=True).expand(len(images))
-    return torch.full((len(images),), float(lam), device=images.device)
+    return torch.full((len(images),), float(lam), dtype=torch.float32, device=images.device)
 
 
 def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
@@ -203,7 +203,7 @@ class CutMix(_Baseline):
             mixed = images.detach().clone()
             window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
             mixed[window] = partner[window]
-            return mixed, torch.full((len(images),), float(kept[0]), device=images.device)
+            return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
         edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
             images.device, non_blocking=True
         )
@@ -240,7 +240,7 @@ class ManifoldMix(_Baseline):
 
     Args:
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam of its own.
         num_classes: Number of classes, where targets do not say it; ``None`` asks the model.
     """

@@ -13,7 +13,7 @@ from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.candidates import check_channels_first
 from lightning_puzzlemix.checks import check_images, check_num_classes
 from lightning_puzzlemix.clean import CleanGradients
-from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_real
+from lightning_puzzlemix.config import MOST_CLASSES, PuzzleMixConfig, check_integer, check_probability, check_weight
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import mix_like, puzzle_mix
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
@@ -81,7 +81,7 @@ class PuzzleMix:
 
     Args:
         config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
-        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, >= 0 (``clean_lam``;
+        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, in [0, 1e6] (``clean_lam``;
             times 2/num_classes where the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in
             training mode. Needs ``saliency="gradient"``.
         adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``). Needs
@@ -121,9 +121,6 @@ class PuzzleMix:
         saliency_precision: str | None = None,
         num_classes: int | None = None,
     ) -> None:
-        check_real("clean_weight", clean_weight, least=0.0)
-        check_probability("adversarial_prob", adversarial_prob)
-        check_probability("adversarial_eps", adversarial_eps)
         if config is not None and not isinstance(config, PuzzleMixConfig):
             raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
         self.config = PuzzleMixConfig() if config is None else config
