@@ -29,7 +29,7 @@ from lightning_puzzlemix.pictures import PictureLog
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.sharding import reachable
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.views import columns, mixed_entries, needs_classes, unmixed_entries
+from lightning_puzzlemix.views import mixed_entries, needs_classes, unmixed_entries
 
 PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
@@ -104,7 +104,7 @@ class MixCallback(CallbackOfBoth):
         self._stopwatch = Stopwatch()
         self._pictures = PictureLog(self.name, picture_every_n_steps)
         self._model: nn.Module | None = None
-        self._num_classes: int | None = None
+        self._classes_of: PerModel[int] = PerModel()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -156,7 +156,6 @@ class MixCallback(CallbackOfBoth):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find out who wants pictures, and forget what was true of another fit's module."""
-        self._num_classes = None
         self._metrics.forget()
         self._said_metrics = False
         self._pictures.start(trainer)
@@ -244,7 +243,6 @@ class MixCallback(CallbackOfBoth):
     ) -> dict[Path, Any]:
         mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, where)
         entries = mixed_entries(self.mixer, batch, where, mixed, self.targets)
-        self._num_classes = columns(mixed.targets)
         self.last = dataclasses.replace(mixed, clean=None)
         self._pictures.offer(trainer, self.last, read(batch, where.targets), self._normalisation)
         return entries
@@ -253,15 +251,16 @@ class MixCallback(CallbackOfBoth):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, where: Location
     ) -> dict[Path, Any]:
         """Give the targets of a batch that is not mixed the form that they have in those that are."""
-        if needs_classes(batch, where, self.targets) and self._num_classes is None:
-            self._num_classes = getattr(self.mixer, "num_classes", None) or count_classes(
+        num_classes = getattr(self.mixer, "num_classes", None)
+        if num_classes is None and needs_classes(batch, where, self.targets):
+            num_classes = count_classes(
                 self._callable_model(trainer, pl_module),
                 read(batch, where.images),
                 read(batch, where.targets),
-                PerModel(),
+                self._classes_of,
                 trainer.precision_plugin.forward_context,
             )
-        return unmixed_entries(self.mixer, batch, where, self.targets, self._num_classes)
+        return unmixed_entries(self.mixer, batch, where, self.targets, num_classes)
 
     def _callable_model(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> nn.Module:
         if self._model is None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_puzzlemix.candidates import check_channels_first
 from lightning_puzzlemix.checks import check_images, check_num_classes
-from lightning_puzzlemix.config import PuzzleMixConfig, check_real
-from lightning_puzzlemix.draw import MixDraw
+from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
+from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
@@ -47,9 +47,7 @@ class _Baseline:
     """
 
     def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
-        check_num_classes(num_classes)
-        self.num_classes = num_classes
-        check_real("alpha", alpha, above=0.0)
+        self.num_classes = check_num_classes(num_classes)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
         self.alpha = check_alpha(alpha)

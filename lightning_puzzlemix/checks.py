@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import LARGEST, MOST_BLOCKS, MOST_MOVING_BLOCKS, PuzzleMixConfig, check_integer
+from lightning_puzzlemix.config import (
+    LARGEST,
+    MOST_BLOCKS,
+    MOST_CLASSES,
+    MOST_MOVING_BLOCKS,
+    PuzzleMixConfig,
+    check_integer,
+)
 
 # Averages over cells may leave [0, 1] a little: some augmentations paste noise. Beyond this the normalisation is wrong.
 _PIXEL_TOLERANCE = 0.25
@@ -44,19 +51,16 @@ def check_images(images: Tensor, config: PuzzleMixConfig) -> None:
         )
 
 
-def check_num_classes(num_classes: object) -> None:
-    """Ask for a number of classes, at least 1, or ``None``.
+def check_num_classes(num_classes: object) -> int | None:
+    """Return a number of classes, from 1 to 1,000,000, or ``None``.
 
     Raises:
         TypeError: If it is no integer.
-        ValueError: If it is below 1.
+        ValueError: If it lies outside that range.
     """
     if num_classes is None:
-        return
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        return None
+    return check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint="; use None to ask the model")
 
 
 def check_permutation(permutation: Tensor, batch: int) -> None:

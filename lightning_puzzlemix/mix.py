@@ -130,7 +130,7 @@ def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, conf
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
     flat = cells.flatten(1)
     peaks = saliency.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), peaks.amin(1).float(), peaks.amax(1).float()], dim=1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
     return [
         energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.candidates import check_channels_first
 from lightning_puzzlemix.checks import check_images, check_num_classes
 from lightning_puzzlemix.clean import CleanGradients
-from lightning_puzzlemix.config import MOST_CLASSES, PuzzleMixConfig, check_integer, check_probability, check_weight
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_weight
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import mix_like, puzzle_mix
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
@@ -100,8 +100,9 @@ class PuzzleMix:
             models that need more than images.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, >= 1, where neither logits nor probabilities as targets say it, or where the model
-            returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward pass.
+        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it, or where the
+            model returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward
+            pass.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -124,11 +125,10 @@ class PuzzleMix:
         if config is not None and not isinstance(config, PuzzleMixConfig):
             raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
         self.config = PuzzleMixConfig() if config is None else config
-        self.clean_weight = clean_weight
-        self.adversarial_prob = adversarial_prob
-        self.adversarial_eps = adversarial_eps
-        check_num_classes(num_classes)
-        self.num_classes = num_classes
+        self.clean_weight = check_weight("clean_weight", clean_weight)
+        self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
+        self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
+        self.num_classes = check_num_classes(num_classes)
         self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
         self._refuse_without_gradient()
         self._classes_of: PerModel[int] = PerModel()

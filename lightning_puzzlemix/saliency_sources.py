@@ -261,7 +261,8 @@ def count_classes(
             except (TypeError, ValueError, NotImplementedError) as error:
                 raise ValueError(
                     f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) "
-                    f"logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets. {error}"
+                    f"logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets. "
+                    f"{getattr(error, 'found', error)}"
                 ) from error
 
     found = known.recall(model, ask)
