@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ def check_num_classes(num_classes: object) -> int | None:
     """
     if num_classes is None:
         return None
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
     return check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint="; use None to ask the model")
 
 
