@@ -109,7 +109,8 @@ def mask_text(text: str) -> str:
 
 
 def mask_texts(texts: Iterable[object]) -> list[str]:
-    """Each of them masked, such as the overrides of a command line."""
+    """Each of them masked, such as the overrides of a command line, as they were typed: references are not resolved."""
+    texts = OmegaConf.to_container(texts) if isinstance(texts, ListConfig) else texts
     return [mask_text(str(text)) for text in texts]
 
 

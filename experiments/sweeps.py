@@ -18,6 +18,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
+from experiments.masking import mask_text
 from experiments.printing import say, short
 from experiments.report import write_report
 from experiments.summarize import report
@@ -95,7 +96,7 @@ class SweepReport(Callback):
         error = job_return._return_value
         path = Path(config.hydra.runtime.output_dir) / ERROR
         summary = f"died: {type(error).__name__}: {' '.join(str(error).split())}"
-        path.write_text(f"{''.join(traceback.format_exception(error))}{summary}\n")
+        path.write_text(mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
         log.error(f"{summary} (traceback in {short(path)})")
 
 

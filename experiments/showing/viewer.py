@@ -1,6 +1,7 @@
 """Who looks at the pictures: a trained network of a run, or nobody, and then saliency is that of the pictures alone."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -73,15 +74,17 @@ class Viewer:
             ) from error
 
 
-def open_viewer(setting: str | None) -> Viewer:
+def open_viewer(setting: str | None, *, allow: Collection[str] = ()) -> Viewer:
     """Build the network of a run and load its weights; without one there is nobody to look.
 
     Args:
         setting: A run folder, or a checkpoint inside one; None: no network.
+        allow: Names of classes and functions that the run may name though they are not of this study.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit the model.
         EvaluationError: If there is no such file.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If only the data set would say how many classes there are, and it is not there.
         ShowError: If the checkpoint is not from a run, or its images are neither grey nor in colour.
     """
@@ -93,7 +96,7 @@ def open_viewer(setting: str | None) -> Viewer:
             f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {setting}: there is no "
             f"{source.path.absolute().parents[1] / CONFIG}, which says what network it is and what it was trained on"
         )
-    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source)
+    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
     if data.in_channels not in (1, 3):
         raise ShowError(f"{setting} was trained on images of {data.in_channels} channels; pictures have 1 or 3")
