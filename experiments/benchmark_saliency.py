@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from experiments.benchmark_setting import GRID_SIZES, Figures, photograph_crops, take_turns, trained_net
-from experiments.checkpoints import read_checkpoint
+from experiments.checkpoint_files import load_inert
 from experiments.data import ImageDataModule, MissingDataError
 from experiments.foreign_settings import checked_group
 from experiments.models.preactresnet import PreActResNet
@@ -109,7 +109,8 @@ def _shown(checkpoint: Path) -> Path:
 
 
 def _load_net(checkpoint: Path, stem_stride: int) -> PreActResNet:
-    weights = read_checkpoint(checkpoint).weights
+    state = load_inert(checkpoint)["state_dict"]
+    weights = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     if "stem.weight" not in weights or "head.weight" not in weights:
         raise ValueError(
             f"{checkpoint} holds no PreActResNet of `python -m experiments.train` (weights net.stem.*, ...)"

@@ -101,7 +101,9 @@ def open_viewer(setting: str | None, *, allow: Collection[str] = ()) -> Viewer:
     if data.in_channels not in (1, 3):
         raise ShowError(f"{setting} was trained on images of {data.in_channels} channels; pictures have 1 or 3")
     class_names, classes = _find_classes(source, data)
-    net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
+    # Its first weights, which are replaced, are random.
+    with torch.random.fork_rng(devices=[]):
+        net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
     load_weights(net, source.path)
     size = data.image_size
     return Viewer(net.eval(), data.in_channels, size, size, data.mean, data.std, class_names)
