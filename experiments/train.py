@@ -24,7 +24,7 @@ from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
 from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
-from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_texts
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
 from experiments.outcome import OUTCOME
 from experiments.printing import say
 from experiments.report import write_report
@@ -129,7 +129,7 @@ def summarise(
 ) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
-        name=cfg.name,
+        name=mask_text(cfg.name),
         choices=choices(),
         overrides=mask_texts(HydraConfig.get().overrides.task),
         seed=cfg.seed,

@@ -32,7 +32,7 @@ from experiments.plain_yaml import ForeignSettingsError, read_plain_yaml
 from experiments.report import ReportError, write_report
 from experiments.robustness.sources import choose_output_dir, complete, find_checkpoint
 from experiments.showing.viewer import open_viewer
-from experiments.sweep_runs import find_runs
+from experiments.sweep_runs import UnfinishedRun, find_runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = {"_target_": "experiments.data.DigitsDataModule"}
@@ -272,10 +272,10 @@ def test_links_out_of_a_run_folder_are_not_followed(folder: Path, tmp_path: Path
     assert choose_output_dir(str(folder), "fallback") == str(folder / "evaluation")
     (folder / "evaluation" / "evaluation.json").symlink_to(private)
     assert choose_output_dir(str(folder), "fallback") == "fallback"
+    (folder / "evaluation" / "evaluation.json").unlink()
     (folder / "images.png").symlink_to(private)
     (folder / "report.html").symlink_to(private)
-    (folder / ".hydra").mkdir()
-    assert read_run(folder, find_runs([folder])[1][0] if find_runs([folder])[1] else None).images is None
+    assert read_run(folder, UnfinishedRun(folder=folder, command="", last_words="")).images is None
     with pytest.raises(ReportError, match=r"report\.html is a link"):
         write_report([folder])
     assert private.read_text() == "data: private\n"
