@@ -7,6 +7,7 @@ import pickle
 import random
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 import experiments.evaluate
+from experiments.checkpoints import CheckpointError, load_weights, read_checkpoint
 from experiments.classifier import Classifier
 from experiments.data import CIFAR10DataModule, PhasedDataModule
 from experiments.foreign_settings import BUILDABLE, buildable_names, checked_group
@@ -310,3 +313,61 @@ def test_evaluating_leaves_the_process_as_it_was(folder: Path, compose_evaluate:
         open_viewer(str(folder))
     after = state_of_the_process()
     assert {name for name in before if before[name] != after[name]} == set()
+
+
+def damaged(weights: dict[str, torch.Tensor], name: str, kind: str) -> dict[str, torch.Tensor]:
+    """Weights of which the last but one cannot be used."""
+    value = weights[name]
+    wrong = {
+        "shape": lambda: torch.zeros(*value.shape, 2),
+        "sparse": lambda: value.to_sparse(),
+        "complex": lambda: value.to(torch.complex64),
+        "whole numbers": lambda: value.to(torch.int64),
+        "meta": lambda: value.to("meta"),
+        "quantized": lambda: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8),
+        "missing": lambda: None,
+    }[kind]()
+    kept = {key: each for key, each in weights.items() if key != name}
+    return kept if wrong is None else {**kept, name: wrong}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["shape", "sparse", "complex", "whole numbers", "meta", "quantized", "missing"])
+def test_a_refused_checkpoint_leaves_the_network_as_it_was(kind: str, tmp_path: Path) -> None:
+    net = PreActResNet(10, in_channels=1, width=4)
+    others = {name: value + 1 for name, value in net.state_dict().items()}
+    torch.save({"state_dict": damaged(others, "head.weight", kind)}, tmp_path / "a.tar")
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(CheckpointError):
+        load_weights(net, tmp_path / "a.tar")
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_network_that_refuses_weights_midway_keeps_its_own(tmp_path: Path) -> None:
+    class Strict(nn.Sequential):
+        def load_state_dict(self, weights: Any, **options: Any) -> Any:
+            result = super().load_state_dict(weights, **options)
+            if bool((self[1].weight > 100).any()):
+                raise KeyError("weights above 100")
+            return result
+
+    net = Strict(nn.Linear(2, 3), nn.Linear(3, 2))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.save({"state_dict": {name: value + 200 for name, value in before.items()}}, tmp_path / "a.tar")
+    with pytest.raises(CheckpointError, match="was left as it was: 'weights above 100'"):
+        load_weights(net, tmp_path / "a.tar")
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_threads_that_read_leave_the_list_of_torch_as_it_was(checkpoint: Path, tmp_path: Path) -> None:
+    torch.save({"state_dict": {}, "x": Calls("true")}, tmp_path / "hostile.tar")
+    with torch.serialization.safe_globals([Trusted]):
+        before = set(torch.serialization.get_safe_globals())
+
+        def read(path: Path) -> None:
+            with contextlib.suppress(CheckpointError):
+                read_checkpoint(path)
+
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(read, [checkpoint, tmp_path / "hostile.tar"] * 20))
+        assert set(torch.serialization.get_safe_globals()) == before

@@ -78,7 +78,9 @@ def test_a_run_with_a_key_leaves_it_nowhere(tmp_path: Path, capfd: pytest.Captur
         del os.environ[name]
     with pytest.raises(SystemExit):
         type_command(experiments.train, *shlex.split(command)[3:])
-    assert "was kept out of the run's files, and is asked for again: give " in " ".join("".join(capfd.readouterr()).split())
+    assert "was kept out of the run's files, and is asked for again: give " in " ".join(
+        "".join(capfd.readouterr()).split()
+    )
     # What an evaluation writes into the same folder.
     type_command(experiments.evaluate, f"checkpoint={folder}", "attacks=[]", "limit=4", "device=cpu", f"+x.token={KEY}")
     assert (folder / "evaluation" / "evaluation.json").is_file()
