@@ -169,6 +169,7 @@ def test_the_attacks_would_work(attack: str, marker: Path) -> None:
     assert marker.exists()
 
 
+@pytest.mark.slow
 def test_a_refusal_says_what_is_allowed_and_what_to_give(folder: Path, marker: Path, tmp_path: Path) -> None:
     write(folder, model=system("os.system", marker))
     ended = launch("evaluate", f"checkpoint={folder}", "attacks=[]", "device=cpu", f"output_dir={tmp_path / 'out'}")

@@ -96,7 +96,7 @@ def test_a_sweep_with_a_key_in_an_option_of_one_s_own_leaves_it_nowhere(
     folder = tmp_path / "sweep"
     type_command(
         experiments.train, "--config-dir", str(tmp_path / "options"), "-m", *SHORT, "experiment=own", "seed=3",
-        "logger=tensorboard", f"+a.token={KEY}", f"hydra.sweep.dir={folder}",
+        "logger=tensorboard", f"+a.token={KEY}", "+b.secret='{b,c'", f"hydra.sweep.dir={folder}",
     )  # fmt: skip
     said = capfd.readouterr()
     (run,) = [path.parent for path in folder.rglob("summary.json")]
