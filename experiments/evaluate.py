@@ -16,7 +16,7 @@ from rich import get_console
 
 from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
@@ -36,8 +36,8 @@ RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
 MISTAKES = (
-    CheckpointError, CorruptionError, EvaluationError, ForeignSettingsError, InstantiationException, MaskedSettingError,
-    MissingDataError,
+    CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
+    MaskedSettingError, MissingDataError,
 )  # fmt: skip
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
 from experiments.checkpoints import CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.plain_yaml import ForeignSettingsError
 from experiments.printing import say, short
 from experiments.robustness import EvaluationError
@@ -28,7 +28,7 @@ BLOCKS, ROWS = 8, 6
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 # What a user can put right.
 MISTAKES = (
-    CheckpointError, EvaluationError, ForeignSettingsError, InstantiationException, MissingDataError, ShowError
+    CheckpointError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException, MissingDataError, ShowError
 )  # fmt: skip
 DESCRIPTION = """\
 Mixes your own pictures by Puzzle Mix and draws how: both pictures of a pair, where their saliency is, the mask, the
