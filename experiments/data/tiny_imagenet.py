@@ -11,10 +11,12 @@ from typing_extensions import Unpack
 
 from experiments.data.archive import FileStore, open_store
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.download import Archive, provide
 from experiments.data.missing import MissingDataError
 from experiments.data.transforms import Transform, check_padding, pipeline
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 NAME = "tiny-imagenet-200"
 IMAGE_SIZE = 64
 CROP_PADDING = 4
@@ -39,18 +41,37 @@ class TinyImageNetDataModule(ImageDataModule):
     """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
     The official test labels are not public: the official validation part, labelled by `val/val_annotations.txt`, is
-    the test part here, and validates too by default. Nothing is extracted, moved or written.
+    the test part here, and validates too by default. Images are read from the zip as it is.
 
     Args:
-        root: The zip, the extracted folder, or the folder that holds either.
+        root: The zip, the extracted folder, or the folder that holds either. Where none is, the zip is downloaded there.
+        download: Whether to download the zip (248 MB) where nothing is.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
 
-    def __init__(self, *, root: str | Path, crop_padding: int = CROP_PADDING, **common: Unpack[CommonSettings]) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        download: bool = True,
+        crop_padding: int = CROP_PADDING,
+        **common: Unpack[CommonSettings],
+    ) -> None:
         super().__init__(image_size=IMAGE_SIZE, mean=MEAN, std=STD, **common)
         self.root = Path(root).expanduser()
+        self.download = download
         self.crop_padding = check_padding(crop_padding)
+
+    def prepare_data(self) -> None:
+        """Download the zip where nothing is.
+
+        Raises:
+            DownloadError: If that fails.
+        """
+        # A file that was named is never replaced by another one.
+        if self.download and (not self.root.is_file() or self.root.name == f"{NAME}.zip"):
+            provide(self._archive, is_there=lambda: self._find_store() is not None)
 
     @cached_property
     def wnids(self) -> list[str]:
@@ -92,21 +113,33 @@ class TinyImageNetDataModule(ImageDataModule):
         return pipeline([], mean=self.mean, std=self.std)
 
     @property
+    def _archive(self) -> Archive:
+        # A root such as .../tiny-imagenet-200.zip is the zip itself.
+        path = self.root if self.root.suffix.lower() == ".zip" else self.root / f"{NAME}.zip"
+        return Archive("Tiny-ImageNet", URL, path, MD5)
+
+    @property
     def _places(self) -> list[Path]:
         return [self.root, self.root / NAME, self.root / f"{NAME}.zip"]
 
+    def _find_store(self) -> FileStore | None:
+        stores = (open_store(place, marker="wnids.txt") for place in self._places)
+        return next((store for store in stores if store is not None), None)
+
     @cached_property
     def _store(self) -> FileStore:
-        for place in self._places:
-            store = open_store(place, marker="wnids.txt")
-            if store is not None:
-                return store
-        raise self._missing()
+        store = self._find_store()
+        if store is None and self.root.is_file():
+            raise self._missing(f"{self.root.absolute()} is no zip that holds wnids.txt.")
+        if store is None:
+            raise self._missing("It has not been downloaded yet: call prepare_data() first." if self.download else "")
+        return store
 
     def _missing(self, reason: str = "") -> MissingDataError:
         return MissingDataError(
             "Tiny-ImageNet",
             looked_at=self._places,
-            remedy=f"curl -o {self.root / NAME}.zip {URL}   (the zip is read as it is; extracting it works too)",
+            remedy=f"curl -o {self._archive.path} {URL}   (the zip is read as it is; extracting it works too), or run with "
+            "data.download=true",
             reason=reason,
         )
