@@ -1,6 +1,7 @@
 """Tiny-ImageNet in its official layout, from the zip as downloaded or from the folder extracted from it."""
 
 import io
+import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -71,7 +72,7 @@ class TinyImageNetDataModule(ImageDataModule):
         """
         # A file that was named is never replaced by another one.
         if self.download and (not self.root.is_file() or self.root.name == f"{NAME}.zip"):
-            provide(self._archive, is_there=lambda: self._find_store() is not None)
+            provide(self._archive, is_there=self._is_there)
 
     @cached_property
     def wnids(self) -> list[str]:
@@ -122,20 +123,31 @@ class TinyImageNetDataModule(ImageDataModule):
     def _places(self) -> list[Path]:
         return [self.root, self.root / NAME, self.root / f"{NAME}.zip"]
 
-    def _find_store(self) -> FileStore | None:
-        stores = (open_store(place, marker="wnids.txt") for place in self._places)
-        return next((store for store in stores if store is not None), None)
-
     @cached_property
     def _store(self) -> FileStore:
-        store = self._find_store()
-        if store is None and self.root.is_file():
-            raise self._missing(f"{self.root.absolute()} is no zip that holds wnids.txt.")
-        if store is None:
-            raise self._missing("It has not been downloaded yet: call prepare_data() first." if self.download else "")
-        return store
+        for place in self._places:
+            if self.download and self._is_torn(place):
+                continue
+            store = open_store(place, marker="wnids.txt")
+            if store is not None:
+                return store
+        raise self._missing()
+
+    def _is_there(self) -> bool:
+        try:
+            return self._store is not None
+        except MissingDataError:
+            return False
+
+    def _is_torn(self, place: Path) -> bool:
+        """Whether this is the official zip, cut short by whoever downloaded it; `prepare_data` completes it."""
+        return place.name == f"{NAME}.zip" and place.is_file() and not zipfile.is_zipfile(place)
 
     def _missing(self, reason: str = "") -> MissingDataError:
+        if not reason and self.root.is_file():
+            reason = f"{self.root.absolute()} is no zip that holds wnids.txt."
+        elif not reason and self.download:
+            reason = "It has not been downloaded yet: call prepare_data() first."
         return MissingDataError(
             "Tiny-ImageNet",
             looked_at=self._places,

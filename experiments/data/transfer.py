@@ -87,10 +87,11 @@ def _receive(url: str, target: Path, offset: int, title: str) -> None:
             if not chunk:
                 break
             file.write(chunk)
+            # At once, so that a process that is killed leaves all that has arrived.
+            file.flush()
             done += len(chunk)
             bar.update(done)
             speed.check(done)
-        file.flush()
         os.fsync(file.fileno())
     if total is not None and done < total:
         raise _BrokenOffError(f"the connection ended after {megabytes(done)} of {megabytes(total)}")

@@ -35,6 +35,7 @@ class ArchiveServer:
         ranges: Whether it can continue a download.
         requests: Names and the ranges that were asked for, None where the whole file was.
         pause: Seconds before each answer, so that others arrive meanwhile.
+        gate: Answers are held back while it is not set.
     """
 
     port: int
@@ -43,6 +44,7 @@ class ArchiveServer:
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     pause: float = 0.0
+    gate: threading.Event = field(default_factory=threading.Event)
     closing: threading.Event = field(default_factory=threading.Event)
 
     def url(self, name: str) -> str:
@@ -51,6 +53,7 @@ class ArchiveServer:
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         name, wanted = handler.path.removeprefix("/"), handler.headers["Range"]
         self.requests.append((name, wanted))
+        self.gate.wait(60)
         time.sleep(self.pause)
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, str) and fault.isdecimal():
@@ -97,6 +100,7 @@ def serve() -> Iterator[ArchiveServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     held = ArchiveServer(server.server_port)
+    held.gate.set()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

@@ -3,6 +3,7 @@
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,11 +90,21 @@ def test_a_zip_that_was_named_is_never_replaced(
     mine = tmp_path / "holiday.zip"
     mine.write_bytes(b"not a zip")
     module = TinyImageNetDataModule(root=mine)
-    module.prepare_data()
-    with pytest.raises(MissingDataError, match=r"holiday\.zip is no zip that holds wnids\.txt"):
-        _ = module.num_classes
+    with pytest.raises((MissingDataError, ValueError), match=r"holiday\.zip is no zip"):
+        trains(module)
     assert mine.read_bytes() == b"not a zip"
     assert not server.requests
+
+
+@pytest.mark.parametrize("root", ["data", "data/tiny-imagenet-200.zip"])
+def test_a_zip_that_was_cut_short_is_completed(
+    root: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish_tiny_imagenet(server, tmp_path / "official", monkeypatch)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(server.files[name][:2000])
+    trains(TinyImageNetDataModule(root=tmp_path / root, batch_size=2, num_workers=0))
+    assert server.requests == [(name, "bytes=2000-")]
 
 
 def test_a_broken_connection_is_continued(cifar: str, server: ArchiveServer, tmp_path: Path) -> None:
@@ -214,15 +225,19 @@ def test_two_at_once_download_once(
     cifar: str, server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    server.pause = 0.5
+    server.gate.clear()
     modules = [fresh(tmp_path) for _ in range(3)]
     threads = [threading.Thread(target=module.prepare_data) for module in modules]
     for thread in threads:
         thread.start()
+    # The server answers when all others wait.
+    while caplog.text.count("waiting for another process that is downloading CIFAR-100 into") < 2:
+        assert all(thread.is_alive() for thread in threads)
+        time.sleep(0.01)
+    server.gate.set()
     for thread in threads:
         thread.join()
     assert server.requests == [(cifar, None)]
-    assert "waiting for another process that is downloading CIFAR-100 into" in caplog.text
     for module in modules:
         assert module.num_classes == len(module.class_names)
 

@@ -1,8 +1,10 @@
 """Every data set as on a machine that has never seen it: an empty folder, the commands as they are typed."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -144,7 +146,6 @@ def test_two_commands_at_once_on_one_empty_folder(
     output = [process.communicate(timeout=240)[0] for process in runs]
     assert [process.returncode for process in runs] == [0, 0], output
     assert server.requests == [(name, None)]
-    assert sum("waiting for another process that is downloading" in text for text in output) == 1
     # Elsewhere, where there is only the run: the data set is fetched for the evaluation, too.
     result = launch(
         "evaluate",
@@ -262,3 +263,30 @@ def test_copies_for_the_phases_train_where_the_message_leads(compose_train: Comp
     )
     assert summary.test_images > 0
     assert torch.isfinite(torch.tensor(summary.test["nll"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", sorted(DOWNLOADED))
+def test_a_killed_command_is_continued_by_the_next(
+    option: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish(option, server, tmp_path / "official", monkeypatch)
+    environment = replaced_in_commands(tmp_path / "site", CIFAR10DataModule, CIFAR100DataModule)
+    part = tmp_path / "data" / f"{name}.part"
+    settings = (*TINY, f"data={option}", f"paths.data_dir={tmp_path / 'data'}", f"paths.runs={tmp_path / 'runs'}")
+    for signum in (signal.SIGINT, signal.SIGKILL):
+        server.faults = ["trickle"]
+        seen = part.stat().st_size if part.is_file() else 0
+        process = start("experiments.train", *settings, **environment)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and (not part.is_file() or part.stat().st_size <= seen):
+            time.sleep(0.05)
+        process.send_signal(signum)
+        output = process.communicate(timeout=60)[0]
+        assert process.returncode != 0
+        assert signum != signal.SIGINT or "and the next start continues there" in output
+    kept = part.stat().st_size
+    assert kept > 0
+    result = launch("train", *settings, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert server.requests[-1] == (name, f"bytes={kept}-")
