@@ -126,8 +126,6 @@ class TinyImageNetDataModule(ImageDataModule):
     @cached_property
     def _store(self) -> FileStore:
         for place in self._places:
-            if self.download and self._is_torn(place):
-                continue
             store = open_store(place, marker="wnids.txt")
             if store is not None:
                 return store
@@ -138,10 +136,12 @@ class TinyImageNetDataModule(ImageDataModule):
             return self._store is not None
         except MissingDataError:
             return False
-
-    def _is_torn(self, place: Path) -> bool:
-        """Whether this is the official zip, cut short by whoever downloaded it; `prepare_data` completes it."""
-        return place.name == f"{NAME}.zip" and place.is_file() and not zipfile.is_zipfile(place)
+        except ValueError:
+            # The official zip, cut short by whoever downloaded it, is completed; any other broken file is the user's.
+            path = self._archive.path
+            if path.name == f"{NAME}.zip" and path.is_file() and not zipfile.is_zipfile(path):
+                return False
+            raise
 
     def _missing(self, reason: str = "") -> MissingDataError:
         if not reason and self.root.is_file():
