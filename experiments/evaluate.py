@@ -15,7 +15,7 @@ from rich import get_console
 
 from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
@@ -32,7 +32,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
-MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError)
+MISTAKES = (CheckpointError, CorruptionError, DatasetError, EvaluationError, InstantiationException, MissingDataError)
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
 from experiments.checkpoints import CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.printing import say, short
 from experiments.robustness import EvaluationError
 from experiments.showing.errors import ShowError
@@ -26,7 +26,7 @@ from lightning_puzzlemix.saliency_sources import SALIENCY_SOURCES
 BLOCKS, ROWS = 8, 6
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 # What a user can put right.
-MISTAKES = (CheckpointError, EvaluationError, InstantiationException, MissingDataError, ShowError)
+MISTAKES = (CheckpointError, DatasetError, EvaluationError, InstantiationException, MissingDataError, ShowError)
 DESCRIPTION = """\
 Mixes your own pictures by Puzzle Mix and draws how: both pictures of a pair, where their saliency is, the mask, the
 blocks that moved, and the result.

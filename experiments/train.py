@@ -19,7 +19,7 @@ from torch import Tensor
 from experiments import settings
 from experiments.building import Study, build_study
 from experiments.closing import print_closing
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
 from experiments.html.errors import ReportError
@@ -213,7 +213,7 @@ def main(cfg: DictConfig) -> float | None:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
         return run(cfg).val_accuracy
-    except (MissingDataError, MissingSettingsError, RunFolderError) as error:
+    except (DatasetError, MissingDataError, MissingSettingsError, RunFolderError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         give_up(str(error))

@@ -88,7 +88,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, low in (("image_size", image_size, 1), ("batch_size", batch_size, 1)):
+        for name, value, low in (
+            ("image_size", image_size, 1), ("batch_size", batch_size, 1), ("seed", seed, 0), ("split_seed", split_seed, 0)
+        ):  # fmt: skip
             if value < low:
                 raise ValueError(f"data.{name} must be at least {low}, got {value}")
         if not 0 <= val_share < 1:

@@ -75,7 +75,11 @@ class ImageNetDataModule(FolderDataModule):
         folders = self._train_part.classes
         synsets = self.root / SYNSETS
         if synsets.is_file():
-            words = dict(line.split(" ", 1) for line in synsets.read_text().splitlines() if " " in line)
+            words = dict(
+                line.split(" ", 1)
+                for line in synsets.read_text(encoding="utf-8", errors="replace").splitlines()
+                if " " in line
+            )
             return [words.get(folder, folder).split(",")[0].strip() for folder in folders]
         names: list[str] = ResNet50_Weights.DEFAULT.meta["categories"]
         # Both are in the order of the ids.

@@ -1,6 +1,5 @@
 """Tiny-ImageNet in its official layout, from the zip as downloaded or from the folder extracted from it."""
 
-import io
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,7 +12,10 @@ from typing_extensions import Unpack
 from experiments.data.archive import FileStore, open_store
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
 from experiments.data.download import Archive, provide
+from experiments.data.errors import DatasetError, few
+from experiments.data.image_reading import read_image
 from experiments.data.missing import MissingDataError
+from experiments.data.splits import ImageSource
 from experiments.data.transforms import Transform, check_padding, pipeline
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
@@ -24,7 +26,7 @@ CROP_PADDING = 4
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-class StoredImages:
+class StoredImages(ImageSource):
     """Images of a store, read on demand."""
 
     def __init__(self, store: FileStore, names: Sequence[str], targets: Sequence[int]) -> None:
@@ -32,10 +34,14 @@ class StoredImages:
         self.names = list(names)
         self.targets = list(targets)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The image in RGB (some of the files are grey) and its class."""
-        image = Image.open(io.BytesIO(self.store.read(self.names[index])))
-        return image.convert("RGB"), self.targets[index]
+    def load(self, index: int) -> Image.Image:
+        """The image in RGB; some of the files are grey.
+
+        Raises:
+            DatasetError: If it is not there or no image; the message names the file, and the archive that it is in.
+        """
+        name = self.names[index]
+        return read_image(self.store.read(name), name=self.store.describe(name))
 
 
 class TinyImageNetDataModule(ImageDataModule):
@@ -77,12 +83,12 @@ class TinyImageNetDataModule(ImageDataModule):
     @cached_property
     def wnids(self) -> list[str]:
         """WordNet ids of the classes; their order is that of the labels."""
-        return sorted(self._store.read("wnids.txt").decode().split())
+        return sorted(set(self._store.read_text("wnids.txt").split()))
 
     @property
     def class_names(self) -> list[str]:
         """First word of each class in `words.txt`, e.g. "goldfish"."""
-        lines = self._store.read("words.txt").decode().splitlines()
+        lines = self._store.read_text("words.txt").splitlines()
         words = dict(line.split("\t", 1) for line in lines if "\t" in line)
         return [words.get(wnid, wnid).split(",")[0].strip() for wnid in self.wnids]
 
@@ -92,16 +98,51 @@ class TinyImageNetDataModule(ImageDataModule):
         return len(self.wnids)
 
     def open_sources(self) -> Sources:
-        """List the images of the training and the validation part."""
+        """List the images of the training and the validation part.
+
+        Raises:
+            DatasetError: If some are missing, or of classes that `wnids.txt` does not name.
+        """
         label = {wnid: index for index, wnid in enumerate(self.wnids)}
-        train = self._store.list_files("train", ".jpeg")
-        annotations = self._store.read("val/val_annotations.txt").decode().splitlines()
-        val = [line.split("\t")[:2] for line in annotations if line.strip()]
-        if not train or not val:
-            raise self._missing("It holds no training images or no validation labels.")
+        names = self._store.list_files("train", ".jpeg")
+        train = {name: PurePosixPath(name).parts[1] for name in names}
+        val = self._read_annotations()
+        lacking = set(label) - set(train.values())
+        if lacking or not label:
+            raise self._incomplete(
+                f"train/ lacks the images of {len(lacking)} of {len(label)} classes ({few(lacking)})"
+            )
+        lost = set(val) - set(self._store.list_files("val/images", ".jpeg"))
+        if lost or not val:
+            raise self._incomplete(f"val/images/ lacks {len(lost)} of {len(val)} images ({few(lost)})")
+        for file, classes in (("train/", train), ("val/val_annotations.txt", val)):
+            unknown = set(classes.values()) - set(label)
+            if unknown:
+                raise DatasetError(
+                    f"{self._store.describe(file)} has classes that wnids.txt does not name: {few(unknown)}; remove them, or "
+                    "take the official files"
+                )
         return Sources(
-            train=StoredImages(self._store, train, [label[PurePosixPath(name).parts[1]] for name in train]),
-            test=StoredImages(self._store, [f"val/images/{file}" for file, _ in val], [label[wnid] for _, wnid in val]),
+            train=StoredImages(self._store, list(train), [label[wnid] for wnid in train.values()]),
+            test=StoredImages(self._store, list(val), [label[wnid] for wnid in val.values()]),
+        )
+
+    def _read_annotations(self) -> dict[str, str]:
+        """The class of each validation image."""
+        name = "val/val_annotations.txt"
+        rows = [line.split("\t") for line in self._store.read_text(name).splitlines() if line.strip()]
+        for row in rows:
+            # A name with a slash might lead out of the data set.
+            if len(row) < 2 or "/" in row[0]:
+                raise DatasetError(
+                    f"{self._store.describe(name)} must hold an image's name, a tab and its class in each line, got "
+                    f"{' '.join(row)[:80]!r}; take the official file"
+                )
+        return {f"val/images/{row[0]}": row[1] for row in rows}
+
+    def _incomplete(self, what: str) -> DatasetError:
+        return DatasetError(
+            f"Tiny-ImageNet is incomplete: {self._store.describe(what)}; download {URL} again, or extract it again"
         )
 
     def train_transform(self) -> Transform:
@@ -129,7 +170,9 @@ class TinyImageNetDataModule(ImageDataModule):
             store = open_store(place, marker="wnids.txt")
             if store is not None:
                 return store
-        raise self._missing()
+        halves = [place for place in self._places if (place / "train").is_dir()]
+        reason = f"{halves[0]} has train/ but no wnids.txt: it was not extracted to the end." if halves else ""
+        raise self._missing(reason)
 
     def _is_there(self) -> bool:
         try:
