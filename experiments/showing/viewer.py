@@ -116,11 +116,18 @@ def _find_classes(source: CheckpointSource, data: ImageDataModule) -> tuple[tupl
         names = Outcome.load(outcome).class_names
         return names, len(names)
     try:
-        return tuple(data.class_names), data.num_classes
+        names = tuple(data.class_names)
     except MissingDataError:
-        # Some data sets are known to have so many classes before they are there.
-        classes = data.num_classes
-        log.warning(
-            f"Classes are shown by number: their names are in the data set, which is not there ({OUTCOME} neither)"
-        )
-        return None, classes
+        try:
+            classes = data.num_classes
+        except MissingDataError:
+            # Without their number there is no network: the data set is fetched for it, where that can be done.
+            data.prepare_data()
+            names = tuple(data.class_names)
+        else:
+            # Some data sets are known to have so many classes before they are there.
+            log.warning(
+                f"Classes are shown by number: their names are in the data set, which is not there ({OUTCOME} neither)"
+            )
+            return None, classes
+    return names, len(names)
