@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings
+from experiments.plain_yaml import ForeignSettingsError
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
@@ -32,7 +35,10 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
-MISTAKES = (CheckpointError, CorruptionError, DatasetError, EvaluationError, InstantiationException, MissingDataError)
+MISTAKES = (
+    CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
+    MaskedSettingError, MissingDataError,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +65,11 @@ def run(cfg: DictConfig) -> Report:
         CheckpointError: If the checkpoint does not fit the model.
         CorruptionError: If the corrupted images are not there, or not in their layout.
         EvaluationError: If a setting is wrong, or the model gives NaN.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If the data set is not there.
     """
     source = find_checkpoint(cfg.checkpoint)
-    cfg = complete(cfg, source)
+    cfg = complete(cfg, source, allow=list(cfg.allow))
     attacks = build_attacks(_plain(cfg.attacks))
     subject, loaded = build_subject(cfg, source)
     opened = None
@@ -100,8 +107,8 @@ def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, 
         "epoch": loaded.epoch,
         "architecture": loaded.architecture,
         "results_in_checkpoint": loaded.results,
-        "data": _plain(cfg.data),
-        "model": _plain(cfg.model),
+        "data": mask_settings(_plain(cfg.data)),
+        "model": mask_settings(_plain(cfg.model)),
         "settings": {key: _plain(cfg[key]) for key in RECORDED},
         "device": str(subject.device),
         "test_images": len(subject.data.split("test")),
@@ -156,6 +163,7 @@ def main(cfg: DictConfig) -> None:
     other jobs go on.
     """
     try:
+        check_masked(cfg)
         run(cfg)
     except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -163,5 +171,14 @@ def main(cfg: DictConfig) -> None:
         give_up(str(error))
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command line."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
     main()
+
+
+if __name__ == "__main__":
+    command()

@@ -14,6 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from experiments.masking import mask_settings, mask_texts
+from experiments.plain_yaml import read_plain_yaml
+
 AUTO = "auto"
 SUMMARY, CONFIG = "summary.json", "config.yaml"
 LAST_CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -46,7 +49,7 @@ def choose_run_dir(parent: str, resume: str | None, stamp: str) -> str:
         overrides = folder / ".hydra" / "overrides.yaml"
         if not overrides.is_file() or (folder / SUMMARY).exists():
             continue
-        if comparable_overrides(OmegaConf.load(overrides)) == wanted:
+        if comparable_overrides(read_plain_yaml(overrides)) == wanted:
             return str(folder)
     return str(new)
 
@@ -54,7 +57,7 @@ def choose_run_dir(parent: str, resume: str | None, stamp: str) -> str:
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
     """Overrides in a fixed order, without those that say where a run goes or what it goes on from."""
     return sorted(
-        str(each) for each in overrides if str(each).split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
+        each for each in mask_texts(overrides) if each.split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
     )
 
 
@@ -94,8 +97,8 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """
     if cfg.resume != AUTO or not (run_dir / SUMMARY).is_file() or not (run_dir / CONFIG).is_file():
         return False
-    stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-    differing = sorted(_differences(stored, OmegaConf.to_container(cfg, resolve=True)))
+    stored = mask_settings(read_plain_yaml(run_dir / CONFIG))
+    differing = sorted(_differences(stored, mask_settings(OmegaConf.to_container(cfg, resolve=True))))
     differing = [key for key in differing if key.split(".")[0] not in NOT_COMPARED]
     if differing:
         raise RunFolderError(
@@ -116,7 +119,7 @@ def _differences(one: Any, other: Any, prefix: str = "") -> Iterable[str]:
 
 def continuing_command(overrides: Sequence[str], run_dir: Path) -> str:
     """The command that goes on with the run in `run_dir`, to be pasted into a shell."""
-    kept = [each for each in overrides if not each.startswith(("resume=", "+resume="))]
+    kept = [each for each in mask_texts(overrides) if not each.startswith(("resume=", "+resume="))]
     # Alone, even where the run was a job of a sweep.
     # In Hydra's quotes where its grammar would take a comma or a bracket for more than a letter.
     plain = re.fullmatch(r"[\w./~ -]+", str(run_dir))
@@ -145,6 +148,7 @@ def make_command_repeatable() -> None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
-    sys.argv[1:] = [*hydra.overrides.task, "hydra.mode=RUN"]
+    # With references to secrets in the environment, which those processes have as well.
+    sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
     with read_write(hydra), open_dict(hydra):
         hydra.run.dir = hydra.runtime.output_dir

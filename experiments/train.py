@@ -24,6 +24,7 @@ from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
 from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
 from experiments.outcome import OUTCOME
 from experiments.printing import say
 from experiments.report import write_report
@@ -86,7 +87,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     origin = find_start(cfg.resume, run_dir)
     study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
-        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
+        OmegaConf.save(mask_config(cfg), run_dir / CONFIG)
         save_versions(run_dir / "versions.json")
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
@@ -128,9 +129,9 @@ def summarise(
 ) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
-        name=cfg.name,
+        name=mask_text(cfg.name),
         choices=choices(),
-        overrides=list(HydraConfig.get().overrides.task),
+        overrides=mask_texts(HydraConfig.get().overrides.task),
         seed=cfg.seed,
         epochs=study.trainer.current_epoch,
         parameters=sum(parameter.numel() for parameter in study.model.net.parameters()),
@@ -212,8 +213,9 @@ def main(cfg: DictConfig) -> float | None:
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+        check_masked(cfg)
         return run(cfg).val_accuracy
-    except (DatasetError, MissingDataError, MissingSettingsError, RunFolderError) as error:
+    except (DatasetError, MaskedSettingError, MissingDataError, MissingSettingsError, RunFolderError) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         give_up(str(error))
@@ -221,6 +223,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
     missing = missing_plugin(sys.argv[1:])
     if missing:
         give_up(missing)

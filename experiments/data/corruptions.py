@@ -38,6 +38,7 @@ PUBLISHED = (
     "pixelate",
     "jpeg_compression",
 )
+PUBLISHED_AT = "from the links at https://github.com/hendrycks/robustness"
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 LABELS = "labels.npy"
 
@@ -269,7 +270,10 @@ def open_corruptions(
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise CorruptionError(f"corruptions.root must be a folder, got {root}: there is no {folder.absolute()}")
+        raise CorruptionError(
+            f"corruptions.root must be a folder, got {root}: there is no {folder.absolute()}; corrupted images are not "
+            f"downloaded: extract those of this data set there, {PUBLISHED_AT}"
+        )
     kind = ArrayCorruptions if any(folder.glob("*.npy")) else FolderCorruptions
     corrupted = kind(folder, data)
     lacking = [name for name in types or [] if name not in corrupted.types]

@@ -116,4 +116,7 @@ class FolderDataModule(ImageDataModule):
         )
 
     def _remedy(self) -> str:
-        return "make train/<class>/*.jpg and val/<class>/*.jpg (or test/...), one folder a class."
+        root = self.root.absolute()
+        return (
+            f"put {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg (or test/<class>/) there, one folder a class."
+        )

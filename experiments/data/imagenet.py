@@ -109,7 +109,8 @@ class ImageNetDataModule(FolderDataModule):
     def _remedy(self) -> str:
         return (
             "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
-            "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (the validation images sorted into class folders)."
+            f"{self.root.absolute()}/train/<wnid>/*.JPEG and {self.root.absolute()}/val/<wnid>/*.JPEG (the validation images "
+            "sorted into class folders); python -m experiments.resize_images makes the copies of data=imagenet_phases."
         )
 
 

@@ -1,5 +1,6 @@
 """Tiny-ImageNet in its official layout, from the zip as downloaded or from the folder extracted from it."""
 
+import zipfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing_extensions import Unpack
 
 from experiments.data.archive import FileStore, open_store
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.download import Archive, provide
 from experiments.data.errors import DatasetError, few
 from experiments.data.image_reading import read_image
 from experiments.data.missing import MissingDataError
@@ -17,6 +19,7 @@ from experiments.data.splits import ImageSource
 from experiments.data.transforms import Transform, check_padding, pipeline
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 NAME = "tiny-imagenet-200"
 IMAGE_SIZE = 64
 CROP_PADDING = 4
@@ -45,18 +48,37 @@ class TinyImageNetDataModule(ImageDataModule):
     """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
     The official test labels are not public: the official validation part, labelled by `val/val_annotations.txt`, is
-    the test part here, and validates too by default. Nothing is extracted, moved or written.
+    the test part here, and validates too by default. Images are read from the zip as it is.
 
     Args:
-        root: The zip, the extracted folder, or the folder that holds either.
+        root: The zip, the extracted folder, or the folder that holds either. Where none is, the zip is downloaded there.
+        download: Whether to download the zip (248 MB) where nothing is.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
 
-    def __init__(self, *, root: str | Path, crop_padding: int = CROP_PADDING, **common: Unpack[CommonSettings]) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | Path,
+        download: bool = True,
+        crop_padding: int = CROP_PADDING,
+        **common: Unpack[CommonSettings],
+    ) -> None:
         super().__init__(image_size=IMAGE_SIZE, mean=MEAN, std=STD, **common)
         self.root = Path(root).expanduser()
+        self.download = download
         self.crop_padding = check_padding(crop_padding)
+
+    def prepare_data(self) -> None:
+        """Download the zip where nothing is.
+
+        Raises:
+            DownloadError: If that fails.
+        """
+        # A file that was named is never replaced by another one.
+        if self.download and (not self.root.is_file() or self.root.name == f"{NAME}.zip"):
+            provide(self._archive, is_there=self._is_there)
 
     @cached_property
     def wnids(self) -> list[str]:
@@ -133,6 +155,12 @@ class TinyImageNetDataModule(ImageDataModule):
         return pipeline([], mean=self.mean, std=self.std)
 
     @property
+    def _archive(self) -> Archive:
+        # A root such as .../tiny-imagenet-200.zip is the zip itself.
+        path = self.root if self.root.suffix.lower() == ".zip" else self.root / f"{NAME}.zip"
+        return Archive("Tiny-ImageNet", URL, path, MD5)
+
+    @property
     def _places(self) -> list[Path]:
         return [self.root, self.root / NAME, self.root / f"{NAME}.zip"]
 
@@ -146,10 +174,27 @@ class TinyImageNetDataModule(ImageDataModule):
         reason = f"{halves[0]} has train/ but no wnids.txt: it was not extracted to the end." if halves else ""
         raise self._missing(reason)
 
+    def _is_there(self) -> bool:
+        try:
+            return self._store is not None
+        except MissingDataError:
+            return False
+        except ValueError:
+            # The official zip, cut short by whoever downloaded it, is completed; any other broken file is the user's.
+            path = self._archive.path
+            if path.name == f"{NAME}.zip" and path.is_file() and not zipfile.is_zipfile(path):
+                return False
+            raise
+
     def _missing(self, reason: str = "") -> MissingDataError:
+        if not reason and self.root.is_file():
+            reason = f"{self.root.absolute()} is no zip that holds wnids.txt."
+        elif not reason and self.download:
+            reason = "It has not been downloaded yet: call prepare_data() first."
         return MissingDataError(
             "Tiny-ImageNet",
             looked_at=self._places,
-            remedy=f"curl -o {self.root / NAME}.zip {URL}   (the zip is read as it is; extracting it works too)",
+            remedy=f"curl -o {self._archive.path} {URL}   (the zip is read as it is; extracting it works too), or run with "
+            "data.download=true",
             reason=reason,
         )

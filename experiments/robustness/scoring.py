@@ -165,6 +165,8 @@ def load(images: Images, *, batch_size: int, num_workers: int) -> Batches:
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         shuffle=False,
+        # Its processes are seeded by it, and not by the program's random state, which would go on.
+        generator=torch.Generator(),
     )
 
 
