@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from rich import get_console
 from experiments import settings
 from experiments.atomic_files import UnwritableError
 from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings
+from experiments.plain_yaml import ForeignSettingsError
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
@@ -34,13 +37,9 @@ RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
 MISTAKES = (
-    CheckpointError,
-    CorruptionError,
-    EvaluationError,
-    InstantiationException,
-    MissingDataError,
-    UnwritableError,
-)
+    CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
+    MaskedSettingError, MissingDataError, UnwritableError,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -67,10 +66,11 @@ def run(cfg: DictConfig) -> Report:
         CheckpointError: If the checkpoint does not fit the model.
         CorruptionError: If the corrupted images are not there, or not in their layout.
         EvaluationError: If a setting is wrong, or the model gives NaN.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If the data set is not there.
     """
     source = find_checkpoint(cfg.checkpoint)
-    cfg = complete(cfg, source)
+    cfg = complete(cfg, source, allow=list(cfg.allow))
     attacks = build_attacks(_plain(cfg.attacks))
     subject, loaded = build_subject(cfg, source)
     opened = None
@@ -108,8 +108,8 @@ def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, 
         "epoch": loaded.epoch,
         "architecture": loaded.architecture,
         "results_in_checkpoint": loaded.results,
-        "data": _plain(cfg.data),
-        "model": _plain(cfg.model),
+        "data": mask_settings(_plain(cfg.data)),
+        "model": mask_settings(_plain(cfg.model)),
         "settings": {key: _plain(cfg[key]) for key in RECORDED},
         "device": str(subject.device),
         "test_images": len(subject.data.split("test")),
@@ -164,6 +164,7 @@ def main(cfg: DictConfig) -> None:
     other jobs go on.
     """
     try:
+        check_masked(cfg)
         run(cfg)
     except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -171,5 +172,14 @@ def main(cfg: DictConfig) -> None:
         give_up(str(error))
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command line."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
     main()
+
+
+if __name__ == "__main__":
+    command()

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.atomic_files import write_text
+from experiments.masking import mask_settings
 from experiments.metrics_file import build_metrics_logger
 from experiments.runs import comparable_overrides
 
@@ -44,7 +45,9 @@ def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
     # Cut off, it names no run: a new one is begun.
     if note.is_file() and (known := note.read_text(errors="replace").strip()):
         settings |= {"id": known, "resume": "allow"}
-    logger = WandbLogger(save_dir=run_dir, **settings)
+    # W&B's own settings are where a key belongs; the others are shown.
+    shown = mask_settings({key: value for key, value in settings.items() if key != "settings"})
+    logger = WandbLogger(save_dir=run_dir, **{**settings, **shown})
     if rank_zero_only.rank == 0:
         write_text(note, str(logger.experiment.id))
     return logger

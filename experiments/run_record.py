@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.masking import mask_settings
 from experiments.run_errors import RunFolderError
 
 # Where a run goes, what it is called and what it reports to say nothing about what it computes; `logger` may hold keys.
@@ -54,7 +55,7 @@ def _shown(value: Any) -> str:
 
 def comparable_settings(cfg: DictConfig) -> dict[str, Any]:
     """The composed settings by dotted key, lists as JSON, without those that do not matter to the result."""
-    content = OmegaConf.to_container(cfg, resolve=True)
+    content = mask_settings(OmegaConf.to_container(cfg, resolve=True))
     assert isinstance(content, Mapping)
     kept = {key: value for key, value in content.items() if key not in NOT_RECORDED}
     return {key: value for key, value in _flatten(kept, "") if key not in NOT_RECORDED_KEYS}

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.masking import mask_settings, mask_texts
+from experiments.plain_yaml import read_plain_yaml
 from experiments.reporting import Summary
 from experiments.run_errors import RunFolderError
 from experiments.run_lock import LOCK, find_owner
@@ -88,10 +90,10 @@ def find_unfinished(parent: Path, overrides: Iterable[Any]) -> list[Path]:
 def _started_by(folder: Path) -> list[str] | None:
     """The overrides that a folder's run was started by; None: it cannot be told, or it is no run."""
     try:
-        overrides = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+        overrides = read_plain_yaml(folder / ".hydra" / "overrides.yaml")
     except UNREADABLE:
         return None
-    return comparable_overrides(overrides) if isinstance(overrides, ListConfig) else None
+    return comparable_overrides(overrides) if isinstance(overrides, list) else None
 
 
 def _has_summary(folder: Path) -> bool:
@@ -117,7 +119,7 @@ def _changed(path: Path) -> float:
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
     """Overrides in a fixed order, without those that say where a run goes or what it goes on from."""
     return sorted(
-        str(each) for each in overrides if str(each).split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
+        each for each in mask_texts(overrides) if each.split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
     )
 
 
@@ -229,6 +231,25 @@ def check_start(cfg: DictConfig, start: Start) -> list[str]:
     return [f"resumed with other settings: {', '.join(map(str, changes))}"] if changes else []
 
 
+def _find_differing(cfg: DictConfig, summary: Summary, config: Path) -> list[str]:
+    """Settings that differ from those of a finished run; if its config cannot be read, overrides that do."""
+    try:
+        stored = mask_settings(read_plain_yaml(config))
+    except UNREADABLE:
+        stored = None
+    # Cut off at the end of a line it is still YAML.
+    if not isinstance(stored, Mapping) or not set(map(str, cfg)) <= set(stored):
+        now = comparable_overrides(mask_texts(HydraConfig.get().overrides.task))
+        return sorted({*comparable_overrides(summary.overrides)} ^ {*now})
+    # The path of the run folder says nothing either: it may have been moved.
+    place = str(cfg.paths.run_dir)
+    return [
+        key
+        for key in sorted(_differences(stored, mask_settings(OmegaConf.to_container(cfg, resolve=True))))
+        if key.split(".")[0] not in NOT_COMPARED and place not in str(OmegaConf.select(cfg, key))
+    ]
+
+
 def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether `run_dir` holds this very run, finished.
 
@@ -242,23 +263,7 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     # A run whose summary is cut off is not finished: it goes on, which here means that it is tested again.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-    try:
-        stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-    except UNREADABLE:
-        stored = None
-    # Cut off at the end of a line it is still YAML.
-    if isinstance(stored, Mapping) and set(map(str, cfg)) <= set(stored):
-        differing = sorted(_differences(stored, OmegaConf.to_container(cfg, resolve=True)))
-        # Nor does the path of the run folder, which may have been moved.
-        place = str(cfg.paths.run_dir)
-        differing = [
-            key
-            for key in differing
-            if key.split(".")[0] not in NOT_COMPARED and place not in str(OmegaConf.select(cfg, key))
-        ]
-    else:
-        one, other = (comparable_overrides(each) for each in (summary.overrides, HydraConfig.get().overrides.task))
-        differing = sorted({*one} ^ {*other})
+    differing = _find_differing(cfg, summary, run_dir / CONFIG)
     if differing:
         raise RunFolderError(
             f"{run_dir} holds a finished run with other settings ({', '.join(differing[:8])}); name another folder "
@@ -278,7 +283,7 @@ def _differences(one: Any, other: Any, prefix: str = "") -> Iterable[str]:
 
 def continuing_command(overrides: Sequence[str], run_dir: Path) -> str:
     """The command that goes on with the run in `run_dir`, to be pasted into a shell."""
-    kept = [each for each in overrides if not each.startswith(("resume=", "+resume="))]
+    kept = [each for each in mask_texts(overrides) if not each.startswith(("resume=", "+resume="))]
     # Alone, even where the run was a job of a sweep.
     # In Hydra's quotes where its grammar would take a comma or a bracket for more than a letter.
     plain = re.fullmatch(r"[\w./~ -]+", str(run_dir))
@@ -307,6 +312,7 @@ def make_command_repeatable() -> None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
-    sys.argv[1:] = [*hydra.overrides.task, "hydra.mode=RUN"]
+    # With references to secrets in the environment, which those processes have as well.
+    sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
     with read_write(hydra), open_dict(hydra):
         hydra.run.dir = hydra.runtime.output_dir

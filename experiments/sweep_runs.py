@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from experiments.masking import mask_text, mask_texts
+from experiments.plain_yaml import read_plain_yaml
 from experiments.printing import short
 from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE, continuing_command
 
@@ -88,7 +90,7 @@ def read_finished(folder: Path) -> FinishedRun:
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        config = read_plain_yaml(folder / CONFIG)
         return FinishedRun(
             folder=folder,
             seed=summary["seed"],
@@ -143,7 +145,7 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if the folder is not of a training run."""
     try:
-        job = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), "hydra.job.name")
+        job = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra.job.name")
     except UNREADABLE:
         job = None
     if job is None and any((folder / name).exists() for name in (CONFIG, CHECKPOINTS)):
@@ -163,10 +165,10 @@ def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
 def _read_overrides(folder: Path) -> list[str] | None:
     """What the run was started with; None: it cannot be read."""
     try:
-        overrides = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+        overrides = read_plain_yaml(folder / ".hydra" / "overrides.yaml")
     except UNREADABLE:
         return None
-    return [str(each) for each in overrides] if isinstance(overrides, ListConfig) else None
+    return mask_texts(overrides) if isinstance(overrides, list) else None
 
 
 def _last_words(folder: Path) -> str:
@@ -178,5 +180,5 @@ def _last_words(folder: Path) -> str:
             continue
         lines = [line for line in lines if line.strip()]
         if lines:
-            return LOG_PREFIX.sub("", lines[-1]).strip()
+            return mask_text(LOG_PREFIX.sub("", lines[-1]).strip())
     return ""

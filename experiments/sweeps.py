@@ -14,11 +14,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments.atomic_files import write_text
+from experiments.masking import mask_text
 from experiments.printing import say, short
 from experiments.report import write_report
 from experiments.summarize import report
@@ -96,7 +97,7 @@ class SweepReport(Callback):
         error = job_return._return_value
         path = Path(config.hydra.runtime.output_dir) / ERROR
         summary = f"died: {type(error).__name__}: {' '.join(str(error).split())}"
-        write_text(path, f"{''.join(traceback.format_exception(error))}{summary}\n")
+        write_text(path, mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
         log.error(f"{summary} (traceback in {short(path)})")
 
 
@@ -117,7 +118,9 @@ def _leave_process_group(environment: Mapping[str, str | None]) -> None:
 def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
     """Keys of the command line; and those that the sweep varies or could vary, with their values as written."""
     swept = {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    # As they were typed: references, to secrets for instance, are not looked up.
+    typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    overrides = OverridesParser.create().parse_overrides(typed)
     for override in overrides:
         if override.is_sweep_override() or override.key_or_group in swept:
             swept[override.key_or_group] = override.get_value_string()

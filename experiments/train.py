@@ -20,11 +20,12 @@ from experiments.atomic_files import UnwritableError, write_text
 from experiments.building import Study, build_study
 from experiments.claiming import check_folder, clear_folder, owned
 from experiments.closing import print_closing
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
 from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
 from experiments.outcome import OUTCOME
 from experiments.printing import say
 from experiments.report import write_report
@@ -97,7 +98,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
         clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
-        write_text(run_dir / CONFIG, OmegaConf.to_yaml(cfg, resolve=True))
+        write_text(run_dir / CONFIG, OmegaConf.to_yaml(mask_config(cfg)))
         save_versions(run_dir / "versions.json")
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
@@ -139,9 +140,9 @@ def choices() -> dict[str, str | None]:
 def summarise(cfg: DictConfig, study: Study, metrics: Mapping[str, float], *, seconds: float) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
-        name=cfg.name,
+        name=mask_text(cfg.name),
         choices=choices(),
-        overrides=list(HydraConfig.get().overrides.task),
+        overrides=mask_texts(HydraConfig.get().overrides.task),
         seed=cfg.seed,
         epochs=study.trainer.current_epoch,
         parameters=sum(parameter.numel() for parameter in study.model.net.parameters()),
@@ -211,6 +212,10 @@ class MissingSettingsError(ValueError):
     """Settings that have no default were not given."""
 
 
+# What a user can put right.
+MISTAKES = (DatasetError, MaskedSettingError, MissingDataError, MissingSettingsError, RunFolderError, UnwritableError)
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Run and return the validation accuracy, which a sweeper may maximise.
@@ -223,11 +228,12 @@ def main(cfg: DictConfig) -> float | None:
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+        check_masked(cfg)
         run_dir = Path(cfg.paths.run_dir)
         with owned(run_dir):
             check_folder(cfg, run_dir)
             return run(cfg).val_accuracy
-    except (MissingDataError, MissingSettingsError, RunFolderError, UnwritableError) as error:
+    except MISTAKES as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise
         give_up(str(error))
@@ -235,6 +241,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
     missing = missing_plugin(sys.argv[1:])
     if missing:
         give_up(missing)

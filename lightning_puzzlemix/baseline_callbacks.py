@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from lightning_puzzlemix.base import MixCallback
-from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp, blend
+from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.batch import Location
+from lightning_puzzlemix.containers import as_keys
+from lightning_puzzlemix.layer_mix import LayerMix
 from lightning_puzzlemix.mixer import MixedBatch
 
 
@@ -21,14 +21,17 @@ class MixUpCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
 
     name = "mixup"
 
-    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
-        super().__init__(MixUp(alpha=alpha, per_sample=per_sample), **options)
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(MixUp(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
 
 
 class CutMixCallback(MixCallback):
@@ -37,14 +40,17 @@ class CutMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One box for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
 
     name = "cutmix"
 
-    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
-        super().__init__(CutMix(alpha=alpha, per_sample=per_sample), **options)
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(CutMix(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
 
 
 class ManifoldMixCallback(MixCallback):
@@ -53,8 +59,9 @@ class ManifoldMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
-            batch. Each must return a tensor with the batch first, and run once in ``training_step``.
+            batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
@@ -68,11 +75,16 @@ class ManifoldMixCallback(MixCallback):
         *,
         layers: Sequence[str] = (INPUT, "layer1", "layer2"),
         per_sample: bool = False,
+        num_classes: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample), **options)
-        self._hook: RemovableHandle | None = None
-        self._awaited: str | None = None
+        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        if len(as_keys(self.image_key)) > 1 and set(self.mixer.layers) != {INPUT}:
+            raise ValueError(
+                f"image_key={self.image_key!r} names several views, whose layers could not be told apart: use "
+                f"layers=['input'] in place of layers={list(self.mixer.layers)}, or name one view"
+            )
+        self._layer_mix: LayerMix | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse layers that the module does not have."""
@@ -97,37 +109,23 @@ class ManifoldMixCallback(MixCallback):
                 "ManifoldMixCallback cannot mix several image batches in one step, whose layers it could not tell apart: "
                 "name one with image_key and target_key, or use layers=['input']"
             )
-        self._await(pl_module, draw, mixed.ratio)
+        self._layer_mix = LayerMix(
+            pl_module, draw.layer, draw.permutation, mixed.ratio, in_step=lambda: self._swap.running
+        )
         return mixed
-
-    def _await(self, pl_module: pl.LightningModule, draw: BaselineDraw, ratio: Tensor) -> None:
-        """Mix the layer's next output in training mode; saliency or validation passes are none of ours."""
-
-        def mix_output(module: Any, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor) or len(output) != len(ratio):
-                shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(
-                    f"layers: {draw.layer!r} must return a tensor with the batch of {len(ratio)} first, got {shown}: name "
-                    "another layer"
-                )
-            self._awaited = None
-            return blend(output, draw.permutation, ratio)
-
-        self._awaited = draw.layer
-        self._hook = pl_module.get_submodule(draw.layer).register_forward_hook(mix_output)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Make sure that the layer was mixed, and leave nothing on the module."""
-        missed = self._awaited
+        missed = None if self._layer_mix is None or self._layer_mix.ran else self._layer_mix.layer
         super().on_train_batch_end(*args, **kwargs)
         if missed is not None:
             raise RuntimeError(
-                f"layers: {missed!r} did not run in training_step, so nothing was mixed although the targets were: name a "
-                "layer that runs"
+                f"layers: {missed!r} did not run in training_step in the mode that the model was in before it, so nothing was "
+                "mixed although the targets were: name a layer that runs"
             )
 
     def _forget_batch(self) -> None:
         super()._forget_batch()
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook, self._awaited = None, None
+        if self._layer_mix is not None:
+            self._layer_mix.remove()
+        self._layer_mix = None

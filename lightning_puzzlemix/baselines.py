@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_puzzlemix.checks import check_images
-from lightning_puzzlemix.config import PuzzleMixConfig, check_real
-from lightning_puzzlemix.draw import MixDraw
+from lightning_puzzlemix.candidates import check_channels_first
+from lightning_puzzlemix.checks import check_images, check_num_classes
+from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
+from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import mix_targets
+from lightning_puzzlemix.task_targets import mix_task_targets
 
 INPUT = "input"
 
@@ -39,15 +40,17 @@ class _Baseline:
     """What the baselines share: lam, partners, and mixed targets.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
+        num_classes: Number of classes, >= 1, where probabilities as targets do not say it; ``None`` asks the model by one
+            forward pass.
     """
 
-    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False) -> None:
-        check_real("alpha", alpha, above=0.0)
+    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
+        self.num_classes = check_num_classes(num_classes)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
-        self.alpha = alpha
+        self.alpha = check_alpha(alpha)
         self.per_sample = per_sample
         self._classes_of: PerModel[int] = PerModel()
 
@@ -61,7 +64,7 @@ class _Baseline:
         check_images(images, PuzzleMixConfig())
         if key is None:
             key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+        rng = np.random.default_rng(seed_sequence(key))
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
@@ -93,14 +96,41 @@ class _Baseline:
             stopwatch: Measures the phase "mixing".
         """
         check_images(images, PuzzleMixConfig())
+        check_channels_first(images)
         chosen = self.draw(images) if draw is None else self._accept(draw)
         stopwatch = Stopwatch() if stopwatch is None else stopwatch
-        num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
+        num_classes = self.num_classes
+        if num_classes is None:
+            num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
-            soft = mix_targets(targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes)
+            # One output may be that of a regression.
+            soft = mix_task_targets(
+                targets,
+                permutation=chosen.permutation,
+                ratio=ratio,
+                num_classes=num_classes,
+                bounded=num_classes > 1,
+            )
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
+
+    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
+        """Mix a second view of a batch as the first was mixed: by the same partners and shares.
+
+        Args:
+            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
+            mixed: The first view, mixed by this.
+
+        Returns:
+            (B, C, H, W) mixed images, a new tensor.
+        """
+        check_images(view, PuzzleMixConfig())
+        with torch.no_grad():
+            return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        return self._mix(view, draw)[0]
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
         """Take a draw made elsewhere; one that leaves open what this baseline needs is refused, never filled in."""
@@ -120,7 +150,7 @@ def _ratio(images: Tensor, lam: float | Tensor) -> Tensor:
     """Return lam as (B,) float32 on the images' device."""
     if isinstance(lam, Tensor):
         return lam.to(images.device, torch.float32, non_blocking=True).expand(len(images))
-    return torch.full((len(images),), float(lam), device=images.device)
+    return torch.full((len(images),), float(lam), dtype=torch.float32, device=images.device)
 
 
 def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
@@ -171,7 +201,7 @@ class CutMix(_Baseline):
             mixed = images.detach().clone()
             window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
             mixed[window] = partner[window]
-            return mixed, torch.full((len(images),), float(kept[0]), device=images.device)
+            return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
         edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
             images.device, non_blocking=True
         )
@@ -180,6 +210,24 @@ class CutMix(_Baseline):
         inside_cols = (cols >= edges[:, 2:3]) & (cols < edges[:, 3:4])
         inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
         return torch.where(inside, partner, images.detach()), edges[:, 4].float()
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        """Cut the box in proportion; a pixel that it covers in part is mixed by that part, so that the ratio stays right."""
+        before, after = mixed.images.shape[2:], view.shape[2:]
+        if before == after:
+            return self._mix(view, draw)[0]
+        assert draw.boxes is not None
+        edges = torch.from_numpy(draw.boxes).to(view.device, torch.float32, non_blocking=True)
+        rows = _covered(after[0], edges[:, 0:2] * (after[0] / before[0]))
+        cols = _covered(after[1], edges[:, 2:4] * (after[1] / before[1]))
+        inside = (rows[:, :, None] * cols[:, None, :])[:, None].to(view.dtype)
+        return torch.lerp(view, view[draw.permutation.to(view.device, torch.int64)], inside)
+
+
+def _covered(size: int, edges: Tensor) -> Tensor:
+    """Return (B, size): how much of each pixel lies between the (B, 2) edges, in pixels."""
+    pixel = torch.arange(size, device=edges.device)
+    return (torch.minimum(edges[:, 1:], pixel + 1) - torch.maximum(edges[:, :1], pixel)).clamp(0, 1)
 
 
 class ManifoldMix(_Baseline):
@@ -190,14 +238,20 @@ class ManifoldMix(_Baseline):
 
     Args:
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam of its own.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model.
     """
 
     def __init__(
-        self, layers: Sequence[str] = (INPUT, "layer1", "layer2"), *, alpha: float = 2.0, per_sample: bool = False
+        self,
+        layers: Sequence[str] = (INPUT, "layer1", "layer2"),
+        *,
+        alpha: float = 2.0,
+        per_sample: bool = False,
+        num_classes: int | None = None,
     ) -> None:
-        super().__init__(alpha=alpha, per_sample=per_sample)
+        super().__init__(alpha=alpha, per_sample=per_sample, num_classes=num_classes)
         if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
             raise ValueError(f"layers must name at least one submodule or 'input', got {layers!r}")
         self.layers = tuple(layers)
@@ -211,3 +265,8 @@ class ManifoldMix(_Baseline):
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)
         return (blend(images.detach(), draw.permutation, ratio) if draw.layer == INPUT else images.detach()), ratio
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        if draw.layer != INPUT:
+            raise ValueError(f"the layer {draw.layer!r} is mixed once a batch: use layers=['input'], or name one view")
+        return super()._mix_view(view, draw, mixed)

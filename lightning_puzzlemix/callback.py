@@ -12,11 +12,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lightning_puzzlemix.base import PICTURE_EVERY_N_STEPS, MixCallback
-from lightning_puzzlemix.batch import Key, Location
+from lightning_puzzlemix.batch import Keys, Location, read
 from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.containers import as_keys
 from lightning_puzzlemix.mix import warm_up
 from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
+from lightning_puzzlemix.normalization import Normalization, datamodule_normalization
 from lightning_puzzlemix.saliency import SaliencyLoss
 from lightning_puzzlemix.saliency_sources import SaliencyCallable
 from lightning_puzzlemix.threads import available_threads
@@ -36,7 +38,7 @@ class PuzzleMixCallback(MixCallback):
 
     Args:
         config: Hyperparameters of the mixing. Without mean and std in it those of ``trainer.datamodule`` are taken, if it
-            has them as ``mean`` and ``std``; else images are taken to lie in [0, 1].
+            has them as ``mean`` and ``std`` (numbers, sequences, arrays or tensors); else images are taken to lie in [0, 1].
         prob: Chance in [0, 1] that a batch is mixed; the same decision on every rank.
         start_epoch: First epoch in which batches are mixed.
         stop_epoch: First epoch in which they are not mixed any more.
@@ -46,7 +48,9 @@ class PuzzleMixCallback(MixCallback):
         saliency: Where saliency comes from: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"`` or a callable
             (module, images, targets) that returns (B, H, W) (see :class:`PuzzleMix`, also for the next four).
         saliency_layer: Submodule that ``"feature"`` looks at.
-        saliency_loss: Loss to differentiate where forward returns no logits.
+        saliency_loss: Loss to differentiate where forward returns no logits, or takes more than the images: a callable
+            (module, images, targets) or (module, images, targets, batch), where ``batch`` is what ``training_step`` would get
+            without mixing; also the name of a method, called without ``module``.
         saliency_precision: Precision of the saliency pass, such as ``"bf16-mixed"``.
         num_classes: Number of classes, where neither logits nor targets say it.
         targets: ``"soft"`` or ``"pair"``: what ``training_step`` gets for targets.
@@ -79,8 +83,8 @@ class PuzzleMixCallback(MixCallback):
         num_classes: int | None = None,
         targets: str = "soft",
         seed: int | None = None,
-        image_key: Key | None = None,
-        target_key: Key | None = None,
+        image_key: Keys | None = None,
+        target_key: Keys | None = None,
         picture_every_n_steps: int | None = PICTURE_EVERY_N_STEPS,
     ) -> None:
         mixer = PuzzleMix(
@@ -105,8 +109,15 @@ class PuzzleMixCallback(MixCallback):
             target_key=target_key,
             picture_every_n_steps=picture_every_n_steps,
         )
+        if adversarial_prob and len(as_keys(image_key)) > 1:
+            raise ValueError(
+                f"adversarial_prob={adversarial_prob} makes noise for one view alone, but image_key={image_key!r} names "
+                "several: use adversarial_prob=0, or name one view"
+            )
         self._given_config = mixer.config
+        self._from_datamodule: Normalization | None = None
         self._clean: list[CleanGradients] = []
+        self._differentiated = False
 
     @property
     def config(self) -> PuzzleMixConfig:
@@ -148,18 +159,25 @@ class PuzzleMixCallback(MixCallback):
 
         The given one and not the one in force: that may hold what an earlier fit found in another datamodule.
         """
-        config = self._given_config
+        config, self._from_datamodule = self._given_config, None
         if config.std is not None:
             return config
-        datamodule = getattr(trainer, "datamodule", None)
-        mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
-        if mean is None or std is None:
+        self._from_datamodule = datamodule_normalization(getattr(trainer, "datamodule", None))
+        if self._from_datamodule is None:
             rank_zero_info(
                 "Puzzle Mix: neither the config nor the datamodule has mean and std; images are taken to be in [0, 1]"
             )
             return config
-        mean, std = (value.tolist() if isinstance(value, Tensor) else value for value in (mean, std))
+        mean, std = self._from_datamodule.of_channels(max(map(len, self._from_datamodule[:2])))
         return dataclasses.replace(config, mean=mean, std=std)
+
+    def _fit_channels(self, images: Any) -> None:
+        """Give the datamodule's mean and std as many channels as the images, where it has one number for all of them."""
+        if self._from_datamodule is None or not isinstance(images, Tensor) or images.ndim != 4:
+            return
+        mean, std = self._from_datamodule.of_channels(images.shape[1])
+        if mean != self.config.mean:
+            self.mixer.config = dataclasses.replace(self.config, mean=mean, std=std)
 
     def _normalisation(self, trainer: pl.Trainer) -> dict[str, Any]:
         if self.config.mean is None:
@@ -178,13 +196,24 @@ class PuzzleMixCallback(MixCallback):
     def _mix_part(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
     ) -> MixedBatch:
+        self._fit_channels(read(batch, where.images))
         mixed = super()._mix_part(trainer, pl_module, batch, batch_idx, part, where)
         if mixed.clean is not None:
             self._clean.append(mixed.clean)
         return mixed
 
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        return {"batch": batch}
+
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularisation to the loss that is about to be differentiated."""
+        if self._clean and self._differentiated:
+            raise ValueError(
+                f"clean_weight={self.mixer.clean_weight} cannot be used with an optimizer that differentiates each batch "
+                "several times (LBFGS, SAM and the like), since its gradients belong to the weights of the first time: use "
+                "clean_weight=0 or another optimizer"
+            )
+        self._differentiated = True
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for clean in self._clean:
             term = clean.term() / trainer.accumulate_grad_batches
@@ -193,4 +222,4 @@ class PuzzleMixCallback(MixCallback):
 
     def _forget_batch(self) -> None:
         super()._forget_batch()
-        self._clean = []
+        self._clean, self._differentiated = [], False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_puzzlemix.blocks import Grid, expand
-from lightning_puzzlemix.checks import check_mix_inputs, check_on_host
+from lightning_puzzlemix.checks import check_mix_inputs, check_moving_blocks, check_on_host
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.energy import HostEnergy, block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.mask_solver import solve_masks
@@ -74,13 +74,13 @@ def puzzle_mix(
 
     Args:
         images: (B, C, H, W) floating point; any C, H and W. Un-normalised with ``config.mean`` and ``config.std`` they lie
-            in [0, 1].
+            in [0, 1]; averages of cells beyond 1e6 are refused.
         saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
             a uniform one.
         permutation: (B,) integers in [0, B), the partner of each image.
         lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
-        blocks_per_side: n, from 1 to the shorter side of the images. Where n does not divide a side the blocks differ by
-            at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
+        blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
         first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
             for the adversarial variant.
@@ -98,7 +98,9 @@ def puzzle_mix(
     check_mix_inputs(images, saliency, permutation, lam, blocks_per_side, config)
     first = _checked_content("first_content", first_content, images)
     second = _checked_content("partner_content", partner_content, images)
-    grids = _Grids.of(images, blocks_per_side, config)
+    # A plain integer: NumPy's would give its dtype to what is computed with it.
+    grids = _Grids.of(images, int(blocks_per_side), config)
+    check_moving_blocks(grids.moves.shape, images, config)
     partner = permutation.to(images.device, torch.int64)
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
@@ -127,10 +129,20 @@ def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, conf
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
     flat = cells.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), saliency.flatten(1).amin(1).float()], dim=1)
+    peaks = saliency.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
     return [
         energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
     ]  # fmt: skip
+
+
+def _as_float(values: Tensor) -> Tensor:
+    """Convert to float32; doubles that it cannot hold keep their sign, and stay finite where they are."""
+    if values.dtype != torch.float64:
+        return values.float()
+    limits = torch.finfo(torch.float32)
+    size = torch.where(values == 0, values, values.abs().clamp(limits.tiny, limits.max))
+    return torch.where(values.isfinite(), size.copysign(values), values).float()
 
 
 def _fetch(problem: list[Tensor], lam: float | Tensor) -> tuple[list[np.ndarray], float | np.ndarray]:
@@ -159,19 +171,60 @@ def _apply(
     labels, *plans = solution
     mask = labels.float() / (config.num_labels - 1)
     plan = torch.stack(plans).unflatten(2, grids.moves.shape) if plans else None
-    if plans:
-        mixed = move_and_blend(first, second, partner, plans[0], plans[1], mask, grids.moves)
+    return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
+
+
+def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: Tensor | None, grids: _Grids) -> Tensor:
+    """Move the blocks of both images and blend them by the mask."""
+    if plan is not None:
+        flat = plan.flatten(2)
+        mixed = move_and_blend(first, second, partner, flat[0], flat[1], mask, grids.moves)
     else:
         mixed = torch.lerp(second[partner], first, expand(mask, grids.blocks).unsqueeze(1).to(first.dtype))
     if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
         mixed = mixed.contiguous(memory_format=torch.channels_last)
-    return MixResult(mixed, mask.mean((1, 2)), mask, plan)
+    return mixed
+
+
+@torch.no_grad()
+def mix_like(
+    images: Tensor, mask: Tensor, plan: Tensor | None, *, permutation: Tensor, config: PuzzleMixConfig
+) -> Tensor:
+    """Mix images by the mask and the moves that were found for another view of them.
+
+    Args:
+        images: (B, C, H, W) floating point.
+        mask: (B, n, n), as in :class:`MixResult`; n at most the shorter side of the images.
+        plan: (2, B, R, C), as there; the images must have as many moving blocks.
+        permutation: (B,) integers in [0, B), the partner of each image.
+        config: The hyperparameters that the mask and the plan were found with.
+
+    Returns:
+        (B, C, H, W) mixed images, a new tensor.
+
+    Raises:
+        ValueError: If the images are too small for the blocks, or have other moving blocks.
+    """
+    blocks, shorter = mask.shape[-1], min(images.shape[2:])
+    if blocks > shorter:
+        raise ValueError(
+            f"images {tuple(images.shape)} cannot be cut into {blocks} x {blocks} blocks: use grid_sizes up to {shorter}"
+        )
+    grids = _Grids.of(images, blocks, config)
+    if plan is not None and plan.shape[2:] != grids.moves.shape:
+        raise ValueError(
+            f"images {tuple(images.shape)} have {grids.moves.shape} moving blocks and not {tuple(plan.shape[2:])}: use "
+            "transport_size=None, by which the mask's own blocks move, or views of the same size"
+        )
+    images = images.detach()
+    return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
 
 
 def warm_up(config: PuzzleMixConfig) -> float:
-    """Compile the kernels now (about 10 s once, then read from Numba's cache) and return the seconds that it took.
+    """Compile the kernels now (about 10 s once, then read from disk) and return the seconds that it took.
 
-    Without this the first mixed batch would take that time unexplained.
+    Without this the first mixed batch would take that time unexplained. No batch needs more than is compiled here: the
+    kernels are always called with the same dtypes.
     """
     start = time.perf_counter()
     flat = np.full((1, 2, 2), 0.25, np.float32)
