@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from experiments.atomic_files import replacing
+from experiments.atomic_files import UnwritableError, replacing
 from experiments.data.errors import DatasetError, UnreadableImageError
 from experiments.data.image_reading import read_image
 from experiments.data.listing import IMAGE_SUFFIXES, list_files
@@ -74,8 +74,12 @@ def _shrink(image: Image.Image, size: int) -> Image.Image:
 
 def _save(image: Image.Image, path: Path, quality: int) -> None:
     # A run that is stopped leaves no half image behind that would be taken for done. There are a million of them.
-    with replacing(path, durable=False) as draft:
-        image.save(draft, format="JPEG", quality=quality)
+    try:
+        with replacing(path, durable=False) as draft:
+            image.save(draft, format="JPEG", quality=quality)
+    except UnwritableError as error:
+        # What tells a full disk from an image that cannot be saved.
+        raise error.__cause__ or error from None
 
 
 def list_images(source: Path) -> list[tuple[str, str]]:
