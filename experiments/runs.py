@@ -1,10 +1,7 @@
 """Run folders: which one a run goes into, what it goes on from, and whether it is done already."""
 
-import re
-import shlex
-import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+# Also for those who look for the commands of a run folder here.
+from experiments.commands import as_typed_here, continuing_command, key_of  # noqa: F401
 
 AUTO = "auto"
 SUMMARY, CONFIG = "summary.json", "config.yaml"
@@ -53,9 +53,7 @@ def choose_run_dir(parent: str, resume: str | None, stamp: str) -> str:
 
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
     """Overrides in a fixed order, without those that say where a run goes or what it goes on from."""
-    return sorted(
-        str(each) for each in overrides if str(each).split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
-    )
+    return sorted(str(each) for each in overrides if key_of(str(each)).split(".")[0] not in NOT_COMPARED)
 
 
 def find_start(resume: str | None, run_dir: Path) -> Start:
@@ -112,29 +110,6 @@ def _differences(one: Any, other: Any, prefix: str = "") -> Iterable[str]:
             yield from _differences(one.get(key), other.get(key), f"{prefix}{key}.")
     elif one != other:
         yield prefix.rstrip(".")
-
-
-def continuing_command(overrides: Sequence[str], run_dir: Path) -> str:
-    """The command that goes on with the run in `run_dir`, to be pasted into a shell."""
-    kept = [each for each in overrides if not each.startswith(("resume=", "+resume="))]
-    # Alone, even where the run was a job of a sweep.
-    # In Hydra's quotes where its grammar would take a comma or a bracket for more than a letter.
-    plain = re.fullmatch(r"[\w./~ -]+", str(run_dir))
-    folder = str(run_dir) if plain else "'" + str(run_dir).replace("'", r"\'") + "'"
-    words = ["python", "-m", "experiments.train", *kept, "resume=auto", f"hydra.run.dir={folder}", "hydra.mode=RUN"]
-    return shlex.join(words)
-
-
-def as_typed_here(command: str) -> str:
-    """A command that starts with `python`, with the path of this very Python where `python` would be another one."""
-    found = shutil.which("python")
-    # Not resolved: the Pythons of two environments are links to the same file.
-    if found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent:
-        return command
-    here = Path(sys.executable).absolute()
-    # "./", as a shell looks for a bare name elsewhere.
-    path = f"./{here.relative_to(Path.cwd())}" if here.is_relative_to(Path.cwd()) else str(here)
-    return shlex.quote(path) + command.removeprefix("python")
 
 
 def make_command_repeatable() -> None:

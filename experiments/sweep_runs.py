@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.commands import continuing_command, key_of
 from experiments.printing import short
-from experiments.runs import CONFIG, SUMMARY, continuing_command
+from experiments.runs import CONFIG, SUMMARY
 
 # Where a run goes, what it is called and what it reports to say nothing about its result.
 NOT_COMPARED = ("paths", "resume", "name", "logger")
@@ -103,11 +104,6 @@ def read_finished(folder: Path) -> FinishedRun:
         raise UnreadableRunError(f"{folder}: {error}") from error
 
 
-def key_of(override: str) -> str:
-    """The key of a command line's "key=value"."""
-    return override.split("=")[0].lstrip("+~")
-
-
 def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
     by_epoch = summary.get("test_accuracy_by_epoch") or {}
     scores = {
@@ -145,13 +141,13 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if Hydra's files are not of a training run."""
     try:
-        job = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), "hydra.job.name")
+        hydra = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), "hydra")
         overrides = [str(each) for each in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     except (OSError, YAMLError, OmegaConfBaseException):
         return []
-    if job != "train":
+    if hydra is None or hydra.job.name != "train":
         return []
-    command = continuing_command(overrides, short(folder))
+    command = continuing_command(overrides, short(folder), hydra=hydra)
     return [UnfinishedRun(folder=folder, command=command, last_words=_last_words(folder))]
 
 

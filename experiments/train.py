@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments import settings
 from experiments.building import Study, build_study
 from experiments.closing import print_closing
+from experiments.commands import as_typed_here, continuing_command
 from experiments.data import MissingDataError
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
@@ -35,8 +36,6 @@ from experiments.runs import (
     SUMMARY,
     RunFolderError,
     Start,
-    as_typed_here,
-    continuing_command,
     find_start,
     is_done,
     make_command_repeatable,

@@ -1,6 +1,7 @@
 """Tiny-ImageNet in its official layout, from the zip as downloaded or from the folder extracted from it."""
 
 import io
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -104,9 +105,10 @@ class TinyImageNetDataModule(ImageDataModule):
         raise self._missing()
 
     def _missing(self, reason: str = "") -> MissingDataError:
+        zipped = shlex.quote(str(self.root / f"{NAME}.zip"))
         return MissingDataError(
             "Tiny-ImageNet",
             looked_at=self._places,
-            remedy=f"curl -o {self.root / NAME}.zip {URL}   (the zip is read as it is; extracting it works too)",
+            remedy=f"curl -o {zipped} {URL}   (the zip is read as it is; extracting it works too)",
             reason=reason,
         )
