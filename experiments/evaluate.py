@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,21 @@ from rich import get_console
 
 from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
+from experiments.commands import as_typed_here
 from experiments.data import MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
+from experiments.ending import optional, tell_stop
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
 from experiments.loggers import ended_wandb_run
+from experiments.printing import say, short
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
 from experiments.robustness.report import CorruptionScores, Report, print_report
 from experiments.robustness.sources import CheckpointSource, choose_output_dir, complete, find_checkpoint
 from experiments.robustness.subject import Subject, build_subject
+from experiments.stopping import RunInterrupted, interruptible, name_of
 from experiments.versions import gather_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -51,7 +56,6 @@ def register() -> None:
 register()
 
 
-@ended_wandb_run()
 def run(cfg: DictConfig) -> Report:
     """Evaluate one checkpoint into `cfg.output_dir`; what is done is on disk, so that a killed evaluation keeps it.
 
@@ -61,6 +65,26 @@ def run(cfg: DictConfig) -> Report:
         EvaluationError: If a setting is wrong, or the model gives NaN.
         MissingDataError: If the data set is not there.
     """
+    try:
+        with interruptible(), ended_wandb_run():
+            return _run(cfg)
+    except RunInterrupted as stop:
+        stop.told = True
+        result = Path(cfg.output_dir) / RESULT
+        kept = (
+            f"what was measured by then is in {short(result)}" if result.is_file() else "nothing was measured by then"
+        )
+        say(f"Stopped by {name_of(stop.signum)}: {kept}. To measure all of it:\n{_command()}")
+        raise
+
+
+def _command() -> str:
+    """The command that evaluates again."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return as_typed_here(shlex.join(["python", "-m", "experiments.evaluate", *overrides]))
+
+
+def _run(cfg: DictConfig) -> Report:
     source = find_checkpoint(cfg.checkpoint)
     cfg = complete(cfg, source)
     attacks = build_attacks(_plain(cfg.attacks))
@@ -86,9 +110,14 @@ def run(cfg: DictConfig) -> Report:
     report.complete = True
     report.save(result)
     picture = result.with_name(PICTURE)
-    save_picture(picture, report, title)
-    print_report(get_console(), report, title, [result, picture])
-    log_evaluation(loggers, report, title, step=steps_of(source))
+    files = [result]
+    with optional(f"the picture {PICTURE}", _command(), picture):
+        save_picture(picture, report, title)
+        files.append(picture)
+    with optional("the table", _command()):
+        print_report(get_console(), report, title, files)
+    with optional("the result in the loggers", _command()):
+        log_evaluation(loggers, report, title, step=steps_of(source))
     return report
 
 
@@ -163,5 +192,15 @@ def main(cfg: DictConfig) -> None:
         give_up(str(error))
 
 
+def command() -> None:
+    """The command line."""
+    try:
+        with interruptible():
+            main()
+    except RunInterrupted as stop:
+        tell_stop(stop)
+        raise
+
+
 if __name__ == "__main__":
-    main()
+    command()

@@ -1,6 +1,7 @@
 """Train and test a classifier: `python -m experiments.train`; settings in `conf/train.yaml`."""
 
 import logging
+import shlex
 import sys
 import time
 import warnings
@@ -13,21 +14,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 from torch import Tensor
 
 from experiments import settings
 from experiments.building import Study, build_study
 from experiments.closing import print_closing
-from experiments.commands import as_typed_here, continuing_command
+from experiments.commands import as_typed_here, override
 from experiments.data import MissingDataError
+from experiments.ending import optional, report_command, summary_command, tell_end, tell_stop
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
-from experiments.html.errors import ReportError
 from experiments.loggers import ended_wandb_run
 from experiments.outcome import OUTCOME
-from experiments.printing import say
-from experiments.report import write_report
+from experiments.printing import short
+from experiments.report import REPORT, write_report
 from experiments.reporting import Summary
 from experiments.run_logging import log_outcome, log_settings
 from experiments.runs import (
@@ -40,12 +42,12 @@ from experiments.runs import (
     is_done,
     make_command_repeatable,
 )
-from experiments.stopping import RunStopped
+from experiments.stopping import RunInterrupted, RunStopped, interruptible
 from experiments.sweeps import missing_plugin, report_sweep
 from experiments.versions import save_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-PICTURES = Path("logs") / "pictures"
+PICTURES, IMAGES = Path("logs") / "pictures", "images.png"
 GROUPS = ("data", "model", "optimizer", "mix", "trainer", "strategy", "logger", "experiment")
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,11 @@ def run(cfg: DictConfig) -> Summary:
         RunFolderError: If there is nothing to resume, or the folder holds another finished run.
         RunStopped: If it was stopped by Ctrl-C or SIGTERM; a checkpoint is written.
     """
+    with interruptible():
+        return _run(cfg)
+
+
+def _run(cfg: DictConfig) -> Summary:
     start = time.perf_counter()
     run_dir = Path(cfg.paths.run_dir)
     if is_done(cfg, run_dir):
@@ -69,13 +76,24 @@ def run(cfg: DictConfig) -> Summary:
     run_dir.mkdir(parents=True, exist_ok=True)
     _quiet_lightning()
     make_command_repeatable()
-    with ended_wandb_run():
-        study, summary = train_and_test(cfg, run_dir, start)
+    finished = False
+    try:
+        with ended_wandb_run():
+            study, summary = train_and_test(cfg, run_dir, start)
+            if study.trainer.is_global_zero:
+                keep(summary, study, run_dir)
+                finished = True
+                with optional("the result in the loggers", logging_command(run_dir)):
+                    log_outcome(
+                        study.trainer.loggers, study.model.outcome, summary, cfg, step=study.trainer.global_step
+                    )
+        # After W&B has said its own last words.
         if study.trainer.is_global_zero:
-            keep(summary, study, cfg, run_dir)
-    # After W&B has said its own last words.
-    if study.trainer.is_global_zero:
-        close(summary, study, run_dir)
+            close(summary, study, run_dir)
+    except BaseException as error:
+        if rank_zero_only.rank == 0:
+            tell_end(error, run_dir, HydraConfig.get().overrides.task, finished=finished)
+        raise
     return summary
 
 
@@ -90,15 +108,15 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
             log.info(f"resuming from {origin.checkpoint}, {origin.steps} steps made")
-    fit(study, origin, run_dir)
+    fit(study, origin)
     val_accuracy = study.trainer.callback_metrics.get("val_accuracy")
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = study.trainer.test(study.model, datamodule=study.data, verbose=False)
     return study, summarise(cfg, study, metrics, val_accuracy, seconds=time.perf_counter() - start)
 
 
-def fit(study: Study, origin: Start, run_dir: Path) -> None:
-    """Train; a run that is stopped, or dies of an error, says how to go on.
+def fit(study: Study, origin: Start) -> None:
+    """Train.
 
     Raises:
         RunStopped: If it was stopped by a signal.
@@ -106,12 +124,9 @@ def fit(study: Study, origin: Start, run_dir: Path) -> None:
     path = None if origin.checkpoint is None else str(origin.checkpoint)
     try:
         study.trainer.fit(study.model, datamodule=study.data, ckpt_path=path, weights_only=True)
-    except BaseException as error:
-        if study.trainer.is_global_zero and (run_dir / LAST_CHECKPOINT).is_file():
-            command = as_typed_here(continuing_command(HydraConfig.get().overrides.task, run_dir))
-            # Not through the log, which wraps lines: it is to be pasted.
-            say(f"The run ended early and has a checkpoint. To go on from it:\n{command}")
-        if isinstance(error, SIGTERMException) and study.stop.signum is not None:
+    except SIGTERMException:
+        # Lightning's exits with 0. In the processes that were not told themselves it is right: they are to end quietly.
+        if study.stop.signum is not None:
             raise RunStopped(study.stop.signum) from None
         raise
 
@@ -150,32 +165,39 @@ def _count_tested(study: Study) -> int:
     return min(len(study.data.split("test")), batches * study.data.batch_size)
 
 
-def keep(summary: Summary, study: Study, cfg: DictConfig, run_dir: Path) -> None:
-    """Write outcome and summary, and log them."""
+def keep(summary: Summary, study: Study, run_dir: Path) -> None:
+    """Write outcome and summary."""
     assert study.model.outcome is not None
     study.model.outcome.save(run_dir / OUTCOME)
     # After the outcome: a folder with a summary is a finished run.
     summary.save(run_dir / SUMMARY)
-    log_outcome(study.trainer.loggers, study.model.outcome, summary, cfg, step=study.trainer.global_step)
 
 
 def close(summary: Summary, study: Study, run_dir: Path) -> None:
     """Draw the picture, write the report, and print what was trained, how good it is and where everything is."""
-    picture = run_dir / "images.png"
-    caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
-    files = {f"picture of {caption}": picture}
+    picture, files = run_dir / IMAGES, {}
+    look = ["python", "-m", "experiments.show_mixing", "--examples", "--checkpoint", str(short(run_dir))]
+    with optional(f"the picture {IMAGES}", as_typed_here(shlex.join(look)), picture):
+        caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
+        files[f"picture of {caption}"] = picture
     if (run_dir / PICTURES).is_dir():
         files["pictures while training"] = run_dir / PICTURES
-    try:
+    with optional("the report", report_command(run_dir), run_dir / REPORT):
         files["report, for a browser"] = write_report([run_dir])
-    except (ReportError, OSError) as error:
-        # The run itself is complete.
-        log.warning(f"no report: {error}")
     if study.checkpoint.best_model_path:
         files["best checkpoint"] = Path(study.checkpoint.best_model_path)
     files["last checkpoint"] = Path(study.checkpoint.last_model_path)
     alone = HydraConfig.get().mode != RunMode.MULTIRUN
-    print_closing(get_console(), summary, files, run_dir, alone=alone)
+    with optional("the final summary", summary_command(run_dir)):
+        print_closing(get_console(), summary, files, run_dir, alone=alone)
+
+
+def logging_command(run_dir: Path) -> str:
+    """What measures the trained network once more, into the logger of its run."""
+    logger = choices()["logger"]
+    chosen = [f"logger={logger}"] if logger in ("wandb", "tensorboard") else []
+    words = [override("checkpoint", short(run_dir / LAST_CHECKPOINT)), *chosen]
+    return as_typed_here(shlex.join(["python", "-m", "experiments.evaluate", *words]))
 
 
 def _quiet_lightning() -> None:
@@ -220,13 +242,18 @@ def main(cfg: DictConfig) -> float | None:
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
-    missing = missing_plugin(sys.argv[1:])
+    typed = sys.argv[1:]
+    missing = missing_plugin(typed)
     if missing:
         give_up(missing)
     try:
-        main()
+        with interruptible():
+            main()
+    except RunInterrupted as stop:
+        tell_stop(stop)
+        raise
     finally:
-        report_sweep()
+        report_sweep(typed)
 
 
 if __name__ == "__main__":
