@@ -67,6 +67,9 @@ def interruptible() -> Iterator[None]:
     previous = {signum: signal.signal(signum, listener) for signum in SIGNALS}
     try:
         yield
+        # Raised where Python swallows exceptions (in a destructor, in a callback from C), it has ended nothing.
+        if listener.signum is not None:
+            raise RunInterrupted(listener.signum)
     finally:
         for signum, handler in previous.items():
             # None: a handler that was not set by Python, which cannot be set again by it.
@@ -78,10 +81,12 @@ class _Interruption:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        self.signum: int | None = None
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         # A loader process ends with its parent, which may still want batches of it.
         if os.getpid() == self._pid:
+            self.signum = signum
             raise RunInterrupted(signum)
 
 

@@ -129,6 +129,9 @@ def fit(study: Study, origin: Start) -> None:
         if study.stop.signum is not None:
             raise RunStopped(study.stop.signum) from None
         raise
+    # Asked after the last batch, when there was nothing left to stop; the last epoch has left its checkpoint.
+    if study.stop.signum is not None:
+        raise RunStopped(study.stop.signum)
 
 
 def choices() -> dict[str, str | None]:
