@@ -7,6 +7,7 @@ without looking; all others they check themselves.
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,17 @@ RANGES: dict[str, Range] = {
     "trainer.log_every_n_steps": NOT_NEGATIVE, "trainer.accumulate_grad_batches": COUNT,
     "trainer.gradient_clip_val": NOT_NEGATIVE, "trainer.reload_dataloaders_every_n_epochs": NOT_NEGATIVE,
 }  # fmt: skip
+SET_BY_THE_STUDY = {
+    "trainer.callbacks": "the study makes them; its own settings are mix, clean_until and the trainer's",
+    "trainer.logger": "choose one by logger=csv, tensorboard, wandb or none",
+    "model.num_classes": "it is that of the data",
+    "model.in_channels": "they are those of the data",
+}
+# Functions that hand on settings, and what takes them.
+TAKERS: dict[str, str] = {"experiments.data.build_imagenet_phases": "experiments.data.ImageNetDataModule"}
+# Names up to which a message lists all of them.
+LISTED = 24
+GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger", "clean_until")
 CHOICES: dict[str, tuple[str, ...]] = {"loss": ("ce", "bce_softmax")}
 
 
@@ -93,7 +105,10 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
     except OmegaConfBaseException as error:
         raise SettingError(f"A setting refers to what is not there: {' '.join(str(error).split())}") from error
     assert isinstance(content, dict)
-    for key, value in _walk(content):
+    # Those of the whole run first: others refer to them.
+    for key, value in sorted(_walk(content), key=lambda item: item[0].count(".")):
+        if key in SET_BY_THE_STUDY:
+            raise SettingError(f"{key} cannot be given: {SET_BY_THE_STUDY[key]}")
         if key in typed and not fits(value, typed[key]):
             raise SettingError(f"{key} must be {describe(typed[key])}, got {_shown(value)}")
         _check_number(key, value)
@@ -149,9 +164,24 @@ def _check_target(key: str, node: Mapping[str, Any]) -> None:
     try:
         target = get_object(str(node["_target_"]))
         hints, open_ended = parameters_of(target)
+        if node["_target_"] in TAKERS:
+            taken, open_ended = parameters_of(get_object(TAKERS[node["_target_"]]))
+            hints = {**taken, **hints}
+            for name, phase in (node.get("phases") or {}).items() if isinstance(node.get("phases"), dict) else ():
+                if isinstance(phase, dict):
+                    _check_names(f"{key}.phases.{name}", phase, {**taken, "until": int}, "a phase")
     # Of another package, whose hints cannot be read: it will say itself what it does not like.
-    except (ImportError, ValueError, TypeError, NameError, AttributeError):
+    except (ImportError, ValueError, TypeError, NameError, AttributeError, InstantiationException) as error:
+        if isinstance(error, SettingError):
+            raise
         return
+    owner = target.__name__ if len(hints) <= LISTED else f"{target.__module__}.{target.__name__}"
+    _check_names(key, node, hints, owner, open_ended=open_ended)
+
+
+def _check_names(
+    key: str, node: Mapping[str, Any], hints: Mapping[str, Any], owner: str, *, open_ended: bool = False
+) -> None:
     for name, value in node.items():
         if name in ("_target_", "_convert_", "_recursive_", "_partial_", "_args_"):
             continue
@@ -159,8 +189,9 @@ def _check_target(key: str, node: Mapping[str, Any]) -> None:
             if open_ended:
                 continue
             near = difflib.get_close_matches(name, hints, n=1)
-            advice = f"did you mean {key}.{near[0]}?" if near else f"it takes {', '.join(sorted(hints))}"
-            raise SettingError(f"{key}.{name} is no setting of {target.__name__}; {advice}")
+            known = f"; it takes {', '.join(sorted(hints))}" if len(hints) <= LISTED else ""
+            advice = f"; did you mean {key}.{near[0]}?" if near else known
+            raise SettingError(f"{key}.{name} is no setting of {owner}{advice}")
         is_object = isinstance(value, dict) and value.get("_target_") is not None
         if not is_object and not fits(value, hints[name]):
             wanted = describe(hints[name]) or f"settings of a {getattr(hints[name], '__name__', hints[name])}"
@@ -188,11 +219,14 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
 
 
 def _shown(value: Any) -> str:
-    return (
-        {True: "true", False: "false", None: "null"}.get(value, repr(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return repr(value)
+
+
+def names_a_setting(error: BaseException) -> bool:
+    """Whether an error begins with the setting that it is about, which makes its message all that a user needs."""
+    return isinstance(error, ValueError) and re.match(rf"({'|'.join(GROUPS)})[.=]\w+", str(error)) is not None
 
 
 def explain(error: InstantiationException) -> str:

@@ -19,6 +19,9 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value of a config may be given where `hint` is asked for; what no config can hold is not judged."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        if isinstance(value, int | float) and {int, float} & set(inner):
+            # Where a number is asked for, any number would be a text as well.
+            inner = tuple(each for each in inner if each is not str)
         return any(fits(value, each) for each in inner)
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in inner)
@@ -45,12 +48,14 @@ def describe(hint: Any) -> str:
     """What a hint allows, in words."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        kinds = list(dict.fromkeys(describe(each) for each in inner))
+        named = [value for each in inner if get_origin(each) is Literal for value in get_args(each)]
+        kinds = [describe(Literal[tuple(named)])] if named else []
+        kinds += list(dict.fromkeys(describe(each) for each in inner if get_origin(each) is not Literal))
         if NUMBER in kinds and WHOLE in kinds:
             kinds.remove(WHOLE)
         return " or ".join(sorted(filter(None, kinds), key="null".__eq__))
     if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
+        return "one of " + ", ".join(dict.fromkeys(map(str, inner)))
     if origin in (list, tuple, collections.abc.Sequence, collections.abc.Iterable):
         return f"a list [...] of {describe(inner[0]).removeprefix('a ')}s" if inner[0] in SCALARS else "a list [...]"
     if origin in (dict, collections.abc.Mapping):

@@ -17,11 +17,13 @@ from rich import get_console
 from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
 from experiments.commands import as_typed_here
+from experiments.config_checks import EVALUATE, SettingError, check_settings, explain
 from experiments.data import MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.ending import optional, tell_stop
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
+from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.loggers import ended_wandb_run
 from experiments.printing import say, short
 from experiments.robustness.choosing import build_attacks, describe_attack
@@ -37,7 +39,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
-MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError)
+MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError, SettingError)
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ def _command() -> str:
 def _run(cfg: DictConfig) -> Report:
     source = find_checkpoint(cfg.checkpoint)
     cfg = complete(cfg, source)
+    check_settings(cfg, EVALUATE)
     attacks = build_attacks(_plain(cfg.attacks))
     subject, loaded = build_subject(cfg, source)
     opened = None
@@ -184,18 +187,20 @@ def main(cfg: DictConfig) -> None:
     What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
     other jobs go on.
     """
+    leave_errors_to_hydra()
     try:
+        check_settings(cfg, EVALUATE)
         run(cfg)
     except MISTAKES as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_sweep():
             raise
-        give_up(str(error))
+        give_up(explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def command() -> None:
     """The command line."""
     try:
-        with interruptible():
+        with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()
     except RunInterrupted as stop:
         tell_stop(stop)

@@ -11,9 +11,9 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 from torch import Tensor
@@ -22,10 +22,12 @@ from experiments import settings
 from experiments.building import Study, build_study
 from experiments.closing import print_closing
 from experiments.commands import as_typed_here, override
+from experiments.config_checks import RANGES, TRAIN, SettingError, check_settings, explain, names_a_setting
 from experiments.data import MissingDataError
 from experiments.ending import optional, report_command, summary_command, tell_end, tell_stop
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
+from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.loggers import ended_wandb_run
 from experiments.outcome import OUTCOME
 from experiments.printing import short
@@ -190,7 +192,7 @@ def close(summary: Summary, study: Study, run_dir: Path) -> None:
     if study.checkpoint.best_model_path:
         files["best checkpoint"] = Path(study.checkpoint.best_model_path)
     files["last checkpoint"] = Path(study.checkpoint.last_model_path)
-    alone = HydraConfig.get().mode != RunMode.MULTIRUN
+    alone = not in_sweep()
     with optional("the final summary", summary_command(run_dir)):
         print_closing(get_console(), summary, files, run_dir, alone=alone)
 
@@ -231,14 +233,24 @@ def main(cfg: DictConfig) -> float | None:
     What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
     other jobs go on.
     """
+    leave_errors_to_hydra()
     try:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+        check_settings(cfg, TRAIN)
         return run(cfg).val_accuracy
-    except (MissingDataError, MissingSettingsError, RunFolderError) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+    except (MissingDataError, MissingSettingsError, RunFolderError, SettingError, MisconfigurationException) as error:
+        if in_sweep():
+            raise
+        give_up(str(error))
+    except InstantiationException as error:
+        if in_sweep():
+            raise
+        give_up(explain(error))
+    except ValueError as error:
+        if in_sweep() or not names_a_setting(error):
             raise
         give_up(str(error))
 
@@ -250,7 +262,7 @@ def command() -> None:
     if missing:
         give_up(missing)
     try:
-        with interruptible():
+        with interruptible(), readable([*TRAIN, *GROUPS, *RANGES]):
             main()
     except RunInterrupted as stop:
         tell_stop(stop)
