@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, OverrideParseException
 from hydra.types import RunMode
 
 from experiments.giving_up import give_up
@@ -31,7 +31,13 @@ def readable(keys: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except CompactHydraException as error:
-        give_up(explain(str(error), keys))
+        said = explain(str(error), keys)
+        unread = isinstance(error, OverrideParseException)
+        give_up(
+            f"{said}. A value with brackets, commas or blanks may need quotes of its own: 'key=\"value\"'"
+            if unread
+            else said
+        )
     except Exception as error:
         if not in_sweep():
             raise
@@ -67,4 +73,4 @@ def explain(message: str, keys: Iterable[str]) -> str:
         advice = f"did you mean {near[0]}?" if near else "python -m experiments.train --help lists all of them"
         return f"There is no setting {key[1]}; {advice}"
     said = message.partition("Config search path")[0].partition("Set the environment")[0]
-    return " ".join(said.split())
+    return " ".join(said.partition("See https")[0].split())
