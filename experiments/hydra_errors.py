@@ -11,6 +11,7 @@ from hydra.errors import CompactHydraException, OverrideParseException
 from hydra.types import RunMode
 
 from experiments.giving_up import give_up
+from experiments.sweeps import SweepReport
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -39,7 +40,8 @@ def readable(keys: Iterable[str]) -> Iterator[None]:
             else said
         )
     except Exception as error:
-        if not in_sweep():
+        # Of a sweep this process has composed nothing, so `in_sweep` does not know.
+        if SweepReport.folder is None:
             raise
         # Its traceback is in the folder of the job, and the summary of the sweep names that.
         give_up(f"The sweep has failed jobs; the first: {type(error).__name__}: {' '.join(str(error).split())}")
@@ -54,7 +56,7 @@ def leave_errors_to_hydra() -> None:
 
 
 def in_sweep() -> bool:
-    """Whether Hydra runs a sweep, in the process that has started it or in one of a job."""
+    """Whether a job of a sweep runs here."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 

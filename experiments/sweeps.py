@@ -126,13 +126,14 @@ def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
     return [each.key_or_group for each in overrides], swept
 
 
-def report_sweep(typed: Sequence[str]) -> None:
+def report_sweep(typed: Sequence[str], *, complete: bool) -> None:
     """Print and save the summary of the sweep that this process has started, if any; never raises.
 
     To be called when Hydra is done, be it by an error: it raises the first died job's, and then calls no callback.
 
     Args:
         typed: The words of the command line behind `python -m experiments.train`.
+        complete: Whether all jobs have been run and none has failed.
     """
     folder, SweepReport.folder = SweepReport.folder, None
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
@@ -142,8 +143,10 @@ def report_sweep(typed: Sequence[str]) -> None:
         finished, unfinished = find_runs([folder])
         if finished or unfinished:
             report(get_console(), [folder], metric=SweepReport.metric)
-        if unfinished:
-            say(f"\nAll of them at once, beside what is finished:\n  {as_typed_here(remaining_command(typed, folder))}")
+        # Also for jobs that have not been begun, of which there is no folder.
+        if unfinished or not complete:
+            command = as_typed_here(remaining_command(typed, folder))
+            say(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
     with optional("the report of the sweep", report_command(folder), folder / REPORT):
         if finished or unfinished:
             page = write_report([folder])

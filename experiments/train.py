@@ -261,14 +261,16 @@ def command() -> None:
     missing = missing_plugin(typed)
     if missing:
         give_up(missing)
+    complete = False
     try:
         with interruptible(), readable([*TRAIN, *GROUPS, *RANGES]):
             main()
+        complete = True
     except RunInterrupted as stop:
         tell_stop(stop)
         raise
     finally:
-        report_sweep(typed)
+        report_sweep(typed, complete=complete)
 
 
 if __name__ == "__main__":
