@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from experiments.benchmark_setting import GRID_SIZES, Figures, photograph_crops, take_turns, trained_net
+from experiments.checkpoint_files import load_inert
 from experiments.data import ImageDataModule, MissingDataError
+from experiments.foreign_settings import checked_group
 from experiments.models.preactresnet import PreActResNet
+from experiments.plain_yaml import read_plain_yaml
 from lightning_puzzlemix import CutMix, ManifoldMix, MixUp, PuzzleMix, PuzzleMixConfig
 from lightning_puzzlemix.base import Mixer
 from lightning_puzzlemix.baselines import blend
@@ -71,10 +73,12 @@ def load_subject(checkpoint: Path, images: int = 100) -> Subject:
         ValueError: If the checkpoint holds no PreActResNet under `net`.
     """
     settings = checkpoint.resolve().parent.parent / "config.yaml"
-    run = OmegaConf.load(settings) if settings.is_file() else OmegaConf.create()
-    net = _load_net(checkpoint, stem_stride=int(OmegaConf.select(run, "model.stem_stride", default=1)))
+    run = read_plain_yaml(settings) if settings.is_file() else {}
+    net = _load_net(checkpoint, stem_stride=int(run.get("model", {}).get("stem_stride", 1)))
     try:
-        data: ImageDataModule | None = instantiate(run.data) if "data" in run else None
+        data: ImageDataModule | None = (
+            instantiate(checked_group(settings, "data", run["data"])) if "data" in run else None
+        )
         if data is not None:
             data.setup("validate")
     except MissingDataError:
@@ -105,7 +109,7 @@ def _shown(checkpoint: Path) -> Path:
 
 
 def _load_net(checkpoint: Path, stem_stride: int) -> PreActResNet:
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    state = load_inert(checkpoint)["state_dict"]
     weights = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     if "stem.weight" not in weights or "head.weight" not in weights:
         raise ValueError(

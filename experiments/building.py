@@ -42,10 +42,12 @@ def build_study(cfg: DictConfig, *, kept_steps: int = 0) -> Study:
         kept_steps: Optimizer steps of the checkpoint that the run goes on from.
 
     Raises:
-        MissingDataError: If the number of classes must be read from a data set that is not there.
+        MissingDataError: If the data set is not there and cannot be downloaded.
         ValueError: If settings are given to a part that is switched off.
     """
     data: ImageDataModule = instantiate(cfg.data)
+    # Before the Trainer would: the network is built for the classes, which may be named in the files.
+    data.prepare_data()
     model = build_classifier(cfg, data)
     mix = build_optional(cfg, "mix")
     timer = EpochTimer(mix)

@@ -1,6 +1,7 @@
 """Reading files of torch.save from elsewhere: nothing that is pickled in them is imported, called or run."""
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ TOLERATED = (
 )
 # What looking into a placeholder raises if it was not made of what it should be made of.
 MALFORMED = (TypeError, ValueError, LookupError, RuntimeError)
+READING = threading.Lock()
 NUMBER_CODE = re.compile(r"[fiu][248]|[iu]1")
 
 
@@ -129,15 +131,20 @@ def _decode_bytes(value: Any) -> bytes:
 
 @contextmanager
 def _allowing_only(classes: list[Any]) -> Iterator[None]:
-    """Have torch take these classes, and none of those that some library has told it to take."""
-    before = list(torch.serialization.get_safe_globals())
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(classes)
-    try:
-        yield
-    finally:
+    """Have torch take these classes, and none of those that some library has told it to take.
+
+    Torch keeps one list for the whole process, so threads take turns; at the end it is as it was, with what others have added.
+    """
+    with READING:
+        hidden = torch.serialization.get_safe_globals()
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
+        torch.serialization.add_safe_globals(classes)
+        try:
+            yield
+        finally:
+            added = [each for each in torch.serialization.get_safe_globals() if each not in classes]
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals([*hidden, *added])
 
 
 def _explain(path: Path, error: Exception) -> str:

@@ -107,12 +107,38 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
             for name, value in expected.items()
             if name in weights and weights[name].shape != value.shape
         ],
+        "of another kind": [
+            f"{name} ({_kind(weights[name])} in the file, {_kind(value)} in the model)"
+            for name, value in expected.items()
+            if name in weights and _kind(weights[name]) != _kind(value)
+        ],
     }
     if any(complaints.values()):
         lists = [f"{kind}: {', '.join(names)}" for kind, names in complaints.items() if names]
         raise CheckpointError("\n".join([f"{path} does not fit the model. {_advise(checkpoint)}", *lists]))
-    net.load_state_dict(weights)
+    _copy(weights, net, path)
     return checkpoint
+
+
+def _kind(value: Tensor) -> str:
+    """What must be the same on both sides, so that every number is copied; the precision need not be."""
+    if type(value.detach()) is not Tensor or value.is_nested or value.is_meta or value.is_quantized:
+        return "no plain tensor"
+    if value.layout != torch.strided:
+        return "sparse"
+    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "whole numbers"
+
+
+def _copy(weights: dict[str, Tensor], net: nn.Module, path: str | Path) -> None:
+    """Copy weights into a network; one that refuses some of them keeps all of its own."""
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    try:
+        net.load_state_dict(weights)
+    # What a network raises that reads weights in its own way.
+    except Exception as error:
+        net.load_state_dict(before)
+        reason = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{path} does not fit the model, which was left as it was: {reason}") from error
 
 
 def _read_study(path: str | Path, content: Mapping[str, Any], weights: dict[str, Tensor]) -> Checkpoint:

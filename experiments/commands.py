@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.masking import mask_texts
 from experiments.printing import short, typed_from
 
 # Keys of Hydra's own that belong to one start: its folders, whether it is a sweep, and how the jobs of that are started.
@@ -52,15 +53,21 @@ def training_command(overrides: Sequence[str], *, hydra: Any = None) -> str:
         hydra: The node `hydra` of the config of the run that these are of; None: of the one that this process has started.
     """
     started = _hydra_of_this_process() if hydra is None else hydra
-    return shlex.join(["python", "-m", "experiments.train", *_config_dirs(started), *overrides, *_settings(started)])
+    words = [*_config_dirs(started), *mask_texts(overrides), *_settings(started)]
+    return shlex.join(["python", "-m", "experiments.train", *words])
 
 
 def continuing_command(overrides: Sequence[str], run_dir: Path, *, hydra: Any = None) -> str:
     """The command that goes on with the run in `run_dir`, from its last checkpoint or else from its start."""
-    kept = [each for each in overrides if key_of(each) != "resume"]
+    kept = [each for each in mask_texts(overrides) if key_of(each) != "resume"]
     # Alone, even where the run was a job of a sweep.
     alone = ["resume=auto", override("hydra.run.dir", run_dir), "hydra.mode=RUN"]
     return training_command([*kept, *alone], hydra=hydra)
+
+
+def command_line(module: str, words: Sequence[str]) -> str:
+    """`python -m experiments.<module>` with these words, as it is typed here."""
+    return as_typed_here(shlex.join(["python", "-m", f"experiments.{module}", *words]))
 
 
 def key_of(words: str) -> str:
@@ -74,7 +81,7 @@ def _hydra_of_this_process() -> Any:
 
 def _settings(hydra: Any) -> list[str]:
     """Settings of Hydra's own that another start needs too, such as `hydra.searchpath`."""
-    given = [str(each) for each in OmegaConf.select(hydra, "overrides.hydra") or []]
+    given = mask_texts(OmegaConf.select(hydra, "overrides.hydra") or [])
     return [each for each in given if not _is_within(key_of(each).replace("/", "."), OF_ONE_START)]
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config_types import describe, fits, parameters_of
+from experiments.masking import MASK, is_secret_key
 
 # Processes on the CPU that are allowed on a machine with fewer cores: enough to try out what several do.
 FEW_PROCESSES = 8
@@ -195,7 +196,7 @@ def _check_names(
         is_object = isinstance(value, dict) and value.get("_target_") is not None
         if not is_object and not fits(value, hints[name]):
             wanted = describe(hints[name]) or f"settings of a {getattr(hints[name], '__name__', hints[name])}"
-            raise SettingError(f"{key}.{name} must be {wanted}, got {_shown(value)}")
+            raise SettingError(f"{key}.{name} must be {wanted}, got {_shown(value, name)}")
 
 
 def _check_devices(trainer: Mapping[str, Any]) -> None:
@@ -218,7 +219,9 @@ def _check_devices(trainer: Mapping[str, Any]) -> None:
         raise SettingError(f"trainer.devices must be at most {most}, got {devices}: this machine has {kind}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, key: str = "") -> str:
+    if is_secret_key(key):
+        return MASK
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return repr(value)

@@ -1,12 +1,12 @@
 """What is said of a run that ends before its time, and of what is missing beside a result that is saved."""
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from experiments.commands import as_typed_here, continuing_command
+from experiments.commands import as_typed_here, command_line, continuing_command
+from experiments.masking import mask_text
 from experiments.printing import say, short
 from experiments.runs import LAST_CHECKPOINT
 from experiments.stopping import RunInterrupted, RunStopped, name_of
@@ -54,12 +54,12 @@ def tell_stop(stop: RunInterrupted) -> None:
 
 def report_command(folder: Path) -> str:
     """What writes `report.html` into a run folder or a sweep's."""
-    return as_typed_here(shlex.join(["python", "-m", "experiments.report", str(short(folder))]))
+    return command_line("report", [str(short(folder))])
 
 
 def summary_command(folder: Path) -> str:
     """What prints the table of a run, or a sweep's, and writes it into the folder."""
-    return as_typed_here(shlex.join(["python", "-m", "experiments.summarize", str(short(folder))]))
+    return command_line("summarize", [str(short(folder))])
 
 
 @contextmanager
@@ -79,5 +79,7 @@ def optional(what: str, remedy: str, file: Path | None = None) -> Iterator[None]
         if file is not None:
             with suppress(OSError):
                 file.unlink(missing_ok=True)
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        say(f"Warning: {what} is missing ({reason}); the result is saved. To make it:\n{remedy}", style="yellow")
+        reason = mask_text(" ".join(f"{type(error).__name__}: {error}".split()))
+        log.warning(f"Warning: {what} is missing ({reason}); the result is saved. To make it:")
+        # Not through the log, which wraps lines.
+        say(remedy)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from rich import get_console
 
 from experiments import settings
 from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.commands import as_typed_here
+from experiments.commands import command_line
 from experiments.config_checks import EVALUATE, SettingError, check_settings, explain
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
 from experiments.ending import optional, tell_stop
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
 from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings, mask_texts
+from experiments.plain_yaml import ForeignSettingsError
 from experiments.printing import say, short
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
@@ -39,7 +41,10 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
-MISTAKES = (CheckpointError, CorruptionError, EvaluationError, InstantiationException, MissingDataError, SettingError)
+MISTAKES = (
+    CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
+    MaskedSettingError, MissingDataError, SettingError,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +70,7 @@ def run(cfg: DictConfig) -> Report:
         CheckpointError: If the checkpoint does not fit the model.
         CorruptionError: If the corrupted images are not there, or not in their layout.
         EvaluationError: If a setting is wrong, or the model gives NaN.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If the data set is not there.
     """
     try:
@@ -83,12 +89,12 @@ def run(cfg: DictConfig) -> Report:
 def _command() -> str:
     """The command that evaluates again."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return as_typed_here(shlex.join(["python", "-m", "experiments.evaluate", *overrides]))
+    return command_line("evaluate", mask_texts(overrides))
 
 
 def _run(cfg: DictConfig) -> Report:
     source = find_checkpoint(cfg.checkpoint)
-    cfg = complete(cfg, source)
+    cfg = complete(cfg, source, allow=list(cfg.allow))
     check_settings(cfg, EVALUATE)
     attacks = build_attacks(_plain(cfg.attacks))
     subject, loaded = build_subject(cfg, source)
@@ -132,8 +138,8 @@ def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, 
         "epoch": loaded.epoch,
         "architecture": loaded.architecture,
         "results_in_checkpoint": loaded.results,
-        "data": _plain(cfg.data),
-        "model": _plain(cfg.model),
+        "data": mask_settings(_plain(cfg.data)),
+        "model": mask_settings(_plain(cfg.model)),
         "settings": {key: _plain(cfg[key]) for key in RECORDED},
         "device": str(subject.device),
         "test_images": len(subject.data.split("test")),
@@ -189,6 +195,7 @@ def main(cfg: DictConfig) -> None:
     """
     leave_errors_to_hydra()
     try:
+        check_masked(cfg)
         check_settings(cfg, EVALUATE)
         run(cfg)
     except MISTAKES as error:
@@ -199,6 +206,10 @@ def main(cfg: DictConfig) -> None:
 
 def command() -> None:
     """The command line."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
     try:
         with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()

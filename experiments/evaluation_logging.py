@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from experiments.building import build_optional
 from experiments.data.corruptions import SEVERITIES
 from experiments.loggers import WANDB_ID, build_wandb_logger
+from experiments.plain_yaml import read_plain_yaml
 from experiments.robustness.figure import draw
 from experiments.robustness.report import CorruptionScores, Report
 from experiments.robustness.sources import CheckpointSource
@@ -45,9 +46,10 @@ def _wandb_settings(cfg: DictConfig, source: CheckpointSource, title: str) -> di
     chosen = _as_dict(cfg.logger)
     if source.run_dir is None or not (source.run_dir / WANDB_ID).is_file():
         return {"job_type": "evaluate", "group": None, **chosen, "name": chosen.get("name") or title}
-    stored = OmegaConf.select(OmegaConf.load(source.run_dir / CONFIG), "logger", default=OmegaConf.create())
+    stored = read_plain_yaml(source.run_dir / CONFIG)
+    logged = stored.get("logger") if isinstance(stored, dict) else None
     # An id belongs to a project of an account. A run that was resumed with another logger names none.
-    place = {key: value for key, value in _as_dict(stored).items() if key in ("project", "entity")}
+    place = {key: logged[key] for key in ("project", "entity") if isinstance(logged, dict) and key in logged}
     # Name, group and kind stay those of the training.
     return {**chosen, **place, "run_dir": str(source.run_dir), "name": None, "group": None, "job_type": None}
 

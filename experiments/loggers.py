@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.ending import optional
+from experiments.masking import mask_settings
 from experiments.printing import short
 from experiments.runs import comparable_overrides
 
@@ -59,7 +60,9 @@ def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
     if note.is_file():
         settings |= {"id": note.read_text().strip(), "resume": "allow"}
-    logger = WandbLogger(save_dir=run_dir, **settings)
+    # W&B's own settings are where a key belongs; the others are shown.
+    shown = mask_settings({key: value for key, value in settings.items() if key != "settings"})
+    logger = WandbLogger(save_dir=run_dir, **{**settings, **shown})
     if rank_zero_only.rank == 0:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(str(logger.experiment.id))

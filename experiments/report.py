@@ -15,6 +15,7 @@ from experiments.html.rendering import render
 from experiments.html.run_folder import RunFolder, read_run
 from experiments.html.run_sections import run_lead, run_sections
 from experiments.html.sweep_sections import DETAILED, Sweep, sweep_lead, sweep_sections
+from experiments.plain_yaml import leads_out
 from experiments.printing import say, short
 from experiments.runs import SUMMARY
 from experiments.sweep_runs import FinishedRun, UnfinishedRun, find_runs
@@ -56,6 +57,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
         if not folder.is_dir():
             raise ReportError(f"DIR must be a folder, got {folder}: there is no such folder")
     path = folders[0] / REPORT if output is None else output
+    if output is None and leads_out(path):
+        raise ReportError(f"{path} is a link to {path.resolve()}, which would be written over; give --output FILE")
     if path.is_dir():
         raise ReportError(f"--output must be a file, got {path}: that is a folder; give {path / REPORT}")
     finished, unfinished = find_runs(folders)

@@ -15,9 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from experiments.data.errors import DatasetError, UnreadableImageError
+from experiments.data.image_reading import read_image
+from experiments.data.listing import IMAGE_SUFFIXES, list_files
 from experiments.printing import say
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".tif", ".tiff"}
 # So many images go to a worker at a time: messages between processes would otherwise cost as much as small images.
 CHUNK = 16
 INTERRUPTED = 128 + signal.SIGINT
@@ -52,19 +54,12 @@ def resize_image(
     if not missing:
         return None
     try:
-        with Image.open(path) as opened:
-            # Has the JPEG decoder leave out what would be thrown away, but not below twice the size, to keep it sharp.
-            opened.draft("RGB", (2 * max(missing), 2 * max(missing)))
-            image = opened.convert("RGB")
-        for size in missing:
-            _save(_shrink(image, size), target / str(size) / copy, quality)
-    # Whatever a broken file makes the decoder stumble on; a full disk is no broken image.
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"{path}: {error}"
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        return f"{path}: {error}"
+        # Has the JPEG decoder leave out what would be thrown away, but not below twice the size, to keep it sharp.
+        image = read_image(path, least_side=2 * max(missing))
+    except UnreadableImageError as error:
+        return str(error)
+    for size in missing:
+        _save(_shrink(image, size), target / str(size) / copy, quality)
     return None
 
 
@@ -80,22 +75,26 @@ def _save(image: Image.Image, path: Path, quality: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: a run that is stopped leaves no half image behind that would be taken for done.
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    image.save(draft, format="JPEG", quality=quality)
-    draft.replace(path)
+    try:
+        image.save(draft, format="JPEG", quality=quality)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def list_images(source: Path) -> list[tuple[str, str]]:
-    """All images below a folder, sorted, and what their copies are called; both relative.
+    """All images below a folder, sorted, and what their copies are called; both relative. Hidden ones are left out.
 
     Copies end in .JPEG whatever the image was, as readers go by the ending. Where two images would share a name, like
-    a.jpg and a.png, theirs is put behind the whole name: a.png.JPEG.
+    a.jpg and a.png, theirs is put behind the whole name: a.png.JPEG. Links that lead nowhere are among them, so that they
+    are complained about as other images that cannot be read.
+
+    Raises:
+        DatasetError: If a folder cannot be listed.
     """
-    images = sorted(
-        Path(folder, file).relative_to(source).as_posix()
-        for folder, _, files in os.walk(source)
-        for file in files
-        if Path(file).suffix.lower() in SUFFIXES
-    )
+    listing = list_files(source)
+    images = sorted(listing.files + [name for name in listing.broken if name.lower().endswith(IMAGE_SUFFIXES)])
     stems = [image.rpartition(".")[0] for image in images]
     times = Counter(stems)
     return [(image, f"{stem if times[stem] == 1 else image}.JPEG") for image, stem in zip(images, stems, strict=True)]
@@ -162,11 +161,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make the copies; return 1 if some images could not be copied, 130 if it was stopped by Ctrl-C, else 0."""
+    """Make the copies; return 1 if some could not be made or written, 130 if it was stopped by Ctrl-C, else 0."""
     options = parse(arguments)
     console = Console(stderr=True)
     tell = partial(say, console=console)
-    images = list_images(options.source)
+    try:
+        images = list_images(options.source)
+    except DatasetError as error:
+        tell(str(error), style="red")
+        return 1
     if not images:
         tell(f"There are no images below {options.source.absolute()}", style="red")
         return 1
@@ -178,10 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell("Stopped. The same command goes on from here.")
         return INTERRUPTED
+    except OSError as error:
+        tell(f"A copy cannot be written: {error}. The same command goes on from here.", style="red")
+        return 1
     places = ", ".join(str(options.target / str(size)) for size in options.size)
     tell(f"{len(images) - len(broken)} images are in {places}")
     for complaint in broken:
-        tell(f"left out, as it cannot be read: {complaint}", style="red")
+        tell(f"left out: {complaint}", style="red")
     return 1 if broken else 0
 
 

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from experiments.masking import mask_settings
 from experiments.outcome import Outcome, Shares
 from experiments.outcome_figures import NAMED, draw_calibration, draw_confusion, draw_per_class
 from experiments.reporting import Summary
@@ -40,7 +41,7 @@ def log_settings(loggers: Iterable[Logger], cfg: DictConfig, choices: Mapping[st
 
 
 def _settings(cfg: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
-    content = OmegaConf.to_container(cfg, resolve=True)
+    content = mask_settings(OmegaConf.to_container(cfg, resolve=True))
     assert isinstance(content, dict)
     return {**{str(key): value for key, value in content.items() if key != "logger"}, "choices": dict(choices)}
 

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 # Also for those who look for the commands of a run folder here.
 from experiments.commands import as_typed_here, continuing_command, key_of  # noqa: F401
+from experiments.masking import mask_settings, mask_texts
+from experiments.plain_yaml import read_plain_yaml
 
 AUTO = "auto"
 SUMMARY, CONFIG = "summary.json", "config.yaml"
@@ -46,14 +48,14 @@ def choose_run_dir(parent: str, resume: str | None, stamp: str) -> str:
         overrides = folder / ".hydra" / "overrides.yaml"
         if not overrides.is_file() or (folder / SUMMARY).exists():
             continue
-        if comparable_overrides(OmegaConf.load(overrides)) == wanted:
+        if comparable_overrides(read_plain_yaml(overrides)) == wanted:
             return str(folder)
     return str(new)
 
 
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
     """Overrides in a fixed order, without those that say where a run goes or what it goes on from."""
-    return sorted(str(each) for each in overrides if key_of(str(each)).split(".")[0] not in NOT_COMPARED)
+    return sorted(each for each in mask_texts(overrides) if key_of(each).split(".")[0] not in NOT_COMPARED)
 
 
 def find_start(resume: str | None, run_dir: Path) -> Start:
@@ -92,8 +94,8 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """
     if cfg.resume != AUTO or not (run_dir / SUMMARY).is_file() or not (run_dir / CONFIG).is_file():
         return False
-    stored = OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG))
-    differing = sorted(_differences(stored, OmegaConf.to_container(cfg, resolve=True)))
+    stored = mask_settings(read_plain_yaml(run_dir / CONFIG))
+    differing = sorted(_differences(stored, mask_settings(OmegaConf.to_container(cfg, resolve=True))))
     differing = [key for key in differing if key.split(".")[0] not in NOT_COMPARED]
     if differing:
         raise RunFolderError(
@@ -120,6 +122,7 @@ def make_command_repeatable() -> None:
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN:
         return
-    sys.argv[1:] = [*hydra.overrides.task, "hydra.mode=RUN"]
+    # With references to secrets in the environment, which those processes have as well.
+    sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
     with read_write(hydra), open_dict(hydra):
         hydra.run.dir = hydra.runtime.output_dir

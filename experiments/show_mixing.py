@@ -10,7 +10,8 @@ from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
 from experiments.checkpoints import CheckpointError
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
+from experiments.plain_yaml import ForeignSettingsError
 from experiments.printing import say, short
 from experiments.robustness import EvaluationError
 from experiments.showing.errors import ShowError
@@ -26,7 +27,9 @@ from lightning_puzzlemix.saliency_sources import SALIENCY_SOURCES
 BLOCKS, ROWS = 8, 6
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
 # What a user can put right.
-MISTAKES = (CheckpointError, EvaluationError, InstantiationException, MissingDataError, ShowError)
+MISTAKES = (
+    CheckpointError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException, MissingDataError, ShowError
+)  # fmt: skip
 DESCRIPTION = """\
 Mixes your own pictures by Puzzle Mix and draws how: both pictures of a pair, where their saliency is, the mask, the
 blocks that moved, and the result.
@@ -57,7 +60,7 @@ def show(options: argparse.Namespace) -> Path:
     axes = [] if options.grid is None else read_grid(options.grid)
     pictures = example_pictures() if options.examples else find_pictures(options.images)
     partners = choose_partners(len(pictures), (options.seed or 0) if options.pairs == "random" else None)
-    viewer = open_viewer(options.checkpoint)
+    viewer = open_viewer(options.checkpoint, allow=options.allow)
     if options.size is not None:
         viewer = replace(viewer, height=options.size[0], width=options.size[1])
     settings = choose_settings(options, viewer)
@@ -159,6 +162,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("images", metavar="IMAGES", nargs="*", type=Path, help="pictures of any size and kind, or folders of them")
     add("--examples", action="store_true", help="take photographs that come with scikit-image and scikit-learn instead")
     add("--checkpoint", metavar="RUN", help="run folder, or a .ckpt in its checkpoints/: the network that looks")
+    allow = "classes beside this study's that the run may name as its network or data, if you know and trust them"
+    add("--allow", metavar="NAME", action="append", default=[], help=allow)
     size = (
         f"pixels; pictures are scaled and cut to it (default: {DEFAULT_SIZE}, with a checkpoint what it was trained on)"
     )

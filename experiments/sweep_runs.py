@@ -10,9 +10,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from experiments.commands import continuing_command, key_of
+from experiments.masking import mask_text, mask_texts
+from experiments.plain_yaml import read_plain_yaml
 from experiments.printing import short
 from experiments.runs import CONFIG, SUMMARY
 
@@ -91,7 +92,7 @@ def read_finished(folder: Path) -> FinishedRun:
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        config = OmegaConf.to_container(OmegaConf.load(folder / CONFIG))
+        config = read_plain_yaml(folder / CONFIG)
         return FinishedRun(
             folder=folder,
             seed=summary["seed"],
@@ -100,7 +101,7 @@ def read_finished(folder: Path) -> FinishedRun:
             settings=_comparable(config, summary["seed"]),
             scores=_scores(summary),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OmegaConfBaseException) as error:
         raise UnreadableRunError(f"{folder}: {error}") from error
 
 
@@ -141,9 +142,9 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if Hydra's files are not of a training run."""
     try:
-        hydra = OmegaConf.select(OmegaConf.load(folder / ".hydra" / "hydra.yaml"), "hydra")
-        overrides = [str(each) for each in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    except (OSError, YAMLError, OmegaConfBaseException):
+        hydra = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra")
+        overrides = mask_texts(read_plain_yaml(folder / ".hydra" / "overrides.yaml"))
+    except (ValueError, TypeError, OmegaConfBaseException):
         return []
     if hydra is None or hydra.job.name != "train":
         return []
@@ -157,5 +158,5 @@ def _last_words(folder: Path) -> str:
         lines = file.read_text(errors="replace").split("\n") if file.is_file() else []
         lines = [line for line in lines if line.strip()]
         if lines:
-            return LOG_PREFIX.sub("", lines[-1]).strip()
+            return mask_text(LOG_PREFIX.sub("", lines[-1]).strip())
     return ""

@@ -15,12 +15,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments.commands import as_typed_here, key_of, override, quote
 from experiments.ending import optional, report_command, summary_command
+from experiments.masking import mask_text, mask_texts
 from experiments.printing import say, short
 from experiments.report import REPORT, write_report
 from experiments.summarize import report
@@ -98,7 +99,7 @@ class SweepReport(Callback):
         error = job_return._return_value
         path = Path(config.hydra.runtime.output_dir) / ERROR
         summary = f"died: {type(error).__name__}: {' '.join(str(error).split())}"
-        path.write_text(f"{''.join(traceback.format_exception(error))}{summary}\n")
+        path.write_text(mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
         log.error(f"{summary} (traceback in {short(path)})")
 
 
@@ -119,14 +120,16 @@ def _leave_process_group(environment: Mapping[str, str | None]) -> None:
 def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
     """Keys of the command line; and those that the sweep varies or could vary, with their values as written."""
     swept = {str(key): str(values) for key, values in (config.hydra.sweeper.get("params") or {}).items()}
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    # As they were typed: references, to secrets for instance, are not looked up.
+    typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    overrides = OverridesParser.create().parse_overrides(typed)
     for each in overrides:
         if each.is_sweep_override() or each.key_or_group in swept:
             swept[each.key_or_group] = each.get_value_string()
     return [each.key_or_group for each in overrides], swept
 
 
-def report_sweep(typed: Sequence[str], *, complete: bool) -> None:
+def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     """Print and save the summary of the sweep that this process has started, if any; never raises.
 
     To be called when Hydra is done, be it by an error: it raises the first died job's, and then calls no callback.
@@ -138,15 +141,17 @@ def report_sweep(typed: Sequence[str], *, complete: bool) -> None:
     folder, SweepReport.folder = SweepReport.folder, None
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
+    finished: Sequence[Any] = []
+    unfinished: Sequence[Any] = []
     with optional("the table of the sweep", summary_command(folder)):
         _leave_ray()
         finished, unfinished = find_runs([folder])
         if finished or unfinished:
             report(get_console(), [folder], metric=SweepReport.metric)
-        # Also for jobs that have not been begun, of which there is no folder.
-        if unfinished or not complete:
-            command = as_typed_here(remaining_command(typed, folder))
-            say(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
+    # Also for jobs that have not been begun, of which there is no folder.
+    if unfinished or not complete:
+        command = as_typed_here(remaining_command(typed, folder))
+        say(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
     with optional("the report of the sweep", report_command(folder), folder / REPORT):
         if finished or unfinished:
             page = write_report([folder])
@@ -160,7 +165,7 @@ def remaining_command(typed: Sequence[str], folder: Path) -> str:
         typed: The words of the command line that has started it.
         folder: Its folder, which may be named after the time.
     """
-    kept = [each for each in typed if key_of(each) not in ("resume", "hydra.sweep.dir")]
+    kept = [each for each in mask_texts(typed) if key_of(each) not in ("resume", "hydra.sweep.dir")]
     words = [*kept, "resume=auto", override("hydra.sweep.dir", short(folder))]
     return shlex.join(["python", "-m", "experiments.train", *words])
 

@@ -1,7 +1,6 @@
 """Train and test a classifier: `python -m experiments.train`; settings in `conf/train.yaml`."""
 
 import logging
-import shlex
 import sys
 import time
 import warnings
@@ -21,14 +20,15 @@ from torch import Tensor
 from experiments import settings
 from experiments.building import Study, build_study
 from experiments.closing import print_closing
-from experiments.commands import as_typed_here, override
+from experiments.commands import command_line, override
 from experiments.config_checks import RANGES, TRAIN, SettingError, check_settings, explain, names_a_setting
-from experiments.data import MissingDataError
+from experiments.data import DatasetError, MissingDataError
 from experiments.ending import optional, report_command, summary_command, tell_end, tell_stop
 from experiments.figures import save_training_picture
 from experiments.giving_up import give_up
 from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.loggers import ended_wandb_run
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
 from experiments.outcome import OUTCOME
 from experiments.printing import short
 from experiments.report import REPORT, write_report
@@ -105,7 +105,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     origin = find_start(cfg.resume, run_dir)
     study = build_study(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
-        OmegaConf.save(cfg, run_dir / CONFIG, resolve=True)
+        OmegaConf.save(mask_config(cfg), run_dir / CONFIG)
         save_versions(run_dir / "versions.json")
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
@@ -147,9 +147,9 @@ def summarise(
 ) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
-        name=cfg.name,
+        name=mask_text(cfg.name),
         choices=choices(),
-        overrides=list(HydraConfig.get().overrides.task),
+        overrides=mask_texts(HydraConfig.get().overrides.task),
         seed=cfg.seed,
         epochs=study.trainer.current_epoch,
         parameters=sum(parameter.numel() for parameter in study.model.net.parameters()),
@@ -181,8 +181,8 @@ def keep(summary: Summary, study: Study, run_dir: Path) -> None:
 def close(summary: Summary, study: Study, run_dir: Path) -> None:
     """Draw the picture, write the report, and print what was trained, how good it is and where everything is."""
     picture, files = run_dir / IMAGES, {}
-    look = ["python", "-m", "experiments.show_mixing", "--examples", "--checkpoint", str(short(run_dir))]
-    with optional(f"the picture {IMAGES}", as_typed_here(shlex.join(look)), picture):
+    look = command_line("show_mixing", ["--examples", "--checkpoint", str(short(run_dir))])
+    with optional(f"the picture {IMAGES}", look, picture):
         caption = save_training_picture(picture, study.model.cpu(), study.mix, study.data)
         files[f"picture of {caption}"] = picture
     if (run_dir / PICTURES).is_dir():
@@ -202,7 +202,7 @@ def logging_command(run_dir: Path) -> str:
     logger = choices()["logger"]
     chosen = [f"logger={logger}"] if logger in ("wandb", "tensorboard") else []
     words = [override("checkpoint", short(run_dir / LAST_CHECKPOINT)), *chosen]
-    return as_typed_here(shlex.join(["python", "-m", "experiments.evaluate", *words]))
+    return command_line("evaluate", words)
 
 
 def _quiet_lightning() -> None:
@@ -226,6 +226,13 @@ class MissingSettingsError(ValueError):
     """Settings that have no default were not given."""
 
 
+# What a user can put right.
+MISTAKES = (
+    DatasetError, MaskedSettingError, MisconfigurationException, MissingDataError, MissingSettingsError, RunFolderError,
+    SettingError,
+)  # fmt: skip
+
+
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Run and return the validation accuracy, which a sweeper may maximise.
@@ -239,9 +246,10 @@ def main(cfg: DictConfig) -> float | None:
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
             raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+        check_masked(cfg)
         check_settings(cfg, TRAIN)
         return run(cfg).val_accuracy
-    except (MissingDataError, MissingSettingsError, RunFolderError, SettingError, MisconfigurationException) as error:
+    except MISTAKES as error:
         if in_sweep():
             raise
         give_up(str(error))
@@ -257,6 +265,11 @@ def main(cfg: DictConfig) -> float | None:
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
+    try:
+        sys.argv[1:] = hide_secrets(sys.argv[1:])
+    except MaskedSettingError as error:
+        give_up(str(error))
+    # With references in place of secrets.
     typed = sys.argv[1:]
     missing = missing_plugin(typed)
     if missing:

@@ -5,22 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 import secrets
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
-from lightning_puzzlemix.batch import Key, Location, find_samples, read, replaced
+from lightning_puzzlemix.batch import Key, Location, Path, find_samples, read
+from lightning_puzzlemix.batch_sharing import check_sharing, responsible
+from lightning_puzzlemix.batch_swap import BatchSwap
 from lightning_puzzlemix.config import check_probability
 from lightning_puzzlemix.draw import MixDraw, draw_decision
-from lightning_puzzlemix.interception import Interception
+from lightning_puzzlemix.lightning_names import CallbackOfBoth
 from lightning_puzzlemix.metrics import MetricGuard
 from lightning_puzzlemix.mixer import MixedBatch, Mixer
 from lightning_puzzlemix.monitor import mix_figures
+from lightning_puzzlemix.patched_method import PatchedMethod
 from lightning_puzzlemix.pictures import PictureLog
 from lightning_puzzlemix.sharding import reachable
 from lightning_puzzlemix.stopwatch import Stopwatch
@@ -30,23 +31,7 @@ PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
 
 
-def _callback_classes() -> tuple[type, ...]:
-    """Return Lightning's Callback, under both of its names in a program that has imported ``lightning`` before this.
-
-    A Trainer of either package takes any callback, but the command line of each insists on its own class. Importing
-    ``lightning`` for its own sake would take over the messages of ``pytorch_lightning``.
-    """
-    other = sys.modules.get("lightning.pytorch")
-    return (pl.Callback,) if other is None else (pl.Callback, other.Callback)
-
-
-if TYPE_CHECKING:
-    _Callback = pl.Callback
-else:
-    _Callback = type("_Callback", _callback_classes(), {})
-
-
-class MixCallback(_Callback):
+class MixCallback(CallbackOfBoth):
     """Mix training batches before ``training_step`` sees them; the base of all mixing callbacks.
 
     The model's loss must take (B, classes) soft targets, as ``torch.nn.functional.cross_entropy`` does, or
@@ -69,7 +54,8 @@ class MixCallback(_Callback):
             ``None``: no pictures.
 
     Attributes:
-        last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first.
+        last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first. A batch is mixed when all
+            ``on_train_batch_start`` hooks have run, before ``training_step``.
     """
 
     name = "mix"
@@ -104,7 +90,8 @@ class MixCallback(_Callback):
         self.target_key = target_key
         self.last: MixedBatch | None = None
         self._drawn_seed: int | None = None
-        self._interception = Interception()
+        self._swap = BatchSwap(type(self).__name__)
+        self._hook: PatchedMethod | None = None
         self._metrics = MetricGuard()
         self._said_metrics = False
         self._stopwatch = Stopwatch()
@@ -146,8 +133,18 @@ class MixCallback(_Callback):
                 f"{type(self).__name__} cannot mix for training_step(self, dataloader_iter), which fetches its own batches: "
                 "use training_step(self, batch, batch_idx)"
             )
-        # Every rank must draw from the same seed, or they would decide differently whether to mix.
-        self._drawn_seed = int(trainer.strategy.broadcast(self._seed_in_force()))
+        check_sharing(self._mixing_callbacks(trainer))
+        self._agree_on_seed(trainer)
+
+    def _agree_on_seed(self, trainer: pl.Trainer) -> None:
+        """Take rank 0's seed: with seeds of their own, ranks would decide differently whether to mix a batch."""
+        first = int(trainer.strategy.broadcast(self._seed_in_force()))
+        if not trainer.strategy.reduce_boolean_decision(self.seed in (None, first), all=True):
+            raise ValueError(
+                f"seed must be the same on every rank, got {self.seed} on rank {trainer.global_rank} and {first} on rank 0: "
+                "leave the rank out of it, each rank draws differently anyway"
+            )
+        self._drawn_seed = first
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Find out who wants pictures."""
@@ -160,28 +157,51 @@ class MixCallback(_Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Mix the batch and let ``training_step`` get the mixed one."""
+        """Mix the batch as soon as all hooks of this name have run, and let ``training_step`` get the mixed one.
+
+        The module's own comes last, and whatever it or another callback does to the batch is part of what is mixed.
+        """
         self._forget_batch()
+        if responsible(self._mixing_callbacks(trainer), trainer.current_epoch) is not self:
+            return
         if not self._decide(trainer.current_epoch, batch_idx):
             return
-        replacement, soft = batch, []
-        for part, location in enumerate(find_samples(batch, self.image_key, self.target_key)):
-            mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, location)
-            targets = self._targets_for_step(read(batch, location.targets), mixed)
-            replacement = replaced(replacement, {location.images: mixed.images, location.targets: targets})
-            soft.append(targets)
-            self.last = dataclasses.replace(mixed, clean=None)
-            self._pictures.offer(trainer, self.last, read(batch, location.targets), self._normalisation)
-        many_steps = any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)
-        self._interception.install(pl_module, batch, replacement, keep=many_steps)
-        self._metrics.install(pl_module, soft)
-        self._log_figures(trainer, pl_module)
+
+        def mix_after(original: Any, *args: Any, **kwargs: Any) -> Any:
+            assert self._hook is not None
+            self._hook.remove()
+            response = original(*args, **kwargs)
+            # With -1 the module ends the epoch before this batch.
+            if response != -1:
+                self._mix(trainer, pl_module, batch, batch_idx)
+            return response
+
+        self._hook = PatchedMethod(pl_module, "on_train_batch_start", mix_after)
+
+    def _mixing_callbacks(self, trainer: pl.Trainer) -> list[MixCallback]:
+        """Return all that mix in this Trainer; this alone where another callback passes its hooks on to it."""
+        found = [each for each in trainer.callbacks if isinstance(each, MixCallback)]  # type: ignore[attr-defined]
+        return found if self in found else [self]
 
     def _decide(self, epoch: int, batch_idx: int) -> bool:
         """Tell whether this batch is mixed; all ranks agree."""
         if epoch < self.start_epoch or (self.stop_epoch is not None and epoch >= self.stop_epoch):
             return False
         return draw_decision(self.prob, (self._seed_in_force(), epoch, batch_idx))
+
+    def _mix(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        values: dict[Path, Any] = {}
+        soft = []
+        for part, location in enumerate(find_samples(batch, self.image_key, self.target_key)):
+            mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, location)
+            targets = self._targets_for_step(read(batch, location.targets), mixed)
+            values |= {location.images: mixed.images, location.targets: targets}
+            soft.append(targets)
+            self.last = dataclasses.replace(mixed, clean=None)
+            self._pictures.offer(trainer, self.last, read(batch, location.targets), self._normalisation)
+        self._swap.install(pl_module, batch, values)
+        self._metrics.install(pl_module, soft)
+        self._log_figures(trainer, pl_module)
 
     def _mix_part(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
@@ -201,7 +221,12 @@ class MixCallback(_Callback):
             draw,
             forward_context=trainer.precision_plugin.forward_context,
             stopwatch=self._stopwatch,
+            **self._mixer_options(batch),
         )
+
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        """Return what else the mixer is called with for a batch."""
+        return {}
 
     def _targets_for_step(self, targets: Tensor, mixed: MixedBatch) -> Any:
         if self.targets == "soft":
@@ -226,6 +251,10 @@ class MixCallback(_Callback):
             name = f"{self.name}/{figure}"
             pl_module.log(name, value, on_step=True, on_epoch=False, batch_size=len(self.last.ratio))
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave nothing on the module: a skipped batch has no end."""
+        self._forget_batch()
+
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Leave nothing on the module."""
         self._forget_batch()
@@ -243,11 +272,21 @@ class MixCallback(_Callback):
         self._model = None
 
     def _forget_batch(self) -> None:
-        self._interception.remove()
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = None
+        self._swap.remove()
         self._metrics.remove()
         if self._metrics.used and not self._said_metrics:
             self._said_metrics = True
             rank_zero_info(f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class")
+
+    @property
+    def state_key(self) -> str:
+        """Tell apart, in checkpoints, several callbacks of one class that mix different epochs."""
+        if self.start_epoch == 0 and self.stop_epoch is None:
+            return super().state_key
+        return self._generate_state_key(start_epoch=self.start_epoch, stop_epoch=self.stop_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: the seed alone, since draws have no other state."""

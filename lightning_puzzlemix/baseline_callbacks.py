@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from lightning_puzzlemix.base import MixCallback
-from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp, blend
+from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.batch import Location
+from lightning_puzzlemix.layer_mix import LayerMix
 from lightning_puzzlemix.mixer import MixedBatch
 
 
@@ -53,7 +52,7 @@ class ManifoldMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
-            batch. Each must return a tensor with the batch first, and run once in ``training_step``.
+            batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
@@ -71,8 +70,7 @@ class ManifoldMixCallback(MixCallback):
         **options: Any,
     ) -> None:
         super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample), **options)
-        self._hook: RemovableHandle | None = None
-        self._awaited: str | None = None
+        self._layer_mix: LayerMix | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse layers that the module does not have."""
@@ -97,37 +95,23 @@ class ManifoldMixCallback(MixCallback):
                 "ManifoldMixCallback cannot mix several image batches in one step, whose layers it could not tell apart: "
                 "name one with image_key and target_key, or use layers=['input']"
             )
-        self._await(pl_module, draw, mixed.ratio)
+        self._layer_mix = LayerMix(
+            pl_module, draw.layer, draw.permutation, mixed.ratio, in_step=lambda: self._swap.running
+        )
         return mixed
-
-    def _await(self, pl_module: pl.LightningModule, draw: BaselineDraw, ratio: Tensor) -> None:
-        """Mix the layer's next output in training mode; saliency or validation passes are none of ours."""
-
-        def mix_output(module: Any, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, Tensor) or len(output) != len(ratio):
-                shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise ValueError(
-                    f"layers: {draw.layer!r} must return a tensor with the batch of {len(ratio)} first, got {shown}: name "
-                    "another layer"
-                )
-            self._awaited = None
-            return blend(output, draw.permutation, ratio)
-
-        self._awaited = draw.layer
-        self._hook = pl_module.get_submodule(draw.layer).register_forward_hook(mix_output)
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Make sure that the layer was mixed, and leave nothing on the module."""
-        missed = self._awaited
+        missed = None if self._layer_mix is None or self._layer_mix.ran else self._layer_mix.layer
         super().on_train_batch_end(*args, **kwargs)
         if missed is not None:
             raise RuntimeError(
-                f"layers: {missed!r} did not run in training_step, so nothing was mixed although the targets were: name a "
-                "layer that runs"
+                f"layers: {missed!r} did not run in training_step in the mode that the model was in before it, so nothing was "
+                "mixed although the targets were: name a layer that runs"
             )
 
     def _forget_batch(self) -> None:
         super()._forget_batch()
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook, self._awaited = None, None
+        if self._layer_mix is not None:
+            self._layer_mix.remove()
+        self._layer_mix = None

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_images
-from lightning_puzzlemix.config import PuzzleMixConfig, check_real
-from lightning_puzzlemix.draw import MixDraw
+from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
+from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
 from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import mix_targets
+from lightning_puzzlemix.task_targets import mix_task_targets
 
 INPUT = "input"
 
@@ -39,15 +39,14 @@ class _Baseline:
     """What the baselines share: lam, partners, and mixed targets.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
     """
 
     def __init__(self, *, alpha: float = 1.0, per_sample: bool = False) -> None:
-        check_real("alpha", alpha, above=0.0)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
-        self.alpha = alpha
+        self.alpha = check_alpha(alpha)
         self.per_sample = per_sample
         self._classes_of: PerModel[int] = PerModel()
 
@@ -61,7 +60,7 @@ class _Baseline:
         check_images(images, PuzzleMixConfig())
         if key is None:
             key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+        rng = np.random.default_rng(seed_sequence(key))
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
@@ -98,7 +97,14 @@ class _Baseline:
         num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
-            soft = mix_targets(targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes)
+            # One output may be that of a regression.
+            soft = mix_task_targets(
+                targets,
+                permutation=chosen.permutation,
+                ratio=ratio,
+                num_classes=num_classes,
+                bounded=num_classes > 1,
+            )
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
 
@@ -120,7 +126,7 @@ def _ratio(images: Tensor, lam: float | Tensor) -> Tensor:
     """Return lam as (B,) float32 on the images' device."""
     if isinstance(lam, Tensor):
         return lam.to(images.device, torch.float32, non_blocking=True).expand(len(images))
-    return torch.full((len(images),), float(lam), device=images.device)
+    return torch.full((len(images),), float(lam), dtype=torch.float32, device=images.device)
 
 
 def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
@@ -171,7 +177,7 @@ class CutMix(_Baseline):
             mixed = images.detach().clone()
             window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
             mixed[window] = partner[window]
-            return mixed, torch.full((len(images),), float(kept[0]), device=images.device)
+            return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
         edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
             images.device, non_blocking=True
         )
@@ -190,7 +196,7 @@ class ManifoldMix(_Baseline):
 
     Args:
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam of its own.
     """
 

@@ -192,19 +192,6 @@ def read(batch: Any, key: Key | Path) -> Any:
     return batch
 
 
-def is_same_batch(value: Any, batch: Any) -> bool:
-    """Tell whether ``value`` is a batch or holds the very same entries.
-
-    FSDP, and DDP on accelerators in some versions of torch, rebuild the containers on the way to ``training_step``.
-    """
-    if value is batch:
-        return True
-    if type(value) is not type(batch) or not _is_container(batch):
-        return False
-    ours, theirs = _entries(batch), _entries(value)
-    return bool(ours) and ours.keys() == theirs.keys() and all(is_same_batch(theirs[key], ours[key]) for key in ours)
-
-
 def replaced(batch: Any, values: Mapping[Any, Any]) -> Any:
     """Return a batch of the same type with some entries replaced and all others shared; the given batch is unchanged.
 

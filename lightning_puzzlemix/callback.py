@@ -46,7 +46,9 @@ class PuzzleMixCallback(MixCallback):
         saliency: Where saliency comes from: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"`` or a callable
             (module, images, targets) that returns (B, H, W) (see :class:`PuzzleMix`, also for the next four).
         saliency_layer: Submodule that ``"feature"`` looks at.
-        saliency_loss: Loss to differentiate where forward returns no logits.
+        saliency_loss: Loss to differentiate where forward returns no logits, or takes more than the images: a callable
+            (module, images, targets) or (module, images, targets, batch), where ``batch`` is what ``training_step`` would get
+            without mixing; also the name of a method, called without ``module``.
         saliency_precision: Precision of the saliency pass, such as ``"bf16-mixed"``.
         num_classes: Number of classes, where neither logits nor targets say it.
         targets: ``"soft"`` or ``"pair"``: what ``training_step`` gets for targets.
@@ -107,6 +109,7 @@ class PuzzleMixCallback(MixCallback):
         )
         self._given_config = mixer.config
         self._clean: list[CleanGradients] = []
+        self._differentiated = False
 
     @property
     def config(self) -> PuzzleMixConfig:
@@ -183,8 +186,18 @@ class PuzzleMixCallback(MixCallback):
             self._clean.append(mixed.clean)
         return mixed
 
+    def _mixer_options(self, batch: Any) -> dict[str, Any]:
+        return {"batch": batch}
+
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularisation to the loss that is about to be differentiated."""
+        if self._clean and self._differentiated:
+            raise ValueError(
+                f"clean_weight={self.mixer.clean_weight} cannot be used with an optimizer that differentiates each batch "
+                "several times (LBFGS, SAM and the like), since its gradients belong to the weights of the first time: use "
+                "clean_weight=0 or another optimizer"
+            )
+        self._differentiated = True
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for clean in self._clean:
             term = clean.term() / trainer.accumulate_grad_batches
@@ -193,4 +206,4 @@ class PuzzleMixCallback(MixCallback):
 
     def _forget_batch(self) -> None:
         super()._forget_batch()
-        self._clean = []
+        self._clean, self._differentiated = [], False

@@ -9,10 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.config import LARGEST, MOST_BLOCKS, MOST_MOVING_BLOCKS, PuzzleMixConfig, check_integer
 
 # Averages over cells may leave [0, 1] a little: some augmentations paste noise. Beyond this the normalisation is wrong.
 _PIXEL_TOLERANCE = 0.25
+_NO_SALIENCY = (
+    "saliency is zero, NaN or infinite everywhere in a whole batch, so that the mix does not go by it (every pixel counts the "
+    "same). Either the loss does not depend on the images, as where a layer is dead or saturated, or gradients overflow, as in "
+    "float16: look at the model, pass saliency_loss, or saliency_precision='32-true'"
+)
 _warned_normalisations: set[tuple[object, object]] = set()
 
 
@@ -108,12 +113,25 @@ def check_mix_inputs(
         raise ValueError(f"saliency must lie on the images' device {images.device}, got {saliency.device}")
     check_permutation(permutation, batch)
     check_lam(lam, batch)
-    if isinstance(blocks_per_side, bool) or not isinstance(blocks_per_side, int):
-        raise TypeError(f"blocks_per_side must be an integer, got {blocks_per_side!r}")
-    if not 1 <= blocks_per_side <= min(height, width):
+    if check_integer("blocks_per_side", blocks_per_side, least=1) > min(height, width):
         raise ValueError(
             f"blocks_per_side must be at least 1 and at most the shorter image side {min(height, width)}, got "
             f"{blocks_per_side}: choose smaller grid_sizes"
+        )
+    check_integer("blocks_per_side", blocks_per_side, least=1, most=MOST_BLOCKS, hint=": choose smaller grid_sizes")
+
+
+def check_moving_blocks(grid: tuple[int, int], images: Tensor, config: PuzzleMixConfig) -> None:
+    """Ask for no more moving blocks than can be matched in reasonable time and memory.
+
+    Raises:
+        ValueError: If there are more.
+    """
+    if config.transport and max(grid) > MOST_MOVING_BLOCKS:
+        raise ValueError(
+            f"transport_size={config.transport_size} cuts images {tuple(images.shape)} into {grid[0]} x {grid[1]} moving "
+            f"blocks, where {MOST_MOVING_BLOCKS} a side are the most: use a transport_size of at least "
+            f"{-(-max(images.shape[2:]) // MOST_MOVING_BLOCKS)}, or None"
         )
 
 
@@ -121,19 +139,29 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
     """Check values that are only known once the batch's one copy has arrived.
 
     Args:
-        extremes: (B, 3): least and greatest cell average of the un-normalised image, least saliency.
+        extremes: (B, 4): least and greatest cell average of the un-normalised image, least and greatest saliency.
         lam: Share of the first image, one or (B,).
         config: The normalisation that was undone.
 
     Raises:
-        ValueError: If lam lies outside [0, 1], an image holds NaN or infinity, or a saliency is negative.
+        ValueError: If lam lies outside [0, 1], an image holds NaN, infinity or values out of all proportion, or a saliency
+            is negative.
     """
     _check_lam_values(np.asarray(lam))
     bad = np.flatnonzero(~np.isfinite(extremes[:, :2]).all(1))
     if bad.size:
         raise ValueError(
             f"images hold NaN or infinity in {bad.size} of {len(extremes)} samples, first in sample {bad[0]}: look at the "
-            "data or its transforms"
+            "data or its transforms (averages beyond 3e38 count as infinite)"
+        )
+    # Float32 energies would lose the saliency beside such differences, and overflow further on.
+    huge = np.flatnonzero(np.abs(extremes[:, :2]).max(1) > LARGEST)
+    if huge.size:
+        low, high = extremes[huge[0], :2]
+        raise ValueError(
+            f"images un-normalised with mean={config.mean}, std={config.std} must lie near [0, 1], at most {LARGEST:g} in "
+            f"size, got [{low:.4g}, {high:.4g}] in sample {huge[0]}: look at the data, or pass the mean and std that they were "
+            "normalised with"
         )
     negative = np.flatnonzero(extremes[:, 2] < 0)
     if negative.size:
@@ -141,6 +169,9 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
             f"saliency must be >= 0, got {extremes[negative[0], 2]:g} in sample {negative[0]}: take absolute values, or the "
             "root mean square over channels of a gradient"
         )
+    if not ((extremes[:, 3] > 0) & np.isfinite(extremes[:, 3])).any():
+        # The same words each time, so that Python's own filter says it once.
+        warnings.warn(_NO_SALIENCY, stacklevel=4)
     low, high = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     key = (config.mean, config.std)
     if (low < -_PIXEL_TOLERANCE or high > 1 + _PIXEL_TOLERANCE) and key not in _warned_normalisations:

@@ -9,10 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability
 
 # Keeps the shared decision to mix independent of everything else drawn from the same seed.
 _DECISION_STREAM = 0x6D69780A
+# NumPy mixes a seed in a pool of so many 32-bit words, which it fills up with zeros.
+_POOL_WORDS = 4
+# Two words in front of keys that have to be spelled out, so that they are like no other.
+_SPELLED_OUT = 0xB5297A4D68E31DA4
+
+
+def seed_sequence(key: Sequence[int]) -> np.random.SeedSequence:
+    """Return NumPy's seed for a key, another one for every key.
+
+    NumPy writes a key as 32-bit words, a larger number as several, and pads it with zeros: left to itself it would take
+    (1,), (1, 0) and (1, 0, 0) for one seed, and 2**32 for (0, 1). Keys to which that could happen are spelled out; all
+    others, those of the callbacks with seeds below 2**32 among them, are seeds as they are.
+
+    Raises:
+        ValueError: If a number is negative.
+    """
+    parts = [int(part) for part in key]
+    if any(part < 0 for part in parts):
+        raise ValueError(f"key must hold integers of at least 0, got {tuple(parts)}")
+    widths = [max(1, -(-part.bit_length() // 32)) for part in parts]
+    if len(parts) >= _POOL_WORDS and max(widths) == 1:
+        return np.random.SeedSequence(parts)
+    return np.random.SeedSequence([_SPELLED_OUT, len(parts), *widths, *parts])
 
 
 @dataclass(frozen=True)
@@ -39,6 +62,9 @@ class MixDraw:
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.noise_scale, Tensor):
+            # A tensor's value would have to be waited for.
+            check_probability("noise_scale", self.noise_scale)
         if (self.adversarial_first or self.adversarial_second) and self.noise_start is None:
             raise ValueError(
                 "noise_start is missing although adversarial_first or adversarial_second is True: pass a (B, C, H, W) tensor "
@@ -78,7 +104,7 @@ def draw_mix(
             f"grid_sizes must be at most the shorter image side {shorter} (images {tuple(images.shape)}), got "
             f"{tuple(config.grid_sizes)}: pass grid_sizes={fitting or (shorter,)}"
         )
-    rng = np.random.default_rng(np.random.SeedSequence([int(part) for part in key]))
+    rng = np.random.default_rng(seed_sequence(key))
     # The order of these lines is part of what a seed means: add new draws at the end.
     lam: float | Tensor = float(rng.beta(config.alpha, config.alpha))
     blocks_per_side = int(rng.choice(config.grid_sizes))
@@ -90,7 +116,7 @@ def draw_mix(
         lam = torch.from_numpy(rng.beta(config.alpha, config.alpha, size=len(images)))
     if not (first or second):
         return MixDraw(permutation, lam, blocks_per_side)
-    uniform = torch.rand(images.shape, device=images.device, generator=generator)
+    uniform = torch.rand(images.shape, dtype=torch.float32, device=images.device, generator=generator)
     return MixDraw(
         permutation, lam, blocks_per_side, first, second, (2 * uniform - 1) * adversarial_eps, float(rng.random())
     )
@@ -104,5 +130,5 @@ def draw_decision(prob: float, key: Sequence[int]) -> bool:
     """
     if prob >= 1 or prob <= 0:
         return prob >= 1
-    rng = np.random.default_rng(np.random.SeedSequence([_DECISION_STREAM, *(int(part) for part in key)]))
+    rng = np.random.default_rng(seed_sequence((_DECISION_STREAM, *key)))
     return bool(rng.random() < prob)

@@ -55,10 +55,11 @@ def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
     A map that is all zero, or that holds NaN or infinity, says nothing: that sample alone gets a
     uniform map.
     """
-    saliency = saliency.float()
-    # Finite values may overflow in a sum; as shares of the largest they cannot.
+    # Finite values may overflow in a sum; as shares of the largest they cannot. A double may be too large or too small for a
+    # float, so that the shares are taken before.
+    saliency = saliency if saliency.dtype == torch.float64 else saliency.float()
     peak = saliency.amax((1, 2), keepdim=True)
-    shares = pool(saliency / peak, grid)
+    shares = pool((saliency / peak).float(), grid)
     shares = shares / shares.sum((1, 2), keepdim=True)
     known = torch.isfinite(shares).flatten(1).all(1)[:, None, None]
     return torch.where(known, shares, 1.0 / (grid.shape[0] * grid.shape[1]))
@@ -74,7 +75,8 @@ def pixel_cells(images: Tensor, grid: Grid, config: PuzzleMixConfig) -> Tensor:
 
 def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
     """Return (C, 1, 1) float32; filled on the device, as a tensor of the host's numbers would be one more copy a batch."""
-    return torch.stack([torch.full((1, 1), value, device=device) for value in values])
+    # Of a dtype of their own: torch's default dtype may be another.
+    return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])
 
 
 def _across_rows(upper: Tensor, lower: Tensor, cells: tuple[int, int]) -> Tensor:

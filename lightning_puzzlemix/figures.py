@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lightning_puzzlemix.baselines import INPUT, BaselineDraw
 from lightning_puzzlemix.blocks import expand
+from lightning_puzzlemix.class_titles import class_titles, shares_title
 from lightning_puzzlemix.mixer import MixedBatch
 from lightning_puzzlemix.monitor import moving_grid
-from lightning_puzzlemix.pairs import Pairs, short
+from lightning_puzzlemix.pairs import Pairs
 from lightning_puzzlemix.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def draw_mixes(
         std: Per-channel standard deviation.
         class_names: A name for each class; class numbers are shown without.
         rows: Most pairs to draw, at least 1.
-        targets: (B,) class indices of the originals, or (B, classes) probabilities, named above them where given.
+        targets: Of the originals, named above them where given: (B,) class indices, (B, classes) floats with one label or
+            several a row, or (B, 1) or (B,) floats of one logit (see :func:`lightning_puzzlemix.class_titles.class_titles`).
         titles: B texts of one or two lines that stand above the originals in place of their classes.
 
     Returns:
@@ -78,7 +80,7 @@ def draw_mixes(
         raise ValueError(f"rows must be at least 1, got {rows}")
     if titles is not None and len(titles) != len(mixed.images):
         raise ValueError(f"titles must be one text for each of {len(mixed.images)} images, got {len(titles)}")
-    pairs = Pairs.take(mixed, min(rows, len(mixed.images)), titles or _class_titles(targets, class_names))
+    pairs = Pairs.take(mixed, min(rows, len(mixed.images)), titles or class_titles(targets, class_names))
     pixels = Pixels.of(pairs.first.originals, pairs.second, mean, std)
     columns = _columns(pairs, pixels, class_names)
     height, width = mixed.images.shape[2:]
@@ -123,7 +125,7 @@ def _columns(pairs: Pairs, pixels: Pixels, class_names: Sequence[str] | None) ->
         return draw
 
     def result(axes: Axes, row: int) -> None:
-        show_image(axes, pixels.shown(pairs.first.images[row]), _describe(pairs.first.targets[row], class_names))
+        show_image(axes, pixels.shown(pairs.first.images[row]), shares_title(pairs.first.targets[row], class_names))
 
     looked_at, planned = pairs.saliency is not None, pairs.first.plan is not None
     columns = [
@@ -147,29 +149,6 @@ def _legend(mixed: MixedBatch) -> str:
     if isinstance(draw, BaselineDraw) and draw.layer != INPUT:
         text += f" Not the images were mixed but the output of the layer {draw.layer}."
     return text
-
-
-def _class_titles(targets: Tensor | None, class_names: Sequence[str] | None) -> list[str]:
-    """Name the class of each original; empty where the targets are not given."""
-    if targets is None:
-        return []
-    labels = targets if targets.ndim == 1 else targets.argmax(1)
-    return [_name(label, class_names) for label in labels.tolist()]
-
-
-def _name(label: int, class_names: Sequence[str] | None) -> str:
-    return short(str(label) if class_names is None else str(class_names[label]))
-
-
-def _describe(soft: Tensor, class_names: Sequence[str] | None) -> str:
-    """Name the one or two classes with the largest shares."""
-    shares, labels = soft.topk(min(2, len(soft)))
-    parts = [
-        f"{share:.2f} {_name(int(label), class_names)}"
-        for share, label in zip(shares, labels, strict=True)
-        if share > 0
-    ]
-    return "\n".join(parts)
 
 
 def _show(axes: Axes, values: np.ndarray, title: str, **options: object) -> None:

@@ -94,6 +94,7 @@ def _reference_prior(lam: float | np.ndarray, config: PuzzleMixConfig, n: int) -
     share = np.atleast_1d(np.asarray(lam, np.float64))[:, None]
     top = config.num_labels - 1
     label = np.arange(top, -1, -1)
-    ways = np.array([math.comb(top, k) for k in label])
+    # As floats: from 68 labels on they are integers that no NumPy dtype holds.
+    ways = np.array([float(math.comb(top, k)) for k in label])
     likelihood = ways * share**label * (1 - share) ** (top - label)
     return -config.eta / n**2 * np.log(likelihood + _LOG_MARGIN)

@@ -36,13 +36,16 @@ def _solve_masks_exact(energy: HostEnergy, lam: float | np.ndarray, config: Puzz
     from lightning_puzzlemix.maxflow import minimize_labels
 
     batch, n = energy.cost_first.shape[:2]
-    difference = np.subtract(energy.cost_first, energy.cost_second, dtype=np.float64)
-    priors = mixing_prior(lam, config.num_labels, eta=config.eta, blocks_per_side=n)
-    priors = np.ascontiguousarray(np.broadcast_to(priors, (batch, config.num_labels)))
+    difference = np.subtract(energy.cost_first, energy.cost_second, dtype=np.float64, order="C")
+    # Numba compiles a kernel once for each combination of dtypes, memory layouts and of what can be written to, which a
+    # broadcast array cannot: always the same ones, so that all is compiled before training.
+    weights = [np.require(each, np.float32, ("C", "W")) for each in (energy.weight_rows, energy.weight_cols)]
+    priors = np.empty((batch, config.num_labels))
+    priors[:] = mixing_prior(lam, config.num_labels, eta=config.eta, blocks_per_side=n)
     labels = np.empty(difference.shape, np.int32)
 
     def work(start: int, stop: int) -> None:
-        minimize_labels(difference, energy.weight_rows, energy.weight_cols, priors, labels, start, stop)
+        minimize_labels(difference, *weights, priors, labels, start, stop)
 
     run_slices(work, batch, solver_threads(config.threads, n))
     return labels

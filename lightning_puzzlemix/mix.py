@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_puzzlemix.blocks import Grid, expand
-from lightning_puzzlemix.checks import check_mix_inputs, check_on_host
+from lightning_puzzlemix.checks import check_mix_inputs, check_moving_blocks, check_on_host
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.energy import HostEnergy, block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.mask_solver import solve_masks
@@ -74,13 +74,13 @@ def puzzle_mix(
 
     Args:
         images: (B, C, H, W) floating point; any C, H and W. Un-normalised with ``config.mean`` and ``config.std`` they lie
-            in [0, 1].
+            in [0, 1]; averages of cells beyond 1e6 are refused.
         saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
             a uniform one.
         permutation: (B,) integers in [0, B), the partner of each image.
         lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
-        blocks_per_side: n, from 1 to the shorter side of the images. Where n does not divide a side the blocks differ by
-            at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
+        blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.blocks`); each still counts the same in ``ratio``.
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
         first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
             for the adversarial variant.
@@ -98,7 +98,9 @@ def puzzle_mix(
     check_mix_inputs(images, saliency, permutation, lam, blocks_per_side, config)
     first = _checked_content("first_content", first_content, images)
     second = _checked_content("partner_content", partner_content, images)
-    grids = _Grids.of(images, blocks_per_side, config)
+    # A plain integer: NumPy's would give its dtype to what is computed with it.
+    grids = _Grids.of(images, int(blocks_per_side), config)
+    check_moving_blocks(grids.moves.shape, images, config)
     partner = permutation.to(images.device, torch.int64)
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
@@ -127,10 +129,20 @@ def _pose(images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, conf
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
     flat = cells.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), saliency.flatten(1).amin(1).float()], dim=1)
+    peaks = saliency.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
     return [
         energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols, moving, moving[partner], extremes,
     ]  # fmt: skip
+
+
+def _as_float(values: Tensor) -> Tensor:
+    """Convert to float32; doubles that it cannot hold keep their sign, and stay finite where they are."""
+    if values.dtype != torch.float64:
+        return values.float()
+    limits = torch.finfo(torch.float32)
+    size = torch.where(values == 0, values, values.abs().clamp(limits.tiny, limits.max))
+    return torch.where(values.isfinite(), size.copysign(values), values).float()
 
 
 def _fetch(problem: list[Tensor], lam: float | Tensor) -> tuple[list[np.ndarray], float | np.ndarray]:
@@ -169,9 +181,10 @@ def _apply(
 
 
 def warm_up(config: PuzzleMixConfig) -> float:
-    """Compile the kernels now (about 10 s once, then read from Numba's cache) and return the seconds that it took.
+    """Compile the kernels now (about 10 s once, then read from disk) and return the seconds that it took.
 
-    Without this the first mixed batch would take that time unexplained.
+    Without this the first mixed batch would take that time unexplained. No batch needs more than is compiled here: the
+    kernels are always called with the same dtypes.
     """
     start = time.perf_counter()
     flat = np.full((1, 2, 2), 0.25, np.float32)

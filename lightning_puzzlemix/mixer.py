@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.clean import CleanGradients
-from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_real
+from lightning_puzzlemix.config import MOST_CLASSES, PuzzleMixConfig, check_integer, check_probability, check_weight
 from lightning_puzzlemix.draw import MixDraw, draw_mix
 from lightning_puzzlemix.mix import puzzle_mix
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
 from lightning_puzzlemix.saliency_sources import PerModel, SaliencyCallable, SaliencySource, count_classes
 from lightning_puzzlemix.sharding import is_sharded
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import check_targets, mix_targets
+from lightning_puzzlemix.task_targets import check_task_targets, mix_task_targets
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class MixedBatch:
 
     Attributes:
         images: (B, C, H, W) mixed images.
-        targets: (B, classes) soft targets.
+        targets: (B, classes) soft targets; for one logit (B, 1) or (B,), like the targets that they were made from.
         ratio: (B,) share of the first image.
         mask: (B, n, n) share of the first image in each block.
         saliency: (B, H, W) saliency of the first images (partners: ``saliency[draw.permutation]``); ``None`` for baselines.
@@ -80,7 +80,7 @@ class PuzzleMix:
 
     Args:
         config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
-        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, >= 0 (``clean_lam``;
+        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, in [0, 1e6] (``clean_lam``;
             times 2/num_classes where the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in
             training mode. Needs ``saliency="gradient"``.
         adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``). Needs
@@ -95,11 +95,13 @@ class PuzzleMix:
             network (:func:`lightning_puzzlemix.saliency_feature.find_default_layer`).
         saliency_loss: For models whose forward does not return logits: a callable (module, images, targets), or the name
             of a method of the model with the arguments (images, targets), that returns the batch's mean loss or (B,)
-            losses to differentiate instead of cross-entropy.
+            losses to differentiate instead of cross-entropy. A further parameter named ``batch`` gets the whole batch, for
+            models that need more than images.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, >= 1, where neither logits nor probabilities as targets say it; ``None`` asks the
-            model by one forward pass of one image.
+        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it, or where the
+            model returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward
+            pass.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -119,21 +121,17 @@ class PuzzleMix:
         saliency_precision: str | None = None,
         num_classes: int | None = None,
     ) -> None:
-        check_real("clean_weight", clean_weight, least=0.0)
-        check_probability("adversarial_prob", adversarial_prob)
-        check_probability("adversarial_eps", adversarial_eps)
         if config is not None and not isinstance(config, PuzzleMixConfig):
             raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
         self.config = PuzzleMixConfig() if config is None else config
-        self.clean_weight = clean_weight
-        self.adversarial_prob = adversarial_prob
-        self.adversarial_eps = adversarial_eps
-        self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision)
-        if num_classes is not None and (isinstance(num_classes, bool) or not isinstance(num_classes, int)):
-            raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.clean_weight = check_weight("clean_weight", clean_weight)
+        self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
+        self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
+        if num_classes is not None:
+            hint = "; use None to ask the model"
+            num_classes = check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint=hint)
         self.num_classes = num_classes
+        self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
         self._refuse_without_gradient()
         self._classes_of: PerModel[int] = PerModel()
 
@@ -174,16 +172,19 @@ class PuzzleMix:
         *,
         forward_context: ForwardContext = nullcontext,
         stopwatch: Stopwatch | None = None,
+        batch: Any = None,
     ) -> MixedBatch:
         """Mix a batch by the model's own saliency; images, targets and model are left unchanged.
 
         Args:
             model: Maps (B, C, H, W) to (B, classes) logits, where the source of saliency needs them.
             images: (B, C, H, W) floating point, normalised with the config's mean and std.
-            targets: (B,) class indices or (B, classes) probabilities.
+            targets: (B,) class indices; (B, classes) floats, one label or several a row; for one logit (B,) or (B, 1), 0 and
+                1 or floats in between. With ``saliency_loss`` floats may have any values.
             draw: The random choices; ``None`` draws them.
             forward_context: Makes the context of the saliency's forward pass, for example autocast.
             stopwatch: Measures the phases "saliency" and "mixing".
+            batch: The whole batch, for a ``saliency_loss`` that has a parameter of that name.
 
         Raises:
             TypeError: If an argument has the wrong type or dtype.
@@ -194,7 +195,7 @@ class PuzzleMix:
         stopwatch = Stopwatch() if stopwatch is None else stopwatch
         with stopwatch.phase("saliency", images.device):
             looked_at = images if draw.noise is None else add_noise(images, draw.noise, self.config)
-            found, clean = self._look(model, looked_at, targets, forward_context)
+            found, clean = self._look(model, looked_at, targets, forward_context, batch)
             num_classes = self._count_classes(model, images, targets, found, forward_context)
         with stopwatch.phase("mixing", images.device):
             noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
@@ -208,33 +209,41 @@ class PuzzleMix:
                 first_content=noisy if draw.adversarial_first else None,
                 partner_content=noisy if draw.adversarial_second else None,
             )
-            soft = mix_targets(targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes)
+            soft = mix_task_targets(
+                targets,
+                permutation=draw.permutation,
+                ratio=mix.ratio,
+                num_classes=num_classes,
+                bounded=self.source.loss is None,
+            )
         return MixedBatch(
             mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
         )  # fmt: skip
 
     def _look(
-        self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext
+        self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any
     ) -> tuple[SaliencyPass, CleanGradients | None]:
         """Run the source; with clean regularisation in training mode and for the parameters too."""
         if not self.clean_weight:
-            return self.source.look(model, images, targets, forward_context=forward_context), None
+            return self.source.look(model, images, targets, forward_context=forward_context, batch=batch), None
         parameters = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
         if not parameters:
             raise ValueError(
                 f"clean_weight={self.clean_weight} needs parameters to regularise, but the model has none that require a "
                 "gradient: use clean_weight=0"
             )
-        # Sharded parameters are gathered anew in each pass: then the loss itself is kept, and differentiated once more.
-        sharded = is_sharded(model)
+        # Sharded parameters are gathered anew in each pass, and what hooks make of a gradient (a mask, a limit) must be made
+        # of the whole: then the loss itself is kept, and differentiated together with that of the mixed batch.
+        keep_loss = is_sharded(model) or any(parameter._backward_hooks for parameter in parameters)
         found = self.source.look(
             model,
             images,
             targets,
             training=True,
-            parameters=() if sharded else parameters,
-            keep_loss=sharded,
+            parameters=() if keep_loss else parameters,
+            keep_loss=keep_loss,
             forward_context=forward_context,
+            batch=batch,
         )
         return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients, found.loss)
 
@@ -245,13 +254,14 @@ class PuzzleMix:
         if found.num_classes is not None:
             if self.num_classes not in (None, found.num_classes):
                 raise ValueError(
-                    f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out"
+                    f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out, "
+                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are no logits"
                 )
             return found.num_classes
         num_classes = self.num_classes
         if num_classes is None:
             num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
-        check_targets(targets, len(images), num_classes)
+        check_task_targets(targets, len(images), num_classes, bounded=self.source.loss is None)
         return num_classes
 
     def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.targets import check_targets
+from lightning_puzzlemix.logits import logits_of
+from lightning_puzzlemix.model_state import preserved_state
+from lightning_puzzlemix.objective import ForwardContext, Objective, SaliencyLoss, make_objective
 
-# Gradients of images are small enough to vanish in float16; scaled by this much they do not.
-_HALF_PRECISION_SCALE = 1024.0
-
-ForwardContext = Callable[[], AbstractContextManager[Any]]
-# A loss of the model's own: called with (module, images, targets), or the name of a method called with (images, targets).
-SaliencyLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+__all__ = [
+    "ForwardContext",
+    "Objective",
+    "SaliencyLoss",
+    "SaliencyPass",
+    "differentiate",
+    "evaluation_mode",
+    "gradient_saliency",
+    "logits_of",
+    "make_objective",
+    "undisturbed",
+    "without_graph",
+]
 
 
 @dataclass(frozen=True)
@@ -47,32 +57,65 @@ class SaliencyPass:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every submodule into evaluation mode, and each back into its own mode after: frozen BatchNorm stays frozen."""
+    """Put every submodule into evaluation mode, and each back into its own mode after: frozen BatchNorm stays frozen.
+
+    Recurrent layers run in training mode without dropout, which is the same: cuDNN refuses their backward pass otherwise.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    dropouts: list[tuple[Any, float]] = [(rnn, rnn.dropout) for rnn in model.modules() if _is_plain_rnn(rnn)]  # type: ignore[misc]
     # The flag itself: train() and eval() are overridden by models that keep parts of themselves frozen.
     for module, _ in modes:
         module.training = False
+    for rnn, _ in dropouts:
+        rnn.training, rnn.dropout = True, 0.0
     try:
         yield
     finally:
+        for rnn, dropout in dropouts:
+            rnn.dropout = dropout
         for module, mode in modes:
             module.training = mode
 
 
+def _is_plain_rnn(module: nn.Module) -> bool:
+    """Tell whether the mode of a recurrent layer switches its dropout alone: not where a subclass has its own forward."""
+    return isinstance(module, nn.RNNBase) and type(module).forward in (nn.RNN.forward, nn.LSTM.forward, nn.GRU.forward)
+
+
 @contextmanager
 def _preserved_random_state(device: torch.device) -> Iterator[None]:
-    """Restore the global random state, which a model that samples in evaluation mode would move on."""
+    """Restore the global random states, which a model that samples in evaluation mode would move on."""
     backend = getattr(torch, device.type, None)
     forkable = device.type != "cpu" and hasattr(backend, "get_rng_state_all")
     devices = [device] if forkable else []
-    with torch.random.fork_rng(devices, device_type=device.type if forkable else "cuda"):
-        yield
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices, device_type=device.type if forkable else "cuda"):
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 @contextmanager
 def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Run the model in evaluation mode and outside inference mode, leaving its modes and the random state as found."""
-    with torch.inference_mode(False), evaluation_mode(model), _preserved_random_state(device):
+    """Run the model in evaluation mode and outside inference mode, leaving it and the random states as found.
+
+    What "as found" covers is said at :func:`lightning_puzzlemix.model_state.preserved_state`.
+    """
+    with (
+        torch.inference_mode(False),
+        preserved_state(model),
+        evaluation_mode(model),
+        _preserved_random_state(device),
+    ):
+        yield
+
+
+@contextmanager
+def _as_it_is(model: nn.Module) -> Iterator[None]:
+    """Run the model in its present modes, for clean regularisation: statistics and random states move on, records do not."""
+    with torch.inference_mode(False), preserved_state(model, tensors=False):
         yield
 
 
@@ -90,117 +133,6 @@ def without_graph() -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def logits_of(output: Any, batch: int) -> Tensor:
-    """Find the (B, classes) logits in what a classifier's forward returned.
-
-    Args:
-        output: The logits; or a tuple or list with them first; or an object or dict with them under ``logits``.
-        batch: B.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    logits = output
-    if isinstance(output, (tuple, list)) and output:
-        logits = output[0]
-    elif isinstance(output, dict):
-        logits = output.get("logits")
-    elif not isinstance(output, Tensor):
-        logits = getattr(output, "logits", None)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 1:
-        shown = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(output).__name__}"
-        raise ValueError(
-            f"the model's output must be (B, classes) = ({batch}, classes) logits, or hold them first in a tuple or under "
-            f"'logits', got {shown}: let forward(images) return the logits"
-        )
-    return logits
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss that is ready to be differentiated.
-
-    Attributes:
-        total: Scalar float32: the samples' summed loss, scaled.
-        divisor: What gradients of ``total`` must be divided by to become those of the batch's mean loss.
-        num_classes: Number of classes, where there are logits.
-    """
-
-    total: Tensor
-    divisor: float
-    num_classes: int | None
-
-
-def make_objective(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    loss: SaliencyLoss | str | None,
-    forward_context: ForwardContext,
-) -> Objective:
-    """Run the model and its loss; only the forward pass (of a loss of its own: all of that) in ``forward_context``.
-
-    Args:
-        model: The model, in the mode it is to run in.
-        images: (B, C, H, W).
-        targets: (B,) class indices or (B, classes) probabilities.
-        loss: ``None`` for cross-entropy on the logits that the model returns, else see :func:`gradient_saliency`.
-        forward_context: Makes the context.
-
-    Raises:
-        TypeError: If targets or the loss have the wrong type.
-        ValueError: If shapes or values do not fit.
-    """
-    if loss is not None:
-        return _own_objective(model, images, targets, loss, forward_context)
-    with forward_context():
-        output = model(images)
-    logits = logits_of(output, len(images))
-    check_targets(targets, len(images), logits.shape[1])
-    scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
-    # A copy, since autograd cannot keep targets that were made under inference mode.
-    wanted = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
-    with torch.set_grad_enabled(logits.requires_grad):
-        # The sum and not the mean: each image's gradient keeps its size however large the batch is.
-        total = scale * F.cross_entropy(logits.float(), wanted, reduction="sum")
-    return Objective(total, scale * len(images), logits.shape[1])
-
-
-def _own_objective(
-    model: nn.Module, images: Tensor, targets: Tensor, loss: SaliencyLoss | str, forward_context: ForwardContext
-) -> Objective:
-    """The same for a loss of the model's own, a scalar (the batch's mean) or (B,)."""
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
-    wanted = targets.detach().clone()
-    with forward_context():
-        value = _method(model, loss)(images, wanted) if isinstance(loss, str) else loss(model, images, wanted)
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape not in ((), (len(images),)):
-        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"saliency_loss must return the batch's mean loss or {len(images)} losses, one for each image, as a floating "
-            f"point tensor, got {shown}"
-        )
-    # What precision there is inside cannot be seen. A power of two changes no digit of the others.
-    scale = _HALF_PRECISION_SCALE
-    # As a sum (see above), unless the gradient that starts at a mean in float16 would overflow.
-    size = 1 if value.dtype == torch.float16 and not value.ndim else len(images)
-    with torch.set_grad_enabled(value.requires_grad):
-        total = scale * (value.float().sum() if value.ndim else size * value.float())
-    return Objective(total, scale * size, None)
-
-
-def _method(model: nn.Module, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    method = getattr(model, name, None)
-    if not callable(method):
-        raise ValueError(
-            f"saliency_loss={name!r} must name a method of the model, but {type(model).__name__} has none: define "
-            f"{name}(self, images, targets), or pass a callable (module, images, targets)"
-        )
-    return method
-
-
 def gradient_saliency(
     model: nn.Module,
     images: Tensor,
@@ -211,35 +143,53 @@ def gradient_saliency(
     keep_loss: bool = False,
     loss: SaliencyLoss | str | None = None,
     forward_context: ForwardContext = nullcontext,
+    num_classes: int | None = None,
+    batch: Any = None,
 ) -> SaliencyPass:
     """Differentiate the model's loss with respect to the images (method, step 1).
 
-    The model's parameters, their ``.grad``, its buffers, modes and hooks' outputs stay as they are, and so does the global
-    random state. Only the forward pass runs in ``forward_context``; the loss is computed in float32.
+    The model's parameters, their ``.grad``, its buffers, modes, attributes and what users' hooks collect stay as they are
+    (see :func:`lightning_puzzlemix.model_state.preserved_state`), and so do the global random states. Only the
+    forward pass runs in ``forward_context``; the loss is computed in float32.
 
     Args:
         model: Maps (B, C, H, W) to (B, classes) logits (see :func:`logits_of`), unless ``loss`` is given. Pass the bare
             module, not its DDP wrapper.
         images: (B, C, H, W) floating point.
-        targets: (B,) class indices or (B, classes) probabilities.
+        targets: (B,) class indices; (B, classes) floats, one label or several a row; for one logit (B,) or (B, 1) of 0 and 1
+            or floats in between (see :func:`lightning_puzzlemix.objective.sample_losses`).
         training: Run the model as it is instead of in evaluation mode: BatchNorm then updates its statistics and dropout
             draws from the global random state, as clean regularisation in the reference does.
         parameters: Parameters whose gradients are wanted too.
         keep_loss: Return the mean loss with its graph, to be differentiated again.
-        loss: ``None`` for cross-entropy on the logits. Else a callable (module, images, targets), or the name of a method
-            of the model with the arguments (images, targets), which returns the batch's mean loss or (B,) losses; it runs
-            in ``forward_context`` as a whole.
+        loss: ``None`` for the cross-entropy that fits logits and targets. Else a callable (module, images, targets), or the
+            name of a method of the model with the arguments (images, targets), which returns the batch's mean loss or (B,)
+            losses; it runs in ``forward_context`` as a whole. Either gets ``batch`` too where it has a further parameter of
+            that name.
         forward_context: Makes the context of the forward pass, for example autocast.
+        num_classes: Tells the logits from other outputs, where given.
+        batch: The whole batch, for a loss of its own that asks for it.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
         ValueError: If shapes or values do not fit, or the output does not depend on the images through autograd.
     """
     check_images(images, PuzzleMixConfig())
-    mode = torch.inference_mode(False) if training else undisturbed(model, images.device)
+    mode = _as_it_is(model) if training else undisturbed(model, images.device)
     with mode, torch.enable_grad():
-        leaf = images.detach().clone().requires_grad_()
-        objective = make_objective(model, leaf, targets, loss=loss, forward_context=forward_context)
+        leaf = images.detach()
+        # One that was made under inference mode can require no gradient.
+        leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
+        # A copy: autograd lets no model work on the leaf in place, and the images must stay.
+        objective = make_objective(
+            model,
+            leaf.clone(),
+            targets,
+            loss=loss,
+            forward_context=forward_context,
+            num_classes=num_classes,
+            batch=batch,
+        )
         found = differentiate(objective.total, [leaf, *parameters], keep_graph=keep_loss)
         kept = objective.total / objective.divisor if keep_loss else None
     if found[0] is None:
@@ -251,7 +201,8 @@ def gradient_saliency(
 
 _NO_GRADIENT = (
     "the model's output does not depend on the images through autograd, so they have no saliency: is (part of) forward() "
-    "under torch.no_grad() or torch.inference_mode()? Freeze parameters with requires_grad_(False) instead"
+    "under torch.no_grad() or torch.inference_mode(), or goes it through NumPy, .data or .detach()? Freeze parameters with "
+    "requires_grad_(False) instead; else pass saliency_loss, or saliency='spectral', which needs no gradient"
 )
 
 
@@ -269,5 +220,10 @@ def differentiate(total: Tensor, inputs: Sequence[Tensor], *, keep_graph: bool =
         if "use_reentrant" in str(error):
             raise ValueError(
                 "saliency cannot be taken through a reentrant torch.utils.checkpoint: pass use_reentrant=False to it"
+            ) from error
+        if "RNN backward" in str(error):
+            raise ValueError(
+                f"saliency cannot be taken through a recurrent layer in evaluation mode ({error}): pass saliency_loss, a "
+                "callable (module, images, targets) that puts the layer into training mode, or saliency='spectral'"
             ) from error
         raise

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,6 +38,8 @@ def feature_saliency(
     layer: str | None = None,
     loss: SaliencyLoss | str | None = None,
     forward_context: ForwardContext = nullcontext,
+    num_classes: int | None = None,
+    batch: Any = None,
 ) -> SaliencyPass:
     """Differentiate the model's loss with respect to the output of a submodule; cheaper than down to the images.
 
@@ -48,11 +51,13 @@ def feature_saliency(
     Args:
         model: The model; its forward must call the submodule exactly once, outside ``torch.no_grad()``.
         images: (B, C, H, W) floating point.
-        targets: (B,) class indices or (B, classes) probabilities.
+        targets: As for :func:`lightning_puzzlemix.saliency.gradient_saliency`.
         layer: Dotted name of a submodule of ``model`` that returns a (B, channels, h, w) feature map of at least 2 x 2
             positions; ``None`` for that of :func:`find_default_layer`.
         loss: ``None`` for cross-entropy on the logits, else a loss of its own.
         forward_context: Makes the context of the forward pass.
+        num_classes: Tells the logits from other outputs, where given.
+        batch: The whole batch, for a loss of its own that asks for it.
 
     Returns:
         ``saliency`` (B, H, W) and, from logits, ``num_classes``; no gradients.
@@ -64,14 +69,22 @@ def feature_saliency(
     check_images(images, PuzzleMixConfig())
     model = _bare(model)
     if layer is None:
-        layer = find_default_layer(model, images, targets, loss=loss, forward_context=forward_context)
+        layer = find_default_layer(
+            model, images, targets, loss=loss, forward_context=forward_context, num_classes=num_classes, batch=batch
+        )
     cut = _Cut(layer, images)
     submodule = _submodule(model, layer)
     with undisturbed(model, images.device), without_graph():
         with _hooked([(submodule, cut)]):
             # A copy, since without a graph nothing keeps a model from working on its input in place.
             objective = make_objective(
-                model, images.detach().clone(), targets, loss=loss, forward_context=forward_context
+                model,
+                images.detach().clone(),
+                targets,
+                loss=loss,
+                forward_context=forward_context,
+                num_classes=num_classes,
+                batch=batch,
             )
         if cut.leaf is None:
             raise ValueError(f"saliency_layer={layer!r} is not called by the model's forward pass: name one that is")
@@ -177,10 +190,13 @@ def find_default_layer(
     *,
     loss: SaliencyLoss | str | None = None,
     forward_context: ForwardContext = nullcontext,
+    num_classes: int | None = None,
+    batch: Any = None,
 ) -> str:
     """Return the name of the submodule that ends the first third of the network.
 
-    One forward pass of one image, in evaluation mode and without a graph, counts multiply-adds. Candidates are the
+    One forward pass of one image, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
+    the model refuses one image, or its loss needs the batch. Candidates are the
     model's children; in place of a child that is a ``Sequential``, that only holds others (a ``ModuleList``), or that does
     at least 90% of the work (the network in a LightningModule), also its own children. Of those that are called once and
     return a feature map, the one counts that ends last within the first third of all multiply-adds; where several end
@@ -192,7 +208,15 @@ def find_default_layer(
     """
     model = _bare(model)
     first = targets[:1] if isinstance(targets, Tensor) and targets.ndim else targets
-    visits = _visit(model, images[:1], first, loss, forward_context)
+    run = partial(
+        make_objective, model, loss=loss, forward_context=forward_context, num_classes=num_classes, batch=batch
+    )
+    try:
+        whole = batch is not None and loss is not None
+        visits = _visit(model, run, *((images, targets) if whole else (images[:1], first)))
+    except (RuntimeError, ValueError, AssertionError):
+        # A model made for one size of batch; if that is not it, this says so.
+        visits = _visit(model, run, images, targets)
     chain = dict(_chain(model, "", visits))
     maps = [name for name in chain if visits[name].calls == 1 and visits[name].positions]
     if not maps:
@@ -206,10 +230,8 @@ def find_default_layer(
     return max(early, key=lambda name: (visits[name].end, visits[name].positions, visits[name].order))
 
 
-def _visit(
-    model: nn.Module, image: Tensor, target: Tensor, loss: SaliencyLoss | str | None, forward_context: ForwardContext
-) -> dict[str, _Visit]:
-    """Run the forward pass on one image and return what each submodule did, by name."""
+def _visit(model: nn.Module, run: Callable[..., Any], images: Tensor, targets: Tensor) -> dict[str, _Visit]:
+    """Run the forward pass and return what each submodule did, by name."""
     # Here, since it takes a moment to import and most runs do without.
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -225,15 +247,15 @@ def _visit(
         visit.end = counter.get_total_flops()
         visit.own += visit.end - starts.pop()
         visit.order = sum(each.calls for each in visits.values())
-        if _is_map(output, image, slack=1):
+        if _is_map(output, images, slack=1):
             visit.positions = output.shape[2] * output.shape[3]
 
     named = list(model.named_modules())
     handles = [module.register_forward_pre_hook(enter) for _, module in named]
     hooks = [(module, lambda _, __, output, visit=visits[name]: leave(visit, output)) for name, module in named]
     try:
-        with undisturbed(model, image.device), without_graph(), _hooked(hooks), counter:
-            make_objective(model, image.detach().clone(), target, loss=loss, forward_context=forward_context)
+        with undisturbed(model, images.device), without_graph(), _hooked(hooks), counter:
+            run(images.detach().clone(), targets)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from lightning_puzzlemix.checks import check_images
 from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.objective import call_forward
 from lightning_puzzlemix.saliency import (
     ForwardContext,
     SaliencyLoss,
@@ -35,14 +37,32 @@ SaliencyCallable = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Fact = TypeVar("Fact")
 
 
-class PerModel(WeakKeyDictionary[nn.Module, Fact]):
-    """What was found out about a model once; forgotten with the model, and by copies and pickles of this."""
+class PerModel(WeakKeyDictionary[nn.Module, Any], Generic[Fact]):
+    """What was found out about a model once; forgotten with the model, and by copies and pickles of this.
+
+    A model whose parameters have other shapes than then, as with a new head, is another one.
+    """
+
+    def recall(self, model: nn.Module, find: Callable[[], Fact]) -> Fact:
+        """Return what is known about a model as it is now, which ``find`` finds out where nothing is."""
+        shapes = [_shape(parameter) for parameter in model.parameters()]
+        known = self.get(model)
+        if known is None or known[0] != shapes:
+            fact = find()
+            # Now, since a lazy model has its shapes from its first forward pass.
+            known = self[model] = ([_shape(parameter) for parameter in model.parameters()], fact)
+        return cast(Fact, known[1])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PerModel, ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PerModel[Fact]:
         return PerModel()
+
+
+def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
+    """Return the shape of a parameter; ``None`` for one of a lazy module that has none yet."""
+    return None if isinstance(parameter, UninitializedParameter) else tuple(parameter.shape)
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,7 @@ class SaliencySource:
         loss: Loss to differentiate in place of cross-entropy on the logits, for ``"gradient"`` and ``"feature"`` (see
             :func:`lightning_puzzlemix.saliency.gradient_saliency`).
         precision: ``None`` for that of the training step, else one of ``SALIENCY_PRECISIONS``, for the forward pass.
+        num_classes: Tells the logits from other outputs of the model, where given.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -67,6 +88,7 @@ class SaliencySource:
     layer: str | None = None
     loss: SaliencyLoss | str | None = None
     precision: str | None = None
+    num_classes: int | None = None
     _default_layers: PerModel[str] = field(default_factory=PerModel, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -127,17 +149,19 @@ class SaliencySource:
         parameters: tuple[nn.Parameter, ...] = (),
         keep_loss: bool = False,
         forward_context: ForwardContext = nullcontext,
+        batch: Any = None,
     ) -> SaliencyPass:
         """Find the saliency of a batch.
 
         Args:
             model: The bare module.
             images: (B, C, H, W) floating point.
-            targets: (B,) class indices or (B, classes) probabilities.
+            targets: As for :func:`lightning_puzzlemix.saliency.gradient_saliency`.
             training: For ``"gradient"``: run the model as it is instead of in evaluation mode.
             parameters: For ``"gradient"``: parameters whose gradients are wanted too.
             keep_loss: For ``"gradient"``: return the mean loss with its graph.
             forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
+            batch: The whole batch, for a loss that asks for it.
 
         Raises:
             TypeError: If an argument has the wrong type or dtype.
@@ -158,9 +182,15 @@ class SaliencySource:
                 keep_loss=keep_loss,
                 loss=self.loss,
                 forward_context=context,
+                num_classes=self.num_classes,
+                batch=batch,
             )
-        layer = self._layer_of(model, images, targets, context)
-        return feature_saliency(model, images, targets, layer=layer, loss=self.loss, forward_context=context)
+        options = {"loss": self.loss, "forward_context": context, "num_classes": self.num_classes, "batch": batch}
+        layer = self.layer
+        if layer is None:
+            check_images(images, PuzzleMixConfig())
+            layer = self._default_layers.recall(model, lambda: find_default_layer(model, images, targets, **options))
+        return feature_saliency(model, images, targets, layer=layer, **options)
 
     def context(self, device: torch.device, forward_context: ForwardContext) -> ForwardContext:
         """Return the context with autocast to this source's precision inside it."""
@@ -174,16 +204,6 @@ class SaliencySource:
                 yield
 
         return both
-
-    def _layer_of(self, model: nn.Module, images: Tensor, targets: Tensor, context: ForwardContext) -> str:
-        if self.layer is not None:
-            return self.layer
-        if model not in self._default_layers:
-            check_images(images, PuzzleMixConfig())
-            self._default_layers[model] = find_default_layer(
-                model, images, targets, loss=self.loss, forward_context=context
-            )
-        return self._default_layers[model]
 
 
 def _called(
@@ -214,29 +234,53 @@ def _called(
 
 
 def count_classes(
-    model: nn.Module, images: Tensor, targets: Tensor, known: PerModel[int], forward_context: ForwardContext
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    known: PerModel[int],
+    forward_context: ForwardContext,
 ) -> int:
-    """Return the number of classes where the saliency source did not see it.
+    """Return the number of classes where the saliency source did not see it; 1 for one logit.
 
-    Probabilities say it themselves. For class indices the model is asked once, by a forward pass of one image in
-    evaluation mode, and the answer remembered.
+    Floats say it themselves. For class indices the model is asked once, by a forward pass in evaluation mode, and the
+    answer remembered until its parameters have other shapes. It is asked with one image, and with the batch if it refuses
+    that.
 
     Raises:
         TypeError: If ``targets`` is no tensor.
         ValueError: If forward returns no logits.
     """
-    if isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim == 2:
-        return targets.shape[1]
-    if model not in known:
+    if isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim in (1, 2):
+        return targets.shape[1] if targets.ndim == 2 else 1
+
+    def ask() -> int:
         with undisturbed(model, images.device), without_graph():
             try:
-                with forward_context():
-                    output = model(images[:1].detach().clone())
-                known[model] = logits_of(output, 1).shape[1]
+                return _ask(model, images, targets, forward_context)
             # What a forward that is not made for this raises; a LightningModule without one: NotImplementedError.
             except (TypeError, ValueError, NotImplementedError) as error:
                 raise ValueError(
                     f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) "
-                    "logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets"
+                    f"logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets. {error}"
                 ) from error
-    return known[model]
+
+    found = known.recall(model, ask)
+    on_host = isinstance(targets, Tensor) and targets.device.type == "cpu" and targets.numel() > 0
+    if on_host and found > 1 and int(targets.max()) >= found:
+        # A model may use more of its outputs as classes come in, without another parameter.
+        known.pop(model)
+        found = known.recall(model, ask)
+    return found
+
+
+def _ask(model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext) -> int:
+    def width(part: Tensor) -> int:
+        output = call_forward(model, part.detach().clone(), forward_context)
+        return logits_of(output, len(part), targets=targets).shape[1]
+
+    try:
+        return width(images[:1])
+    except (RuntimeError, ValueError, AssertionError):
+        if len(images) == 1:
+            raise
+        return width(images)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache
 from itertools import pairwise
 
@@ -41,19 +41,53 @@ def run_slices(work: Callable[[int, int], None], count: int, threads: int) -> No
     """Call ``work(start, stop)`` for slices that cover ``range(count)``, on several threads at once.
 
     Args:
-        work: Releases the GIL to gain anything; an exception in it is raised here.
+        work: Releases the GIL to gain anything. It must be safe to repeat, which finds the sample that an error belongs to.
         count: Number of items.
         threads: At most so many slices; with one the caller's own thread does the work.
+
+    Raises:
+        Exception: What ``work`` raised first in the order of the samples, with a note that names the sample (from Python
+            3.11 on); not before all slices have ended, so that none writes into arrays that are used again.
     """
     threads = min(threads, count)
-    if threads <= 1:
-        work(0, count)
-        return
-    borders = [count * index // threads for index in range(threads + 1)]
-    pool = _pool(threads - 1, os.getpid())
-    futures = [pool.submit(work, start, stop) for start, stop in pairwise(borders[1:])]
+    borders = [count * index // max(threads, 1) for index in range(threads + 1)] if threads > 1 else [0, count]
+    slices = list(pairwise(borders))
+    futures: list[Future[None]] = []
     try:
-        work(borders[0], borders[1])
+        for start, stop in slices[1:]:
+            futures.append(_pool(threads - 1, os.getpid()).submit(work, start, stop))
+    except RuntimeError:
+        # No further thread can be started (a limit on processes, or Python is about to exit): the caller's own works on.
+        pass
+    own = [slices[0], *slices[1 + len(futures) :]]
+    try:
+        for start, stop in own:
+            _run_slice(work, start, stop)
     finally:
-        for future in futures:
-            future.result()
+        wait(futures)
+    for future, (start, stop) in zip(futures, slices[1:], strict=False):
+        error = future.exception()
+        if error is not None:
+            _name_sample(error, work, start, stop)
+            raise error
+
+
+def _run_slice(work: Callable[[int, int], None], start: int, stop: int) -> None:
+    try:
+        work(start, stop)
+    except Exception as error:
+        _name_sample(error, work, start, stop)
+        raise
+
+
+def _name_sample(error: BaseException, work: Callable[[int, int], None], start: int, stop: int) -> None:
+    """Add to the error of a slice which of its samples it comes from, found by solving them one after the other."""
+    where = f"samples {start} to {stop - 1}"
+    for sample in range(start, stop):
+        try:
+            work(sample, sample + 1)
+        except Exception:
+            where = f"sample {sample}"
+            break
+    if hasattr(error, "add_note"):
+        error.add_note(f"Puzzle Mix: raised while solving {where} of the batch")

@@ -31,6 +31,9 @@ def plan_moves(
     """
     from lightning_puzzlemix.matching import match_blocks, sorted_moves
 
+    # Always of the same kind, as Numba would compile the kernel anew for any other.
+    shares_first, shares_second = (np.require(each, np.float32, ("C", "W")) for each in (shares_first, shares_second))
+    labels = np.require(labels, np.int32, ("C", "W"))
     batch, rows, cols = shares_first.shape
     steps, squared = sorted_moves(rows, cols)
     # In float32 as the reference computes it, so that the same pairs tie.

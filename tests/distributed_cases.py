@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -129,13 +130,15 @@ class Journal(pl.Callback):
             self.weights = weights(module)
 
 
-def fit_ddp(strategy: Any, folder: Path, *, module: Any = None, accumulate: int = 1, **arguments: Any) -> dict:
+def fit_ddp(
+    strategy: Any, folder: Path, *, module: Any = None, accumulate: int = 1, trainer: Any = None, **arguments: Any
+) -> dict:
     """Fit once in this process group and report; a refusal is reported by its message."""
     arguments = {"clean_weight": 0.5, "prob": 0.5, **arguments}
     module, mixing = module or Classifier(), pm.PuzzleMixCallback(config(), **arguments)
     journal = Journal(mixing)
     logger = pl.loggers.CSVLogger(folder, name=None, version="log") if arguments.get("seed") == 2 else False
-    options = {"devices": 2, "strategy": strategy, "logger": logger, "log_every_n_steps": 1}
+    options = {"devices": 2, "strategy": strategy, "logger": logger, "log_every_n_steps": 1, **(trainer or {})}
     trainer = quiet(mixing, journal, accumulate_grad_batches=accumulate, **options)
     loader = Batches(count=8, rank=int(os.environ.get("LOCAL_RANK", trainer.global_rank)))
     try:
@@ -163,6 +166,11 @@ def _fsdp1() -> Any:
     return type("FSDPOnHost", (FSDPStrategy,), {})(auto_wrap_policy={nn.Conv2d, nn.Linear})
 
 
+def half_precision() -> MixedPrecision:
+    """Make float16 with loss scaling; named in the Trainer, "16-mixed" would become "bf16-mixed" on the CPU."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+
 def strategies(folder: Path) -> dict[str, Any]:
     with_unused = Classifier()
     with_unused.unused = nn.Linear(3, 3)
@@ -176,6 +184,17 @@ def strategies(folder: Path) -> dict[str, Any]:
         "fsdp2 clean": fit_ddp(ModelParallelStrategy(2, 1), folder, module=Sharded()),
         "fsdp1": fit_ddp(_fsdp1(), folder, clean_weight=0.0),
         "fsdp1 clean": fit_ddp(_fsdp1(), folder),
+        "fsdp1 bf16": fit_ddp(_fsdp1(), folder, clean_weight=0.0, seed=1, trainer={"precision": "bf16-mixed"}),
+        "fsdp2 bf16": fit_ddp(
+            ModelParallelStrategy(2, 1),
+            folder,
+            module=Sharded(),
+            clean_weight=0.0,
+            seed=1,
+            trainer={"precision": "bf16-mixed"},
+        ),
+        "ddp fp16": fit_ddp(DDPStrategy(), folder, seed=1, trainer={"plugins": [half_precision()]}),
+        "seeds": fit_ddp(DDPStrategy(), folder, seed=3 + int(os.environ.get("LOCAL_RANK", 0))),
     }
 
 

@@ -238,8 +238,10 @@ def test_deepspeed_is_refused_with_a_reason() -> None:
     """DeepSpeed's engine owns loss and backward; it need not be installed to be told apart."""
     strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)
     strategy.broadcast = lambda value, src=0: value
+    strategy.reduce_boolean_decision = lambda decision, all=True: decision
     trainer = SimpleNamespace(
         strategy=strategy,
+        callbacks=[],
         optimizers=[],
         datamodule=None,
         num_devices=1,

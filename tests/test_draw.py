@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
-from lightning_puzzlemix.draw import draw_decision, draw_mix
+from lightning_puzzlemix import MixDraw, MixUp, PuzzleMix, PuzzleMixConfig
+from lightning_puzzlemix.draw import draw_decision, draw_mix, seed_sequence
 
 IMAGES = torch.zeros(8, 3, 16, 16)
 
@@ -167,3 +168,29 @@ def test_grids_larger_than_the_image_are_refused() -> None:
         draw_mix(torch.zeros(2, 1, 10, 30), PuzzleMixConfig(grid_sizes=(2, 4, 16)), (0,))
     with pytest.raises(ValueError, match=r"pass grid_sizes=\(3,\)"):
         draw_mix(torch.zeros(2, 1, 3, 30), PuzzleMixConfig(grid_sizes=(4,)), (0,))
+
+
+def test_every_key_has_numbers_of_its_own() -> None:
+    """NumPy itself pads keys with zeros, and writes large numbers as several words."""
+    small = (0, 1, 5)
+    keys: list[tuple[int, ...]] = [()]
+    for length in range(1, 7):
+        keys += itertools.product(small, repeat=length)
+    keys += [(2**32,), (2**32 + 5, 1), (0, 2**32), (2**64,), (2**32, 0, 0, 0), (0, 0, 0, 2**32), (2**40, 1, 2, 3, 4)]
+    found = {tuple(np.random.default_rng(seed_sequence(key)).integers(2**63, size=2)) for key in keys}
+    assert len(found) == len(keys) > 1000
+    assert PuzzleMix().draw(IMAGES, key=(1,)).lam != PuzzleMix().draw(IMAGES, key=(1, 0)).lam
+    assert MixUp().draw(IMAGES, key=(1,)).lam != MixUp().draw(IMAGES, key=(1, 0)).lam
+
+
+def test_the_keys_of_the_callbacks_are_seeds_as_they_are() -> None:
+    """What a seed means to a run does not change: a resumed one draws what it would have drawn."""
+    for key in ((7, 0, 0, 0), (2**32 - 1, 3, 2, 1), (7, 0, 1, 2, 1)):
+        expected = np.random.default_rng(np.random.SeedSequence(key)).beta(1.0, 1.0)
+        assert draw_mix(IMAGES, PuzzleMixConfig(), key).lam == expected
+        assert MixUp().draw(IMAGES, key=key).lam == expected
+
+
+def test_a_negative_key_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"key must hold integers of at least 0, got \(1, -2\)"):
+        PuzzleMix().draw(IMAGES, key=(1, -2))

@@ -18,6 +18,7 @@ from lightning_puzzlemix.figures import draw_mixes, mask_colours
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.2)
 NAMES = ["ape", "bee", "cat", "dog"]
+LABELS = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 0], [1, 1, 1.0]])
 HEADS = ["first image", "its saliency", "second image", "its saliency", "mask", "moved blocks", "mixed"]
 
 
@@ -180,3 +181,37 @@ def test_saliency_without_finite_values_is_drawn(tmp_path: Path) -> None:
 def test_refuses(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw_mixes(mixed_batch()[0], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("targets", "names", "titles"),
+    [
+        (torch.tensor([[0.0], [1.0], [0.5], [0.2]]), ["well", "sick"], ["well", "sick", "sick", "well"]),
+        (torch.tensor([0.0, 1.0, 0.0, 1.0]), ["sick"], ["not sick", "sick", "not sick", "sick"]),
+        (torch.tensor([[0], [1], [0], [1]]), None, ["0", "1", "0", "1"]),
+        (torch.tensor([[3.5], [40.0], [0.0], [1.0]]), None, ["3.5", "40", "0", "1"]),
+        (LABELS, NAMES[:3], ["no class", "ape, bee", "bee", "ape, bee, cat"]),
+        (LABELS[:, 1:], ["quite a long name", "another"], ["no class", *["quite a long name"] * 2, "quite a long name +1"]),
+    ],
+    ids=["one logit", "one name", "integers", "regression", "several labels", "long names"],
+)  # fmt: skip
+def test_titles_name_the_right_classes(targets: torch.Tensor, names: list[str] | None, titles: list[str]) -> None:
+    outputs = 1 if targets.ndim == 1 else targets.shape[1]
+    mixer = pm.PuzzleMix(saliency=lambda module, images, targets: images.mean(1), num_classes=outputs)
+    if float(targets.max()) > 1:
+        mixer = pm.MixUp()
+    draw = pm.MixDraw(torch.tensor([1, 2, 3, 0]), 0.5, 2)
+    mixed = mixer(nn.Identity(), torch.rand(4, 3, 8, 8), targets.float(), draw)
+    figure = draw_mixes(mixed, targets=targets, class_names=names)
+    found = [axes.get_title() for axes in panels(figure, len(figure.axes) // 4)[:, 0]]
+    assert found == titles
+
+
+def test_a_mix_of_one_logit_names_both_classes() -> None:
+    mixer, draw = pm.MixUp(), pm.MixDraw(torch.tensor([1, 0]), 0.75, 2)
+    mixed = mixer(nn.Identity(), torch.rand(2, 3, 8, 8), torch.tensor([[1.0], [0.0]]), draw)
+    figure = draw_mixes(mixed, class_names=["well", "sick"])
+    assert [axes.get_title() for axes in panels(figure, len(figure.axes) // 2)[:, -1]] == [
+        "0.75 sick\n0.25 well",
+        "0.75 well\n0.25 sick",
+    ]

@@ -115,3 +115,11 @@ def test_one_lam_for_each_sample() -> None:
     for index, lam in enumerate((0.1, 0.9)):
         np.testing.assert_array_equal(together[index], solve_masks(one, lam, config)[0])
     assert together[0].mean() < together[1].mean()
+
+
+def test_more_labels_than_integers_can_count() -> None:
+    """From 69 labels on a binomial coefficient is larger than any integer of NumPy."""
+    pytest.importorskip("gco")
+    labels = solve_masks(energy_with(0.01), 0.5, PuzzleMixConfig(solver="gco", num_labels=100))
+    assert labels.shape == (1, 4, 4)
+    assert 0 <= labels.min() <= labels.max() <= 99

@@ -1,4 +1,4 @@
-"""Numba keeps compiled kernels on disk; where it may write nowhere, they are compiled in memory."""
+"""Compiled kernels are kept on disk; where that may write nowhere, they are compiled in memory."""
 
 from __future__ import annotations
 
@@ -56,6 +56,29 @@ def expected() -> str:
 def test_compiles_in_memory_where_numba_finds_no_folder(expected: str) -> None:
     """Numba's own error, brought about by leaving it no place to look for."""
     assert run(NO_LOCATORS + MIX_ONE + IN_MEMORY) == expected
+
+
+@pytest.mark.slow
+def test_mixes_alike_with_damaged_and_with_kept_kernels(expected: str, tmp_path: Path) -> None:
+    """The solver itself, in processes of their own; with small kernels test_kernel_cache.py tries all that may happen."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def mix() -> tuple[str, str]:
+        command = [sys.executable, "-c", MIX_ONE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=True, env=environment)
+        return done.stdout.strip(), done.stderr
+
+    assert mix() == (expected, "")
+    files = list(tmp_path.rglob("*.kernel"))
+    assert len(files) == 2
+    for path in files:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    found, said = mix()
+    assert (found, said.count("Puzzle Mix:")) == (expected, 1)
+    assert "is damaged" in said
+    assert mix() == (expected, "")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Mixes(pl.Callback):
         self.mixing = mixing
         self.kept: list[pm.MixedBatch] = []
 
-    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         assert torch.get_default_dtype() == torch.float32
         self.kept.append(self.mixing.last)
 

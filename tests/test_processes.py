@@ -6,9 +6,11 @@ import copy
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -88,6 +90,50 @@ def test_works_from_several_threads_at_once() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_works_from_several_threads_that_wish_for_different_numbers_of_threads() -> None:
+    """More kinds of pools than are kept: those in use must live on."""
+    expected = [mix(seed).mask for seed in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda seed: mix(seed, threads=2 + seed % 6).mask, range(12)))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_child_forked_while_the_parent_solves_has_threads_of_its_own() -> None:
+    """As the workers of a DataLoader are; only the solver, since torch's own threads do not survive a fork."""
+    working, leave = threading.Event(), threading.Event()
+
+    def wait(start: int, stop: int) -> None:
+        if start:
+            working.set()
+        leave.wait(60)
+
+    busy = threading.Thread(target=run_slices, args=(wait, 4, 2))
+    busy.start()
+    assert working.wait(60)
+    child = os.fork()
+    if child == 0:
+        seen: list[int] = []
+        try:
+            run_slices(lambda start, stop: seen.extend(range(start, stop)), 6, 2)
+        finally:
+            # Never back into pytest, which runs in the parent.
+            os._exit(0 if sorted(seen) == list(range(6)) else 1)
+    leave.set()
+    busy.join(60)
+    for _ in range(600):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
 def test_a_copied_mixer_mixes_alike(duplicate: Callable[[PuzzleMix], PuzzleMix]) -> None:
     images, _, permutation = batch()
@@ -122,6 +168,68 @@ def test_an_error_in_any_slice_is_raised(bad: int) -> None:
 
     with pytest.raises(KeyError):
         run_slices(work, 10, 3)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes before")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("bad", [0, 4, 9])
+def test_an_error_names_its_sample(bad: int, threads: int) -> None:
+    def work(start: int, stop: int) -> None:
+        if start <= bad < stop:
+            raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero\n.*sample") as caught:
+        run_slices(work, 10, threads)
+    assert caught.value.__notes__ == [f"Puzzle Mix: raised while solving sample {bad} of the batch"]
+
+
+def test_of_several_errors_the_first_samples_is_raised_after_all_have_ended() -> None:
+    ended = []
+
+    def work(start: int, stop: int) -> None:
+        time.sleep(0.05 * start)
+        ended.append(start)
+        raise KeyError(start)
+
+    with pytest.raises(KeyError, match="0"):
+        run_slices(work, 3, 3)
+    assert {0, 1, 2} <= set(ended)
+
+
+def test_an_interrupt_is_not_repeated_sample_by_sample() -> None:
+    calls = []
+
+    def work(start: int, stop: int) -> None:
+        calls.append((start, stop))
+        if start == 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_slices(work, 10, 2)
+    assert sorted(calls) == [(0, 5), (5, 10)]
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_where_no_thread_can_be_started_the_callers_own_does_the_work(
+    allowed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = threading.Thread.start, []
+
+    def limited(self: threading.Thread) -> None:
+        if len(started) >= allowed:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    seen = np.zeros(12, np.int64)
+
+    def work(begin: int, end: int) -> None:
+        seen[begin:end] = 1
+
+    # A number of threads that no other test has made a pool for.
+    run_slices(work, 12, 11 - allowed)
+    assert seen.all()
 
 
 @pytest.mark.parametrize(("world", "divisor"), [("1", 1), ("2", 2), ("1000", 1000), ("", 1), ("0", 1), ("two", 1)])

@@ -88,7 +88,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         split_seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, low in (("image_size", image_size, 1), ("batch_size", batch_size, 1)):
+        for name, value, low in (
+            ("image_size", image_size, 1), ("batch_size", batch_size, 1), ("seed", seed, 0), ("split_seed", split_seed, 0)
+        ):  # fmt: skip
             if value < low:
                 raise ValueError(f"data.{name} must be at least {low}, got {value}")
         if not 0 <= val_share < 1:
@@ -116,14 +118,28 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.split_seed = split_seed
         self._splits: dict[str, Split] = {}
 
+    def prepare_data(self) -> None:
+        """Make sure that the files are there, downloading them where that can be done.
+
+        To be called before anything that needs files: `setup`, `class_names`, `num_classes`. Unlike Lightning, which calls
+        it in one process a node, callers need not care who else does: it may be called in every process at once, and again.
+
+        Raises:
+            DownloadError: If they cannot be downloaded.
+        """
+
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """One name a class, in the order of the labels."""
+        """One name a class, in the order of the labels; may need the files, see `prepare_data`.
+
+        Raises:
+            MissingDataError: If they are not there.
+        """
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes; may need the files, see `prepare_data`."""
         return len(self.class_names)
 
     @property

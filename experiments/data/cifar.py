@@ -4,10 +4,12 @@ from functools import cached_property
 from pathlib import Path
 
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity, extract_archive
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.download import Archive, provide
 from experiments.data.missing import MissingDataError
 from experiments.data.transforms import Transform, check_padding, pipeline
 
@@ -20,7 +22,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     Args:
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
-        download: Whether to fetch the archive where it is missing.
+        download: Whether to fetch the archive where it is missing. One that is there is extracted in any case.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
@@ -57,14 +59,12 @@ class CIFAR10DataModule(ImageDataModule):
         return list(self._test_part.classes)
 
     def prepare_data(self) -> None:
-        """Fetch the archive where it is missing."""
-        if not self.download:
-            return
-        try:
-            self.dataset(self.root, download=True)
-        # torchvision raises RuntimeError for a corrupt archive; no network is a URLError, which is an OSError.
-        except (OSError, RuntimeError) as error:
-            raise self._missing(f"Downloading it failed: {error}.") from error
+        """Fetch the archive where it is missing, and extract it.
+
+        Raises:
+            DownloadError: If that fails.
+        """
+        provide(self._archive, is_there=self._is_there, unpack=self._extract, download=self.download)
 
     def open_sources(self) -> Sources:
         """Load all images into memory."""
@@ -87,15 +87,36 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             return self.dataset(self.root, train=train)
         except RuntimeError as error:
-            raise self._missing(f"torchvision says: {error}.") from error
+            raise self._missing() from error
 
-    def _missing(self, reason: str) -> MissingDataError:
-        return MissingDataError(
-            self.title,
-            looked_at=[self.root / self.dataset.base_folder, self.root / self.dataset.filename],
-            remedy=f"put {self.dataset.url} into {self.root.absolute()}, or run with data.download=true and a network.",
-            reason=reason,
-        )
+    @property
+    def _archive(self) -> Archive:
+        kind = self.dataset
+        return Archive(self.title, kind.url, self.root / kind.filename, kind.tgz_md5)
+
+    def _is_there(self) -> bool:
+        """Whether every file has its checksum; torchvision's own check leaves out the one with the names."""
+        files = [
+            *self.dataset.train_list,
+            *self.dataset.test_list,
+            (self.dataset.meta["filename"], self.dataset.meta["md5"]),
+        ]
+        return all(check_integrity(self.root / self.dataset.base_folder / name, md5) for name, md5 in files)
+
+    def _extract(self) -> None:
+        extract_archive(self._archive.path, self.root)
+
+    def _missing(self) -> MissingDataError:
+        folder, archive = self.root / self.dataset.base_folder, self._archive
+        remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
+        reason = ""
+        if self.download:
+            reason = "It has not been downloaded yet: call prepare_data() first."
+        elif archive.path.is_file() and not archive.is_verified():
+            reason = f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
+        elif folder.is_dir():
+            reason = f"{folder.absolute()} lacks files, or has some with other checksums than the official ones."
+        return MissingDataError(self.title, looked_at=[folder, archive.path], remedy=remedy, reason=reason)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -14,7 +14,10 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.base import ImageDataModule
-from experiments.data.splits import Source, Split
+from experiments.data.errors import few
+from experiments.data.image_reading import read_image
+from experiments.data.listing import is_leftover, list_files, scan, warn_of_broken
+from experiments.data.splits import ImageSource, Source, Split
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # The published mean is that of these 15.
@@ -35,6 +38,7 @@ PUBLISHED = (
     "pixelate",
     "jpeg_compression",
 )
+PUBLISHED_AT = "from the links at https://github.com/hendrycks/robustness"
 IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 LABELS = "labels.npy"
 
@@ -86,7 +90,7 @@ class CorruptedImages(ABC):
 
 
 @dataclass
-class ArrayBlock:
+class ArrayBlock(ImageSource):
     """Consecutive images of an array file (N,H,W,C) of bytes, C 1 or 3, opened by each process that reads it.
 
     Args:
@@ -100,12 +104,12 @@ class ArrayBlock:
     targets: Sequence[int]
     _images: np.ndarray | None = field(default=None, init=False, repr=False)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The image and its class."""
+    def load(self, index: int) -> Image.Image:
+        """The image."""
         if self._images is None:
-            self._images = np.load(self.path, mmap_mode="r")
+            self._images = load_array(self.path, in_memory=False)
         pixels = np.array(self._images[self.start + index])
-        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), self.targets[index]
+        return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the open file behind: pickled, it would be copied whole to every loader process."""
@@ -120,14 +124,16 @@ class ArrayCorruptions(CorruptedImages):
     @property
     def types(self) -> list[str]:
         """The types that are there."""
-        return _sorted_types(path.stem for path in self.root.glob("*.npy") if path.name != LABELS)
+        return _sorted_types(
+            path.stem for path in self.root.glob("*.npy") if path.name != LABELS and not is_leftover(path.name)
+        )
 
     @cached_property
     def _targets(self) -> np.ndarray:
         path = self.root / LABELS
         if not path.is_file():
             raise CorruptionError(f"{path.absolute()} is missing: {self.layout}")
-        targets = np.load(path)
+        targets = load_array(path)
         if targets.ndim != 1 or len(targets) == 0 or len(targets) % len(SEVERITIES):
             raise CorruptionError(f"{path.absolute()} must hold 5 x n labels, got the shape {targets.shape}")
         if targets.min() < 0 or targets.max() >= self.data.num_classes:
@@ -147,7 +153,7 @@ class ArrayCorruptions(CorruptedImages):
     def check(self, corruption: str) -> None:
         """Look at the labels and at the shape of the array."""
         path, count = self.root / f"{corruption}.npy", len(self._targets)
-        images = np.load(path, mmap_mode="r")
+        images = load_array(path, in_memory=False)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count:
             raise CorruptionError(
                 f"{path.absolute()} must be bytes ({count},H,W,C), one image a label, got {images.dtype} {images.shape}"
@@ -165,7 +171,7 @@ class ArrayCorruptions(CorruptedImages):
 
 
 @dataclass
-class ImageFiles:
+class ImageFiles(ImageSource):
     """Image files with their classes, read on demand.
 
     Args:
@@ -178,10 +184,13 @@ class ImageFiles:
     targets: Sequence[int]
     mode: str = "RGB"
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The image and its class."""
-        with Image.open(self.paths[index]) as image:
-            return image.convert(self.mode), self.targets[index]
+    def load(self, index: int) -> Image.Image:
+        """The image.
+
+        Raises:
+            UnreadableImageError: If it is none.
+        """
+        return read_image(self.paths[index], self.mode)
 
 
 class FolderCorruptions(CorruptedImages):
@@ -194,7 +203,9 @@ class FolderCorruptions(CorruptedImages):
         """The types that are there."""
         # Any severity will do: that others are missing is for `check` to say.
         return _sorted_types(
-            path.name for path in self.root.iterdir() if any((path / str(severity)).is_dir() for severity in SEVERITIES)
+            path.name
+            for path in self.root.iterdir()
+            if not is_leftover(path.name) and any((path / str(severity)).is_dir() for severity in SEVERITIES)
         )
 
     @cached_property
@@ -212,9 +223,9 @@ class FolderCorruptions(CorruptedImages):
             raise CorruptionError(f"{folder.absolute()} lacks the severities {', '.join(missing)}: {self.layout}")
         for severity in SEVERITIES:
             part = folder / str(severity)
-            found, known = {path.name for path in part.iterdir() if path.is_dir()}, set(self._classes)
+            found, known = {entry.name for entry in scan(part) if entry.is_dir()}, set(self._classes)
             if found != known:
-                unknown, lacking = _few(found - known), _few(known - found)
+                unknown, lacking = few(found - known) or "none", few(known - found) or "none"
                 raise CorruptionError(
                     f"{part.absolute()} must hold the folders of the data's {len(known)} classes; "
                     f"not among the classes: {unknown}; without a folder: {lacking}"
@@ -225,12 +236,19 @@ class FolderCorruptions(CorruptedImages):
         folder = self.root / corruption / str(severity)
         paths: list[Path] = []
         targets: list[int] = []
+        empty: list[str] = []
         for label, name in enumerate(self._classes):
-            files = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-            paths += files
-            targets += [label] * len(files)
+            listing = list_files(folder / name, IMAGE_SUFFIXES)
+            warn_of_broken(folder / name, listing.broken)
+            paths += [folder / name / file for file in sorted(listing.files)]
+            targets += [label] * len(listing.files)
+            empty += [] if listing.files else [name]
         if not paths:
             raise CorruptionError(f"{folder.absolute()} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        if empty:
+            raise CorruptionError(
+                f"{folder.absolute()} holds no images of the classes {few(empty)}: an incomplete copy?"
+            )
         return ImageFiles(paths, targets, mode="L" if self.data.in_channels == 1 else "RGB")
 
 
@@ -252,7 +270,10 @@ def open_corruptions(
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise CorruptionError(f"corruptions.root must be a folder, got {root}: there is no {folder.absolute()}")
+        raise CorruptionError(
+            f"corruptions.root must be a folder, got {root}: there is no {folder.absolute()}; corrupted images are not "
+            f"downloaded: extract those of this data set there, {PUBLISHED_AT}"
+        )
     kind = ArrayCorruptions if any(folder.glob("*.npy")) else FolderCorruptions
     corrupted = kind(folder, data)
     lacking = [name for name in types or [] if name not in corrupted.types]
@@ -266,11 +287,18 @@ def open_corruptions(
     return corrupted, chosen
 
 
+def load_array(path: Path, *, in_memory: bool = True) -> np.ndarray:
+    """The array of a file, read or only opened.
+
+    Raises:
+        CorruptionError: If it is no whole array.
+    """
+    try:
+        return np.load(path, mmap_mode=None if in_memory else "r")
+    except (OSError, ValueError, EOFError) as error:
+        raise CorruptionError(f"{path.absolute()} is no whole array ({error}); download or extract it again") from error
+
+
 def _sorted_types(names: Iterable[str]) -> list[str]:
     found = set(names)
     return [name for name in PUBLISHED if name in found] + sorted(found - set(PUBLISHED))
-
-
-def _few(names: set[str]) -> str:
-    shown = sorted(names)[:5]
-    return (", ".join(shown) + (f" and {len(names) - 5} others" if len(names) > 5 else "")) or "none"

@@ -10,8 +10,9 @@ from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
-from experiments.data.splits import split_stratified
+from experiments.data.splits import ImageSource, split_stratified
 from experiments.data.transforms import Transform, pipeline
+from experiments.random_streams import Stream
 
 INK_LEVELS = 16
 MEAN = (0.306,)
@@ -19,15 +20,15 @@ STD = (0.324,)
 
 
 @dataclass(frozen=True)
-class DigitScans:
+class DigitScans(ImageSource):
     """Scans (N,1,S,S) as floats in [0,1] and their classes."""
 
     images: Tensor
     targets: list[int]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """The scan (1,S,S) and its class."""
-        return self.images[index], self.targets[index]
+    def load(self, index: int) -> Tensor:
+        """The scan (1,S,S)."""
+        return self.images[index]
 
 
 class DigitsDataModule(ImageDataModule):
@@ -66,7 +67,9 @@ class DigitsDataModule(ImageDataModule):
         small = torch.from_numpy(bunch.images).float()[:, None] / INK_LEVELS
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
         targets = bunch.target.tolist()
-        train, test = split_stratified(targets, range(len(targets)), share=self.test_share, seed=self.split_seed)
+        train, test = split_stratified(
+            targets, range(len(targets)), share=self.test_share, seed=self.split_seed, stream=Stream.TEST_PART
+        )
         return Sources(train=_pick(images, targets, train), test=_pick(images, targets, test))
 
     def train_transform(self) -> Transform:

@@ -4,17 +4,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from torchvision import datasets
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.class_folders import ClassFolders, check_same_classes
+from experiments.data.errors import DatasetError
 from experiments.data.missing import MissingDataError
 from experiments.data.transforms import Transform, pipeline
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-EVAL_FOLDERS = ("val", "validation", "valid", "test")
+VAL_FOLDERS = ("val", "validation", "valid")
+EVAL_FOLDERS = (*VAL_FOLDERS, "test")
 CROP_PADDING_SHARE = 1 / 16
 
 
@@ -22,14 +24,18 @@ class FolderDataModule(ImageDataModule):
     """Images below `root/train/<class>/` and `root/val/<class>/` and/or `root/test/<class>/`.
 
     With only one of val and test, that one is the test part. Training images are resized (shorter side), flipped and
-    cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes.
+    cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes. How files of other kinds than
+    8-bit RGB are read is said at `experiments.data.image_reading`.
 
     Args:
         root: The folder that holds `train`.
         image_size: Side of the square that the model sees, in pixels.
-        mean: Mean of each channel, in [0,1] units.
+        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 if images are to be read as grey.
         std: Standard deviation of each channel, in [0,1] units.
         common: Settings of `ImageDataModule`.
+
+    Raises:
+        ValueError: If `mean` is neither that of grey nor of RGB images.
     """
 
     title = "The image folder"
@@ -44,6 +50,8 @@ class FolderDataModule(ImageDataModule):
         **common: Unpack[CommonSettings],
     ) -> None:
         super().__init__(image_size=image_size, mean=mean, std=std, **common)
+        if self.in_channels not in (1, 3):
+            raise ValueError(f"data.mean must have 1 value (images are read as grey) or 3 (as RGB), got {list(mean)}")
         self.root = Path(root).expanduser()
 
     @property
@@ -52,11 +60,24 @@ class FolderDataModule(ImageDataModule):
         return self._train_part.classes
 
     def open_sources(self) -> Sources:
-        """List the images of all parts."""
+        """List the images of all parts.
+
+        Raises:
+            DatasetError: If a part has no classes, others than `train`, or one without images; or if several folders could
+                be the validation part.
+            MissingDataError: If `train`, or all of the others, are not there.
+        """
+        # First: what is wrong with it is often wrong with the others too.
+        train = self._train_part
+        names = [name for name in VAL_FOLDERS if (self.root / name).is_dir()]
+        if len(names) > 1:
+            raise DatasetError(
+                f"{self.root} holds {' and '.join(names)}, which could each be the validation part; keep one of them there"
+            )
         parts = [self._open(self.root / name) for name in EVAL_FOLDERS if (self.root / name).is_dir()]
         if not parts:
             raise self._missing("There is no folder of test images.")
-        return Sources(train=self._train_part, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
+        return Sources(train=train, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
 
     def train_transform(self) -> Transform:
         """Resize, random crop and flip."""
@@ -69,27 +90,24 @@ class FolderDataModule(ImageDataModule):
         return pipeline([v2.Resize(self.image_size), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
 
     @cached_property
-    def _train_part(self) -> datasets.ImageFolder:
+    def _train_part(self) -> ClassFolders:
         folder = self.root / "train"
         if not folder.is_dir():
             raise self._missing()
-        return self._open(folder)
+        return ClassFolders(folder, self._mode)
 
-    def _open(self, folder: Path) -> datasets.ImageFolder:
-        try:
-            part = datasets.ImageFolder(str(folder))
-        # torchvision's complaint about folders without classes, or classes without images.
-        except FileNotFoundError as error:
-            raise self._missing(f"torchvision says: {error}") from error
-        if folder.name != "train" and part.classes != self._train_part.classes:
-            unlike = sorted(set(part.classes) ^ set(self._train_part.classes))
-            raise ValueError(
-                f"{folder} and {self.root / 'train'} must hold the same class folders; only one of them has "
-                f"{', '.join(unlike[:5])}{' and others' if len(unlike) > 5 else ''}"
-            )
+    @property
+    def _mode(self) -> str:
+        return "L" if self.in_channels == 1 else "RGB"
+
+    def _open(self, folder: Path) -> ClassFolders:
+        part = ClassFolders(folder, self._mode)
+        check_same_classes(part, self._train_part)
         return part
 
     def _missing(self, reason: str = "") -> MissingDataError:
+        if self.root.is_file():
+            reason = f"{self.root} is a file, and images are read from folders: extract it, and name the folder."
         return MissingDataError(
             self.title,
             looked_at=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],
@@ -98,4 +116,7 @@ class FolderDataModule(ImageDataModule):
         )
 
     def _remedy(self) -> str:
-        return "make train/<class>/*.jpg and val/<class>/*.jpg (or test/...), one folder a class."
+        root = self.root.absolute()
+        return (
+            f"put {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg (or test/<class>/) there, one folder a class."
+        )

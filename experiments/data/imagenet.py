@@ -75,7 +75,11 @@ class ImageNetDataModule(FolderDataModule):
         folders = self._train_part.classes
         synsets = self.root / SYNSETS
         if synsets.is_file():
-            words = dict(line.split(" ", 1) for line in synsets.read_text().splitlines() if " " in line)
+            words = dict(
+                line.split(" ", 1)
+                for line in synsets.read_text(encoding="utf-8", errors="replace").splitlines()
+                if " " in line
+            )
             return [words.get(folder, folder).split(",")[0].strip() for folder in folders]
         names: list[str] = ResNet50_Weights.DEFAULT.meta["categories"]
         # Both are in the order of the ids.
@@ -105,7 +109,8 @@ class ImageNetDataModule(FolderDataModule):
     def _remedy(self) -> str:
         return (
             "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
-            "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG (the validation images sorted into class folders)."
+            f"{self.root.absolute()}/train/<wnid>/*.JPEG and {self.root.absolute()}/val/<wnid>/*.JPEG (the validation images "
+            "sorted into class folders); python -m experiments.resize_images makes the copies of data=imagenet_phases."
         )
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+ELSEWHERE = "data.root=/path/to/it, or set PUZZLEMIX_DATA to the folder of all data sets"
 
 
 class MissingDataError(FileNotFoundError):
@@ -20,5 +23,35 @@ class MissingDataError(FileNotFoundError):
         super().__init__(
             f"{name} was not found. {cause}Looked for:\n{places}\n"
             f"How to get it: {remedy}\n"
-            "If it is elsewhere: data.root=/path/to/it, or set PUZZLEMIX_DATA to the folder of all data sets."
+            f"If it is elsewhere: {ELSEWHERE}."
         )
+
+    def __reduce__(self) -> Any:
+        """The type and the message: by default the message alone would be given to `__init__` in another process."""
+        return _restore, (type(self), str(self))
+
+
+class DownloadError(MissingDataError):
+    """A data set could not be downloaded; the message says from where, to where, why, and what to do instead.
+
+    Args:
+        name: The data set.
+        url: Where it comes from.
+        path: The file that it was to become.
+        reason: What went wrong.
+        kept: A sentence on what is kept of an interrupted download, or "".
+    """
+
+    def __init__(self, name: str, *, url: str, path: Path, reason: str, kept: str = "") -> None:
+        path = path.expanduser().absolute()
+        FileNotFoundError.__init__(
+            self,
+            f"{name} is not in {path.parent}. Downloading it failed: {url}: {reason}.{kept} Start again, or put that file "
+            f"by hand at {path}, or say where the data is: {ELSEWHERE}.",
+        )
+
+
+def _restore(kind: type[MissingDataError], message: str) -> MissingDataError:
+    error = kind.__new__(kind)
+    FileNotFoundError.__init__(error, message)
+    return error

@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from experiments.data.splits import Split
+from experiments.data.splits import EpochPosition, Split
+from experiments.random_streams import Stream, torch_seed
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Shuffles by (seed, epoch) alone, so that a resumed run sees the order that it would have seen anyway.
 
     A DistributedSampler, so that Lightning leaves it alone where there are several processes. Yields positions that
-    carry the epoch, see `Split`.
+    carry the epoch, see `EpochPosition`.
 
     Args:
         dataset: What is sampled from.
@@ -35,13 +35,12 @@ class EpochSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         """This process's share of the positions in the order of this epoch."""
         size: int = len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__
-        mixed_seed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)[0]
-        generator = torch.Generator().manual_seed(int(mixed_seed))
+        generator = torch.Generator().manual_seed(torch_seed(Stream.SHUFFLE, self.seed, self.epoch))
         order = torch.randperm(size, generator=generator).tolist()
         order += order[: self.total_size - size]
         own = order[self.rank :: self.num_replicas]
         skipped, self.skipped = self.skipped, 0
-        return (position + self.epoch * size for position in own[skipped:])
+        return (EpochPosition(position + self.epoch * size) for position in own[skipped:])
 
 
 class ResumableLoader(DataLoader[Any]):

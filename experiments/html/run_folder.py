@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,9 @@ from experiments.commands import key_of, training_command
 from experiments.data.corruptions import PUBLISHED
 from experiments.html.errors import ReportError
 from experiments.html.metrics import METRICS, Metrics, read_metrics
+from experiments.masking import mask_settings, mask_texts
 from experiments.outcome import OUTCOME, Outcome
+from experiments.plain_yaml import leads_out, read_plain_yaml
 from experiments.reporting import Summary
 from experiments.robustness.report import CorruptionScores, Report
 from experiments.robustness.scoring import Accuracy, CleanScores
@@ -103,7 +105,7 @@ def read_run(path: Path, unfinished: UnfinishedRun | None = None) -> RunFolder:
         ReportError: If a file in it is not what a run writes; the message names the file.
     """
     # The summary of an unfinished run is not there, or not whole.
-    summary = None if unfinished else _read(path / SUMMARY, Summary.load)
+    summary = None if unfinished else _read(path / SUMMARY, _load_summary)
     settings = _read_settings(path)
     return RunFolder(
         path=path,
@@ -118,8 +120,8 @@ def read_run(path: Path, unfinished: UnfinishedRun | None = None) -> RunFolder:
         versions=_read(path / VERSIONS, _load_json) or {},
         metrics=read_metrics(path / METRICS),
         outcome=_read(path / OUTCOME, Outcome.load),
-        images=path / IMAGES if (path / IMAGES).is_file() else None,
-        pictures=sorted((path / PICTURES).glob("*.png"), key=step_of),
+        images=_picture(path / IMAGES),
+        pictures=sorted(filter(_picture, (path / PICTURES).glob("*.png")), key=step_of),
         evaluations=[_read_evaluation(file) for file in sorted(path.glob(f"*/{EVALUATION}"))],
     )
 
@@ -127,6 +129,11 @@ def read_run(path: Path, unfinished: UnfinishedRun | None = None) -> RunFolder:
 def _plain(value: object, kind: type[T], fallback: V) -> T | V:
     """The value, if it is of that kind and no reference to another setting, as Hydra's config still has them."""
     return value if isinstance(value, kind) and "${" not in str(value) else fallback
+
+
+def _picture(path: Path) -> Path | None:
+    """The picture, if it is there; a link to elsewhere is none, so that no page holds a picture that is not of the run."""
+    return path if path.is_file() and not leads_out(path) else None
 
 
 def step_of(picture: Path) -> int:
@@ -157,12 +164,18 @@ def _load_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _load_summary(path: Path) -> Summary:
+    summary = Summary.load(path)
+    return replace(summary, overrides=mask_texts(summary.overrides))
+
+
 def _load_list(path: Path) -> list[str]:
-    return [str(each) for each in OmegaConf.load(path)]
+    return mask_texts(read_plain_yaml(path))
 
 
 def _load_settings(path: Path) -> dict[str, Any]:
-    settings = OmegaConf.to_container(OmegaConf.load(path))
+    # Folders of earlier versions may hold secrets.
+    settings = mask_settings(read_plain_yaml(path))
     if not isinstance(settings, dict):
         raise ValueError(f"it must hold settings, got a {type(settings).__name__}")
     return {str(key): value for key, value in settings.items()}
@@ -180,11 +193,10 @@ def _read_choices(path: Path) -> dict[str, str | None]:
 
 
 def _read_evaluation(path: Path) -> Evaluation:
-    picture = path.with_name("evaluation.png")
     report = _read(path, _load_report)
     if report is None:
         raise ReportError(f"{path} is no file; move it away for a report without it")
-    return Evaluation(folder=path.parent.name, report=report, picture=picture if picture.is_file() else None)
+    return Evaluation(folder=path.parent.name, report=report, picture=_picture(path.with_name("evaluation.png")))
 
 
 def _load_report(path: Path) -> Report:

@@ -79,7 +79,7 @@ def under_attack(model: nn.Module) -> Iterator[None]:
         for module, _ in training:
             module.training = False
         with torch.inference_mode(False), torch.enable_grad():
-            # Frozen: nothing can be left in their .grad, and the backward pass is half as long.
+            # Frozen: an attack that calls backward(), as FAB of AutoAttack does, leaves nothing in their .grad.
             for parameter in trainable:
                 parameter.requires_grad_(False)
             yield

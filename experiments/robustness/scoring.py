@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from rich import get_console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from experiments.classifier import CALIBRATION_BINS
+from experiments.random_streams import Stream, torch_seed
 from experiments.robustness.attacks import Attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.pixels import PixelSpace
@@ -119,7 +119,7 @@ def score_attacked(
     hits, broken = (torch.zeros((), device=device, dtype=torch.long) for _ in range(2))
     images = 0
     for index, (inputs, targets) in enumerate(_moved(batches, device)):
-        batch_seed = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+        batch_seed = torch_seed(Stream.ATTACK, seed, index)
         attacked = attack.perturb(model, inputs, targets, space=space, seed=batch_seed)
         with torch.inference_mode():
             hits += (model(attacked).argmax(dim=1) == targets).sum()
@@ -165,6 +165,8 @@ def load(images: Images, *, batch_size: int, num_workers: int) -> Batches:
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
         shuffle=False,
+        # Its processes are seeded by it, and not by the program's random state, which would go on.
+        generator=torch.Generator(),
     )
 
 

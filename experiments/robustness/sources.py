@@ -1,10 +1,13 @@
 """What the setting `checkpoint` stands for: a file, perhaps a run of this study, and where its evaluation goes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments.foreign_settings import checked_group
+from experiments.plain_yaml import leads_out, read_plain_yaml
 from experiments.robustness.errors import EvaluationError
 from experiments.runs import CONFIG
 
@@ -54,11 +57,11 @@ def choose_output_dir(setting: str | None, fallback: str) -> str:
     """Where an evaluation goes if the user does not say: beside the checkpoint.
 
     `<run>/evaluation` for a run folder or its best checkpoint, `<run>/evaluation_last` for `last.ckpt`; for a file from
-    elsewhere `evaluation_<its name>` in its folder.
+    elsewhere `evaluation_<its name>` in its folder. Where that folder, or a file in it, is a link out of it, the fallback.
 
     Args:
         setting: The setting `checkpoint`.
-        fallback: The folder for the log if there is no such checkpoint.
+        fallback: The folder if there is no such checkpoint.
     """
     try:
         source = find_checkpoint(setting)
@@ -66,32 +69,48 @@ def choose_output_dir(setting: str | None, fallback: str) -> str:
         return fallback
     stem = source.path.name.split(".")[0]
     if source.run_dir is None:
-        return str(source.path.absolute().parent / f"evaluation_{stem}")
-    chosen = Path(str(setting)).expanduser().is_dir() or source.path.name == RUN_CHECKPOINTS[0]
-    return str(source.run_dir / ("evaluation" if chosen else f"evaluation_{stem}"))
+        folder = source.path.absolute().parent / f"evaluation_{stem}"
+    else:
+        chosen = Path(str(setting)).expanduser().is_dir() or source.path.name == RUN_CHECKPOINTS[0]
+        folder = source.run_dir / ("evaluation" if chosen else f"evaluation_{stem}")
+    # In a folder of somebody else, writing could overwrite any file.
+    return (
+        fallback
+        if any(leads_out(path) for path in (folder, *folder.glob("*"), *folder.glob(".hydra/*")))
+        else str(folder)
+    )
 
 
-def complete(cfg: DictConfig, source: CheckpointSource) -> DictConfig:
+def complete(cfg: DictConfig, source: CheckpointSource, *, allow: Collection[str] = ()) -> DictConfig:
     """Settings with the groups `data` and `model`: those of the command line, else those of the run, changed by the former.
+
+    What the run says is not trusted, see `foreign_settings`.
+
+    Args:
+        cfg: Settings of the command line.
+        source: The checkpoint.
+        allow: Names of classes and functions that may be built though they are not of this study.
 
     Raises:
         EvaluationError: If neither the command line nor a run names a data set and a model.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
     """
     completed = cfg.copy()
     with open_dict(completed):
         for group in ("data", "model"):
             if "_target_" not in completed[group]:
-                completed[group] = OmegaConf.merge(_stored_group(source, group), completed[group])
+                completed[group] = OmegaConf.merge(_stored_group(source, group, allow), completed[group])
     return completed
 
 
-def _stored_group(source: CheckpointSource, group: str) -> DictConfig:
+def _stored_group(source: CheckpointSource, group: str, allow: Collection[str]) -> DictConfig:
     if source.run_dir is None:
         raise EvaluationError(
             f"{source.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
             f"{group}=NAME, an option of conf/{group}"
         )
-    stored = OmegaConf.load(source.run_dir / CONFIG)
-    if not isinstance(stored, DictConfig) or group not in stored:
-        raise EvaluationError(f"{source.run_dir / CONFIG} has no {group}; give {group}=NAME, an option of conf/{group}")
-    return stored[group]
+    path = source.run_dir / CONFIG
+    stored = read_plain_yaml(path)
+    if not isinstance(stored, dict) or group not in stored:
+        raise EvaluationError(f"{path} has no {group}; give {group}=NAME, an option of conf/{group}")
+    return OmegaConf.create(checked_group(path, group, stored[group], allow=allow))

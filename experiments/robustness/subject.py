@@ -100,7 +100,9 @@ def build_subject(cfg: DictConfig, source: CheckpointSource) -> tuple[Subject, C
     data: ImageDataModule = instantiate(cfg.data)
     data.prepare_data()
     data.setup("test")
-    net: nn.Module = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
+    # Its first weights, which are replaced, are random.
+    with torch.random.fork_rng(devices=[]):
+        net: nn.Module = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     loaded = load_weights(net, source.path)
     size = data.batch_size if cfg.batch_size is None else cfg.batch_size
     return Subject(net.to(device).eval(), data, device, size, cfg.limit, cfg.seed), loaded

@@ -9,12 +9,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from experiments.resize_images import SUFFIXES, list_images
+from experiments.data.errors import UnreadableImageError
+from experiments.data.image_reading import read_image
+from experiments.data.listing import IMAGE_SUFFIXES, list_files, warn_of_broken
+from experiments.random_streams import Stream, seed_sequence
 from experiments.showing.errors import ShowError
 
 # Of scikit-image and of scikit-learn, in an order in which neighbours mix well: the first two make the grids.
 EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
-SIXTEEN_BITS = 65535
 
 
 @dataclass(frozen=True)
@@ -52,34 +54,10 @@ class Picture:
         if isinstance(self.source, Image.Image):
             return self.source.convert(mode)
         try:
-            with Image.open(self.source) as opened:
-                return _plain(ImageOps.exif_transpose(opened), mode)
-        # Whatever a broken file makes the decoder stumble on.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = str(error) or type(error).__name__
-            raise ShowError(f"{self.source} cannot be read as an image ({reason}); leave it out") from error
-
-
-def _plain(image: Image.Image, mode: str) -> Image.Image:
-    """The first frame in 8 bits, without transparency."""
-    if image.mode.startswith(("I", "F")):
-        image = Image.fromarray(_to_bytes(np.asarray(image, dtype=np.float64)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
-
-
-def _to_bytes(values: np.ndarray) -> np.ndarray:
-    """Grey values of more than 8 bits, from black at 0 to white: 1 for floats, else 65535; others by their own range."""
-    values = np.nan_to_num(values)
-    low, high = float(values.min()), float(values.max())
-    fractions = bool((values % 1).any()) or high <= 1
-    white = 1 if fractions else SIXTEEN_BITS
-    if low >= 0 and high <= white:
-        low, high = 0, white
-    span = high - low or 1
-    return np.round(255 * (values - low) / span).astype(np.uint8)
+            # Whatever floats stand for: stretched, they can be looked at.
+            return read_image(self.source, mode, stretch=True)
+        except UnreadableImageError as error:
+            raise ShowError(str(error)) from error
 
 
 def find_pictures(places: Sequence[Path]) -> list[Picture]:
@@ -91,11 +69,11 @@ def find_pictures(places: Sequence[Path]) -> list[Picture]:
     pictures: list[Picture] = []
     for place in places:
         if place.is_dir():
-            found = [place / image for image, _ in list_images(place)]
+            listing = list_files(place)
+            warn_of_broken(place, listing.broken)
+            found = [place / image for image in sorted(listing.files)]
             if not found:
-                raise ShowError(
-                    f"There are no images in {place.absolute()}: none ends in {', '.join(sorted(SUFFIXES))}"
-                )
+                raise ShowError(f"There are no images in {place.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
         elif place.is_file():
             found = [place]
         else:
@@ -136,7 +114,9 @@ def choose_partners(count: int, seed: int | None) -> list[int]:
     """
     if count < 2:
         raise ShowError(f"Mixing takes at least 2 pictures, got {count}; name more, or a folder of them")
-    order = np.arange(count) if seed is None else np.random.default_rng(seed).permutation(count)
+    order = np.arange(count)
+    if seed is not None:
+        order = np.random.default_rng(seed_sequence(Stream.PARTNERS, seed)).permutation(count)
     partners = np.empty(count, np.int64)
     # Along one circle through all of them, no picture can meet itself.
     partners[order] = np.roll(order, -1)

@@ -1,6 +1,7 @@
 """Who looks at the pictures: a trained network of a run, or nobody, and then saliency is that of the pictures alone."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -73,15 +74,17 @@ class Viewer:
             ) from error
 
 
-def open_viewer(setting: str | None) -> Viewer:
+def open_viewer(setting: str | None, *, allow: Collection[str] = ()) -> Viewer:
     """Build the network of a run and load its weights; without one there is nobody to look.
 
     Args:
         setting: A run folder, or a checkpoint inside one; None: no network.
+        allow: Names of classes and functions that the run may name though they are not of this study.
 
     Raises:
         CheckpointError: If the checkpoint cannot be read or does not fit the model.
         EvaluationError: If there is no such file.
+        ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If only the data set would say how many classes there are, and it is not there.
         ShowError: If the checkpoint is not from a run, or its images are neither grey nor in colour.
     """
@@ -93,12 +96,14 @@ def open_viewer(setting: str | None) -> Viewer:
             f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {setting}: there is no "
             f"{source.path.absolute().parents[1] / CONFIG}, which says what network it is and what it was trained on"
         )
-    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source)
+    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
     if data.in_channels not in (1, 3):
         raise ShowError(f"{setting} was trained on images of {data.in_channels} channels; pictures have 1 or 3")
     class_names, classes = _find_classes(source, data)
-    net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
+    # Its first weights, which are replaced, are random.
+    with torch.random.fork_rng(devices=[]):
+        net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
     load_weights(net, source.path)
     size = data.image_size
     return Viewer(net.eval(), data.in_channels, size, size, data.mean, data.std, class_names)
@@ -111,11 +116,18 @@ def _find_classes(source: CheckpointSource, data: ImageDataModule) -> tuple[tupl
         names = Outcome.load(outcome).class_names
         return names, len(names)
     try:
-        return tuple(data.class_names), data.num_classes
+        names = tuple(data.class_names)
     except MissingDataError:
-        # Some data sets are known to have so many classes before they are there.
-        classes = data.num_classes
-        log.warning(
-            f"Classes are shown by number: their names are in the data set, which is not there ({OUTCOME} neither)"
-        )
-        return None, classes
+        try:
+            classes = data.num_classes
+        except MissingDataError:
+            # Without their number there is no network: the data set is fetched for it, where that can be done.
+            data.prepare_data()
+            names = tuple(data.class_names)
+        else:
+            # Some data sets are known to have so many classes before they are there.
+            log.warning(
+                f"Classes are shown by number: their names are in the data set, which is not there ({OUTCOME} neither)"
+            )
+            return None, classes
+    return names, len(names)

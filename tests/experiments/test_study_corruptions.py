@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from experiments.data import ImageDataModule
+from experiments.data import ImageDataModule, UnreadableImageError
 from experiments.data.base import Sources
 from experiments.data.corruptions import PUBLISHED, CorruptionError, open_corruptions
 from experiments.data.transforms import Transform, pipeline
@@ -210,6 +210,15 @@ def rewrite(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Break:
     [
         (lambda root: (root / "labels.npy").unlink(), "labels.npy is missing"),
         (lambda root: (root / "fog.npy").unlink(), "holds no corruption"),
+        (
+            lambda root: (root / "fog.npy").write_bytes((root / "fog.npy").read_bytes()[:-9]),
+            r"fog.npy is no whole array",
+        ),
+        (
+            lambda root: (root / "fog.npy").write_bytes(b""),
+            r"fog.npy is no whole array .*; download or extract it again",
+        ),
+        (lambda root: (root / "labels.npy").write_bytes(b"<html>"), r"labels.npy is no whole array"),
         (rewrite("labels.npy", lambda labels: labels[:-1]), r"must hold 5 x n labels, got the shape \(49,\)"),
         (rewrite("labels.npy", lambda labels: labels + 1), r"labels in 0 to 2.*got 1 to 3: the corrupted images of an"),
         (rewrite("labels.npy", lambda labels: labels[::-1].copy()), r"other labels than the test images.*\(10\)"),
@@ -256,3 +265,36 @@ def test_folders_without_images_are_refused(data: LevelsDataModule, tmp_path: Pa
 def test_a_missing_folder_is_named(data: LevelsDataModule, tmp_path: Path) -> None:
     with pytest.raises(CorruptionError, match=r"corruptions.root must be a folder, got .*nowhere"):
         open_corruptions(tmp_path / "nowhere", data)
+
+
+def test_a_class_without_images_is_refused(data: LevelsDataModule, tmp_path: Path) -> None:
+    """It would silently weigh nothing in the accuracy."""
+    write_folders(tmp_path, {"snow": (0,) * 5}, per_class=1)
+    (tmp_path / "snow" / "3" / "n02" / "n02_0.JPEG").unlink()
+    corrupted, _ = open_corruptions(tmp_path, data)
+    corrupted.split("snow", 2)
+    with pytest.raises(CorruptionError, match=r"snow.3 holds no images of the classes n02"):
+        corrupted.split("snow", 3)
+
+
+def test_what_file_managers_leave_behind_is_neither_type_nor_class_nor_image(
+    data: LevelsDataModule, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folders(tmp_path, {"snow": (0,) * 5}, per_class=2)
+    part = tmp_path / "snow" / "1"
+    (part / ".ipynb_checkpoints").mkdir()
+    (part / "n01" / "._n01_0.JPEG").write_bytes(b"x")
+    (part / "n01" / "gone.JPEG").symlink_to("nowhere")
+    (tmp_path / "__MACOSX" / "1").mkdir(parents=True)
+    corrupted, types = open_corruptions(tmp_path, data)
+    assert types == ["snow"]
+    assert len(corrupted.split("snow", 1)) == 6
+    assert "gone.JPEG" in caplog.text
+
+
+def test_a_broken_image_is_named(data: LevelsDataModule, tmp_path: Path) -> None:
+    write_folders(tmp_path, {"snow": (0,) * 5}, per_class=1)
+    (tmp_path / "snow" / "1" / "n01" / "n01_0.JPEG").write_bytes(b"")
+    corrupted, _ = open_corruptions(tmp_path, data)
+    with pytest.raises(UnreadableImageError, match=r"n01_0\.JPEG cannot be read as an image \(the file is empty\)"):
+        corrupted.split("snow", 1)[0]

@@ -188,6 +188,8 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
     ("settings", "message"),
     [
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
+        ({"seed": -1}, r"data\.seed must be at least 0, got -1"),
+        ({"split_seed": -1}, r"data\.split_seed must be at least 0, got -1"),
         ({"val_share": 1.0}, r"data\.val_share must be in \[0, 1\), got 1\.0"),
         ({"per_class": 0}, r"data\.per_class must be null or at least 1, got 0"),
         ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),

@@ -97,6 +97,39 @@ def test_broken_images_are_named_and_the_others_copied(tmp_path: Path, capsys: p
     assert len([path for path in target.rglob("*") if path.is_file()]) == 5
 
 
+def test_links_that_lead_nowhere_are_named_and_leftovers_are_no_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_tree(tmp_path / "source"), tmp_path / "copies"
+    (source / "train" / "cat" / "gone.jpg").symlink_to("nowhere.jpg")
+    write_image(source / "train" / ".ipynb_checkpoints" / "0.jpg", 1)
+    write_image(source / "train" / "cat" / "._wide.JPEG", 1)
+    assert main([str(source), str(target), "--size", "50", "--workers", "1"]) == 1
+    assert "gone.jpg cannot be read as an image (No such file or directory)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert len([path for path in target.rglob("*") if path.is_file()]) == 5
+
+
+def test_a_full_disk_is_no_broken_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = write_tree(tmp_path / "source"), tmp_path / "copies"
+
+    def full(self: Image.Image, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert main([str(source), str(target), "--size", "50", "--workers", "1"]) == 1
+    printed = " ".join(capsys.readouterr().err.split())
+    assert (
+        "A copy cannot be written: [Errno 28] No space left on device. The same command goes on from here." in printed
+    )
+    assert "left out" not in printed
+    assert not [path for path in target.rglob("*") if path.is_file()]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

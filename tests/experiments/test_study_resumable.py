@@ -1,5 +1,6 @@
 """Training batches: their order, their randomness, their share of the effective batch, and going on in mid-epoch."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from experiments.data import DigitsDataModule
 from experiments.data.resumable import EpochSampler
+from experiments.data.splits import EpochPosition
 
 
 def test_sampler_orders_by_seed_and_epoch() -> None:
@@ -32,7 +34,9 @@ def test_positions_carry_the_epoch() -> None:
     positions = list(sampler)
     assert all(30 <= position < 40 for position in positions)
     split = ready(DigitsDataModule()).split("train")
-    assert split[len(split) + 5][1] == split[5][1]
+    assert split[EpochPosition(len(split) + 5)][1] == split[5][1]
+    # Loader processes are sent positions.
+    assert all(isinstance(pickle.loads(pickle.dumps(position)), EpochPosition) for position in positions)
 
 
 def test_processes_share_the_samples_and_some_come_twice() -> None:
@@ -50,7 +54,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone() -> None:
     image = first[3][0]
     torch.manual_seed(6)
     assert torch.equal(second[3][0], image)
-    later = [first[3 + epoch * size][0] for epoch in range(1, 6)]
+    later = [first[EpochPosition(3 + epoch * size)][0] for epoch in range(1, 6)]
     assert not all(torch.equal(image, other) for other in later)
     others = [ready(DigitsDataModule(seed=seed)).split("train")[3][0] for seed in range(1, 6)]
     assert not all(torch.equal(image, other) for other in others)

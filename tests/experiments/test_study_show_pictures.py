@@ -121,6 +121,16 @@ def test_files_come_in_the_order_named_and_folders_sorted_with_all_below(tmp_pat
     assert [picture.name for picture in pictures] == ["z", "a", "b", "c"]
 
 
+def test_hidden_files_are_no_pictures_and_broken_links_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "._a.jpg"):
+        write_image(tmp_path / name, 100)
+    (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
+    assert [picture.name for picture in find_pictures([tmp_path])] == ["a"]
+    assert "gone.jpg" in caplog.text
+
+
 def test_says_what_is_wrong_with_a_place(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ShowError, match=r"no images in .*empty"):

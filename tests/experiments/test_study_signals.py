@@ -123,20 +123,22 @@ def full_disk(*arguments: Any, **options: Any) -> Any:
 )
 def test_what_fails_after_the_result_leaves_a_warning_and_a_finished_run(
     name: str, missing: str, remedy: str, compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(train, name, full_disk)
     summary = run(compose_train(*TINY))
     assert summary.epochs == 1
     assert (tmp_path / "run" / "summary.json").is_file()
     said = capsys.readouterr().out
-    assert f"Warning: {missing} is missing (OSError: [Errno 28] No space left on device); the result is saved." in said
+    warning = f"Warning: {missing} is missing (OSError: [Errno 28] No space left on device); the result is saved."
+    assert warning in caplog.text
     assert remedy in said
 
 
 def test_wandb_that_cannot_end_leaves_a_finished_run(
-    compose_train: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    compose_train: Compose, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     class Wandb:
         finish = staticmethod(full_disk)
 
@@ -146,9 +148,8 @@ def test_wandb_that_cannot_end_leaves_a_finished_run(
     monkeypatch.setitem(sys.modules, "wandb", Wandb)
     with loggers.ended_wandb_run():
         pass
-    said = capsys.readouterr().out
-    assert "Warning: the end of the run in W&B is missing" in said
-    assert "wandb sync" in said
+    assert "Warning: the end of the run in W&B is missing" in caplog.text
+    assert "wandb sync" in capsys.readouterr().out
     with pytest.raises(KeyError, match="first"), loggers.ended_wandb_run():
         raise KeyError("first")
 

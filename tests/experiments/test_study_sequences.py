@@ -1,0 +1,142 @@
+"""Everything in the study that is indexed for samples is a sequence: it has an end, and counts from it too."""
+
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from layouts import ready, write_image
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import experiments
+from experiments.data import DigitsDataModule
+from experiments.data.archive import FolderStore
+from experiments.data.class_folders import ClassFolders
+from experiments.data.corruptions import ArrayBlock, ImageFiles
+from experiments.data.digits import DigitScans
+from experiments.data.splits import EpochPosition, ImageSource, Split
+from experiments.data.tiny_imagenet import StoredImages
+
+LABELS = [0, 0, 1]
+
+
+def write_three(root: Path) -> list[Path]:
+    paths = [root / "cat" / "0.jpg", root / "cat" / "1.jpg", root / "dog" / "0.jpg"]
+    for number, path in enumerate(paths):
+        write_image(path, 50 * number, (8, 8))
+    return paths
+
+
+def array_block(root: Path) -> ArrayBlock:
+    # Of a longer file, so that what is beyond the block is there to be read.
+    np.save(root / "fog.npy", np.zeros((9, 8, 8, 3), np.uint8))
+    return ArrayBlock(root / "fog.npy", 3, LABELS)
+
+
+def stored(root: Path) -> StoredImages:
+    return StoredImages(FolderStore(root), [path.relative_to(root).as_posix() for path in write_three(root)], LABELS)
+
+
+def class_folders(root: Path) -> ClassFolders:
+    write_three(root)
+    return ClassFolders(root)
+
+
+SEQUENCES: dict[type, Callable[[Path], ImageSource | Split]] = {
+    ArrayBlock: array_block,
+    ClassFolders: class_folders,
+    DigitScans: lambda root: DigitScans(torch.rand(3, 1, 8, 8), LABELS),
+    ImageFiles: lambda root: ImageFiles(write_three(root), LABELS),
+    Split: lambda root: Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), range(3), lambda image: image, seed=0),
+    StoredImages: stored,
+}
+
+
+def test_there_are_no_others() -> None:
+    for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
+        importlib.import_module(module.name)
+    found = {each for each in ImageSource.__subclasses__() if each.__module__.startswith("experiments.")}
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("experiments."):
+            classes = [
+                each for _, each in inspect.getmembers(module, inspect.isclass) if each.__module__ == module_name
+            ]
+            found |= {
+                each for each in classes if "__getitem__" in vars(each) and not getattr(each, "_is_protocol", False)
+            }
+    assert found - {ImageSource} == set(SEQUENCES)
+
+
+@pytest.mark.parametrize("kind", SEQUENCES, ids=lambda kind: kind.__name__)
+def test_sequences(kind: type, tmp_path: Path) -> None:
+    sequence = SEQUENCES[kind](tmp_path)
+    assert len(sequence) == 3
+    assert [label for _, label in sequence] == LABELS
+    assert all(type(label) is int for _, label in sequence)
+    assert [label for _, label in (sequence[-3], sequence[-2], sequence[-1])] == LABELS
+    assert equal(sequence[-1][0], sequence[2][0])
+    assert equal(sequence[np.int64(1)][0], sequence[1][0])
+    assert equal(sequence[torch.tensor(1)][0], sequence[1][0])
+    for outside in (3, -4, np.int64(3)):
+        with pytest.raises(IndexError, match=rf"index {outside} is out of range for 3 samples"):
+            sequence[outside]
+    with pytest.raises(TypeError, match="one at a time, not by slices"):
+        sequence[0:2]  # type: ignore[index]
+    for wrong in (1.0, "1", None):
+        with pytest.raises(TypeError):
+            sequence[wrong]  # type: ignore[index]
+
+
+def equal(one: Image.Image | Tensor, other: Image.Image | Tensor) -> bool:
+    return bool((np.asarray(one) == np.asarray(other)).all())
+
+
+def test_a_split_counts_from_its_end_with_the_same_augmentation() -> None:
+    split = ready(DigitsDataModule()).split("train")
+    assert torch.equal(split[-1][0], split[len(split) - 1][0])
+    assert sum(1 for _ in split) == len(split)
+
+
+def test_an_empty_split_ends_at_once() -> None:
+    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), [], lambda image: image)
+    assert list(split) == []
+    for position in (0, EpochPosition(0), EpochPosition(5)):
+        with pytest.raises(IndexError):
+            split[position]
+
+
+def test_later_epochs_are_asked_for_by_their_positions_alone() -> None:
+    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), [2, 0], lambda image: image, seed=0)
+    assert torch.equal(split[EpochPosition(4)][0], split[0][0])
+    with pytest.raises(IndexError):
+        split[EpochPosition(-3)]
+    with pytest.raises(IndexError):
+        split[4]
+
+
+@pytest.mark.parametrize("indices", [[0, 3], [-1, 1]])
+def test_a_split_of_images_that_are_not_there_is_refused(indices: list[int]) -> None:
+    """Not when it is read: the IndexError of the source would look like the end."""
+    with pytest.raises(ValueError, match=r"indices must be in \[0, 3\)"):
+        Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), indices, lambda image: image)
+
+
+def test_an_index_error_while_reading_is_not_taken_for_the_end() -> None:
+    def broken(image: Tensor) -> Tensor:
+        raise IndexError("of the transform")
+
+    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), range(3), broken)
+    with pytest.raises(IndexError, match="of the transform"):
+        list(split)
+
+
+def test_torch_s_own_samplers_go_over_a_split_once() -> None:
+    split = ready(DigitsDataModule(per_class=2)).split("train")
+    assert sum(len(labels) for _, labels in DataLoader(split, batch_size=7, shuffle=True)) == len(split) == 20
