@@ -8,7 +8,8 @@ from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.draw import MixDraw
 from lightning_puzzlemix.mix import MixResult, puzzle_mix
 from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
-from lightning_puzzlemix.targets import PairTargets, mix_targets, pair_loss
+from lightning_puzzlemix.pair_losses import pair_loss
+from lightning_puzzlemix.targets import PairTargets, mix_targets
 
 __all__ = [
     "BaselineDraw",

@@ -12,20 +12,24 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
-from lightning_puzzlemix.batch import Key, Location, Path, find_samples, read
+from lightning_puzzlemix.batch import Keys, Location, Path, find_samples, read
 from lightning_puzzlemix.batch_sharing import check_sharing, responsible
 from lightning_puzzlemix.batch_swap import BatchSwap
+from lightning_puzzlemix.checks import check_epochs, check_picture_every
 from lightning_puzzlemix.config import check_probability
+from lightning_puzzlemix.containers import check_keys
 from lightning_puzzlemix.draw import MixDraw, draw_decision
 from lightning_puzzlemix.lightning_names import CallbackOfBoth
 from lightning_puzzlemix.metrics import MetricGuard
 from lightning_puzzlemix.mixer import MixedBatch, Mixer
 from lightning_puzzlemix.monitor import mix_figures
+from lightning_puzzlemix.normalization import datamodule_normalization
 from lightning_puzzlemix.patched_method import PatchedMethod
 from lightning_puzzlemix.pictures import PictureLog
+from lightning_puzzlemix.saliency_sources import PerModel, count_classes
 from lightning_puzzlemix.sharding import reachable
 from lightning_puzzlemix.stopwatch import Stopwatch
-from lightning_puzzlemix.targets import pair_targets
+from lightning_puzzlemix.views import mixed_entries, needs_classes, unmixed_entries
 
 PICTURE_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")
@@ -35,9 +39,10 @@ class MixCallback(CallbackOfBoth):
     """Mix training batches before ``training_step`` sees them; the base of all mixing callbacks.
 
     The model's loss must take (B, classes) soft targets, as ``torch.nn.functional.cross_entropy`` does, or
-    ``targets="pair"`` be used. Metrics of torchmetrics on the module that are given these targets get each sample's
-    dominant class instead. Batches may be lists, tuples, namedtuples, dicts or dataclasses, and nested in each other as
-    CombinedLoader yields them; validation, test and prediction are untouched.
+    ``targets="pair"`` be used. Every training batch has its targets in that form, also one that is not mixed.
+    Classification metrics of torchmetrics on the module that are given these targets get each sample's dominant class
+    instead. Batches may be lists, tuples, namedtuples, dicts or dataclasses, and nested in each other as CombinedLoader
+    yields them; validation, test and prediction are untouched.
 
     Args:
         mixer: What mixes a batch.
@@ -49,7 +54,9 @@ class MixCallback(CallbackOfBoth):
         seed: Of all draws; each also depends on rank, epoch and batch index, so that a resumed run draws what the
             uninterrupted one would have. ``None`` takes ``seed_everything``'s, else a random one, kept in checkpoints.
         image_key: Where a batch holds its images: name, position, or a path such as ``"labelled.0"``; ``None`` finds them.
-        target_key: Where it holds its targets; ``None`` finds them.
+            A list names several views of the same images, which are mixed alike: the first decides how.
+        target_key: Where it holds its targets; ``None`` finds them. A list names several forms of the same targets, which
+            are mixed alike: the saliency is taken for the first.
         picture_every_n_steps: Optimizer steps between two pictures of a mix for W&B, TensorBoard or CSV loggers, >= 1;
             ``None``: no pictures.
 
@@ -69,25 +76,25 @@ class MixCallback(CallbackOfBoth):
         stop_epoch: int | None = None,
         targets: str = "soft",
         seed: int | None = None,
-        image_key: Key | None = None,
-        target_key: Key | None = None,
+        image_key: Keys | None = None,
+        target_key: Keys | None = None,
         picture_every_n_steps: int | None = PICTURE_EVERY_N_STEPS,
     ) -> None:
         check_probability("prob", prob)
-        _check_epochs(start_epoch, stop_epoch)
+        check_epochs(start_epoch, stop_epoch)
         if targets not in _TARGETS:
             raise ValueError(f"targets must be one of {_TARGETS}, got {targets!r}")
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
             raise ValueError(f"seed must be a non-negative integer or None, got {seed!r}")
-        _check_picture_every(picture_every_n_steps)
+        check_picture_every(picture_every_n_steps)
         self.mixer = mixer
         self.prob = prob
         self.start_epoch = start_epoch
         self.stop_epoch = stop_epoch
         self.targets = targets
         self.seed = seed
-        self.image_key = image_key
-        self.target_key = target_key
+        self.image_key = check_keys("image_key", image_key)
+        self.target_key = check_keys("target_key", target_key)
         self.last: MixedBatch | None = None
         self._drawn_seed: int | None = None
         self._swap = BatchSwap(type(self).__name__)
@@ -97,6 +104,7 @@ class MixCallback(CallbackOfBoth):
         self._stopwatch = Stopwatch()
         self._pictures = PictureLog(self.name, picture_every_n_steps)
         self._model: nn.Module | None = None
+        self._classes_of: PerModel[int] = PerModel()
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -147,7 +155,9 @@ class MixCallback(CallbackOfBoth):
         self._drawn_seed = first
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find out who wants pictures."""
+        """Find out who wants pictures, and forget what was true of another fit's module."""
+        self._metrics.forget()
+        self._said_metrics = False
         self._pictures.start(trainer)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -163,8 +173,6 @@ class MixCallback(CallbackOfBoth):
         """
         self._forget_batch()
         if responsible(self._mixing_callbacks(trainer), trainer.current_epoch) is not self:
-            return
-        if not self._decide(trainer.current_epoch, batch_idx):
             return
 
         def mix_after(original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -190,32 +198,34 @@ class MixCallback(CallbackOfBoth):
         return draw_decision(self.prob, (self._seed_in_force(), epoch, batch_idx))
 
     def _mix(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Mix the batch, or give its targets the form of mixed ones, and let ``training_step`` get that."""
+        mixes = self._decide(trainer.current_epoch, batch_idx)
         values: dict[Path, Any] = {}
-        soft = []
+        soft, originals = [], []
         for part, location in enumerate(find_samples(batch, self.image_key, self.target_key)):
-            mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, location)
-            targets = self._targets_for_step(read(batch, location.targets), mixed)
-            values |= {location.images: mixed.images, location.targets: targets}
-            soft.append(targets)
-            self.last = dataclasses.replace(mixed, clean=None)
-            self._pictures.offer(trainer, self.last, read(batch, location.targets), self._normalisation)
+            if mixes:
+                values |= self._mixed_entries(trainer, pl_module, batch, batch_idx, part, location)
+            else:
+                values |= self._unmixed_entries(trainer, pl_module, batch, location)
+            for path in (location.targets, *location.other_targets):
+                soft.append(values[path])
+                originals.append(read(batch, path))
         self._swap.install(pl_module, batch, values)
-        self._metrics.install(pl_module, soft)
-        self._log_figures(trainer, pl_module)
+        self._metrics.install(pl_module, soft, originals)
+        if mixes:
+            self._log_figures(trainer, pl_module)
 
     def _mix_part(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
     ) -> MixedBatch:
         images, targets = read(batch, where.images), read(batch, where.targets)
-        if self._model is None:
-            self._model = reachable(trainer.strategy, pl_module)
         # Left out where it is 0, so that overrides of draw() without it keep working.
         extra = {"part": part} if part else {}
         draw = self.draw(
             images, rank=trainer.global_rank, epoch=trainer.current_epoch, batch_idx=batch_idx, **extra
         )  # fmt: skip
         return self.mixer(
-            self._model,
+            self._callable_model(trainer, pl_module),
             images,
             targets,
             draw,
@@ -228,16 +238,42 @@ class MixCallback(CallbackOfBoth):
         """Return what else the mixer is called with for a batch."""
         return {}
 
-    def _targets_for_step(self, targets: Tensor, mixed: MixedBatch) -> Any:
-        if self.targets == "soft":
-            return mixed.targets
-        return pair_targets(targets, permutation=mixed.draw.permutation, ratio=mixed.ratio)
+    def _mixed_entries(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
+    ) -> dict[Path, Any]:
+        mixed = self._mix_part(trainer, pl_module, batch, batch_idx, part, where)
+        entries = mixed_entries(self.mixer, batch, where, mixed, self.targets)
+        self.last = dataclasses.replace(mixed, clean=None)
+        self._pictures.offer(trainer, self.last, read(batch, where.targets), self._normalisation)
+        return entries
+
+    def _unmixed_entries(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, where: Location
+    ) -> dict[Path, Any]:
+        """Give the targets of a batch that is not mixed the form that they have in those that are."""
+        num_classes = getattr(self.mixer, "num_classes", None)
+        if num_classes is None and needs_classes(batch, where, self.targets):
+            num_classes = count_classes(
+                self._callable_model(trainer, pl_module),
+                read(batch, where.images),
+                read(batch, where.targets),
+                self._classes_of,
+                trainer.precision_plugin.forward_context,
+            )
+        return unmixed_entries(self.mixer, batch, where, self.targets, num_classes)
+
+    def _callable_model(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> nn.Module:
+        if self._model is None:
+            self._model = reachable(trainer.strategy, pl_module)
+        return self._model
 
     def _normalisation(self, trainer: pl.Trainer) -> dict[str, Any]:
         """Return mean and std of the images, for pictures: those of the datamodule, if it has them."""
-        datamodule = getattr(trainer, "datamodule", None)
-        mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
-        return {} if mean is None or std is None else {"mean": _as_list(mean), "std": _as_list(std)}
+        found = datamodule_normalization(getattr(trainer, "datamodule", None))
+        if found is None or self.last is None:
+            return {}
+        mean, std = found.of_channels(self.last.images.shape[1])
+        return {"mean": mean, "std": std}
 
     def _log_figures(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.last is None:
@@ -279,7 +315,10 @@ class MixCallback(CallbackOfBoth):
         self._metrics.remove()
         if self._metrics.used and not self._said_metrics:
             self._said_metrics = True
-            rank_zero_info(f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class")
+            rank_zero_info(
+                f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class: "
+                f"{', '.join(self._metrics.used)}"
+            )
 
     @property
     def state_key(self) -> str:
@@ -300,24 +339,3 @@ class MixCallback(CallbackOfBoth):
         """Pickle without the module and its methods, which Lightning hangs onto callbacks."""
         kept = {name: value for name, value in self.__dict__.items() if name not in ("log", "log_dict")}
         return kept | {"_model": None}
-
-
-def _as_list(values: Any) -> Any:
-    return values.tolist() if isinstance(values, Tensor) else values
-
-
-def _check_picture_every(every: object) -> None:
-    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-        raise ValueError(
-            f"picture_every_n_steps must be an integer of at least 1, or None for no pictures, got {every!r}"
-        )
-
-
-def _check_epochs(start: object, stop: object) -> None:
-    for name, value in (("start_epoch", start), ("stop_epoch", stop)):
-        if value is None and name == "stop_epoch":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    if isinstance(start, int) and isinstance(stop, int) and stop <= start:
-        raise ValueError(f"stop_epoch must be greater than start_epoch={start}, got {stop}: no epoch would be mixed")

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from lightning_puzzlemix.base import MixCallback
 from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.batch import Location
+from lightning_puzzlemix.containers import as_keys
 from lightning_puzzlemix.layer_mix import LayerMix
 from lightning_puzzlemix.mixer import MixedBatch
 
@@ -20,14 +21,17 @@ class MixUpCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
 
     name = "mixup"
 
-    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
-        super().__init__(MixUp(alpha=alpha, per_sample=per_sample), **options)
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(MixUp(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
 
 
 class CutMixCallback(MixCallback):
@@ -36,14 +40,17 @@ class CutMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One box for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
 
     name = "cutmix"
 
-    def __init__(self, alpha: float = 1.0, *, per_sample: bool = False, **options: Any) -> None:
-        super().__init__(CutMix(alpha=alpha, per_sample=per_sample), **options)
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(CutMix(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
 
 
 class ManifoldMixCallback(MixCallback):
@@ -54,6 +61,7 @@ class ManifoldMixCallback(MixCallback):
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
             batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
         options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
             ``picture_every_n_steps``.
     """
@@ -67,9 +75,15 @@ class ManifoldMixCallback(MixCallback):
         *,
         layers: Sequence[str] = (INPUT, "layer1", "layer2"),
         per_sample: bool = False,
+        num_classes: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample), **options)
+        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        if len(as_keys(self.image_key)) > 1 and set(self.mixer.layers) != {INPUT}:
+            raise ValueError(
+                f"image_key={self.image_key!r} names several views, whose layers could not be told apart: use "
+                f"layers=['input'] in place of layers={list(self.mixer.layers)}, or name one view"
+            )
         self._layer_mix: LayerMix | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

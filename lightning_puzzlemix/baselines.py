@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_puzzlemix.checks import check_images
+from lightning_puzzlemix.candidates import check_channels_first
+from lightning_puzzlemix.checks import check_images, check_num_classes
 from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
 from lightning_puzzlemix.draw import MixDraw, seed_sequence
 from lightning_puzzlemix.mixer import ForwardContext, MixedBatch
@@ -41,9 +42,12 @@ class _Baseline:
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
+        num_classes: Number of classes, >= 1, where probabilities as targets do not say it; ``None`` asks the model by one
+            forward pass.
     """
 
-    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False) -> None:
+    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
+        self.num_classes = check_num_classes(num_classes)
         if not isinstance(per_sample, bool):
             raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
         self.alpha = check_alpha(alpha)
@@ -92,9 +96,12 @@ class _Baseline:
             stopwatch: Measures the phase "mixing".
         """
         check_images(images, PuzzleMixConfig())
+        check_channels_first(images)
         chosen = self.draw(images) if draw is None else self._accept(draw)
         stopwatch = Stopwatch() if stopwatch is None else stopwatch
-        num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
+        num_classes = self.num_classes
+        if num_classes is None:
+            num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with stopwatch.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
             # One output may be that of a regression.
@@ -107,6 +114,23 @@ class _Baseline:
             )
         mask = ratio[:, None, None]
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
+
+    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
+        """Mix a second view of a batch as the first was mixed: by the same partners and shares.
+
+        Args:
+            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
+            mixed: The first view, mixed by this.
+
+        Returns:
+            (B, C, H, W) mixed images, a new tensor.
+        """
+        check_images(view, PuzzleMixConfig())
+        with torch.no_grad():
+            return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        return self._mix(view, draw)[0]
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
         """Take a draw made elsewhere; one that leaves open what this baseline needs is refused, never filled in."""
@@ -187,6 +211,24 @@ class CutMix(_Baseline):
         inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
         return torch.where(inside, partner, images.detach()), edges[:, 4].float()
 
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        """Cut the box in proportion; a pixel that it covers in part is mixed by that part, so that the ratio stays right."""
+        before, after = mixed.images.shape[2:], view.shape[2:]
+        if before == after:
+            return self._mix(view, draw)[0]
+        assert draw.boxes is not None
+        edges = torch.from_numpy(draw.boxes).to(view.device, torch.float32, non_blocking=True)
+        rows = _covered(after[0], edges[:, 0:2] * (after[0] / before[0]))
+        cols = _covered(after[1], edges[:, 2:4] * (after[1] / before[1]))
+        inside = (rows[:, :, None] * cols[:, None, :])[:, None].to(view.dtype)
+        return torch.lerp(view, view[draw.permutation.to(view.device, torch.int64)], inside)
+
+
+def _covered(size: int, edges: Tensor) -> Tensor:
+    """Return (B, size): how much of each pixel lies between the (B, 2) edges, in pixels."""
+    pixel = torch.arange(size, device=edges.device)
+    return (torch.minimum(edges[:, 1:], pixel + 1) - torch.maximum(edges[:, :1], pixel)).clamp(0, 1)
+
 
 class ManifoldMix(_Baseline):
     """Manifold mixup (Verma et al., ICML 2019): the output of a random layer blended by lam instead of the image.
@@ -198,12 +240,18 @@ class ManifoldMix(_Baseline):
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
         alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets a lam of its own.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model.
     """
 
     def __init__(
-        self, layers: Sequence[str] = (INPUT, "layer1", "layer2"), *, alpha: float = 2.0, per_sample: bool = False
+        self,
+        layers: Sequence[str] = (INPUT, "layer1", "layer2"),
+        *,
+        alpha: float = 2.0,
+        per_sample: bool = False,
+        num_classes: int | None = None,
     ) -> None:
-        super().__init__(alpha=alpha, per_sample=per_sample)
+        super().__init__(alpha=alpha, per_sample=per_sample, num_classes=num_classes)
         if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
             raise ValueError(f"layers must name at least one submodule or 'input', got {layers!r}")
         self.layers = tuple(layers)
@@ -217,3 +265,8 @@ class ManifoldMix(_Baseline):
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)
         return (blend(images.detach(), draw.permutation, ratio) if draw.layer == INPUT else images.detach()), ratio
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        if draw.layer != INPUT:
+            raise ValueError(f"the layer {draw.layer!r} is mixed once a batch: use layers=['input'], or name one view")
+        return super()._mix_view(view, draw, mixed)

@@ -1,134 +1,195 @@
-"""Find and replace images and targets in what a DataLoader yields; batches themselves are never written into."""
+"""Find images and targets in what a DataLoader yields."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-Key = str | int
-Path = tuple[Key, ...]
-_IMAGE_NAMES = ("image", "images", "img", "imgs", "x", "input", "inputs", "pixel_values", "data")
-_TARGET_NAMES = ("target", "targets", "label", "labels", "y", "class", "classes")
+from lightning_puzzlemix.candidates import (
+    check_channels_first,
+    image_candidates,
+    image_hints,
+    pick_image,
+    pick_target,
+    shown,
+    sounds_like_id,
+    target_advice,
+    target_candidates,
+    target_hints,
+)
+from lightning_puzzlemix.containers import (
+    Key,
+    Keys,
+    Path,
+    as_keys,
+    describe,
+    entries_of,
+    is_container,
+    joined,
+    names_of,
+    read,
+    replaced,
+)
+
+__all__ = [
+    "BatchKeys",
+    "Key",
+    "Keys",
+    "Location",
+    "Path",
+    "describe",
+    "find_keys",
+    "find_samples",
+    "read",
+    "replaced",
+]
 
 
 @dataclass(frozen=True)
 class BatchKeys:
-    """Under which keys of a batch the images and the targets lie: names, or positions in a list or tuple."""
+    """Under which keys of a batch the images and the targets lie: names, or positions in a list or tuple.
+
+    Attributes:
+        images: The images; where there are several views, the one that decides how all are mixed.
+        targets: The targets; where there are several forms, the one that the saliency is taken for.
+        other_images: Further views of the same images.
+        other_targets: Further forms of the same targets.
+    """
 
     images: Key
     targets: Key
+    other_images: tuple[Key, ...] = ()
+    other_targets: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where a nested batch holds one pair of images and targets: the keys to follow from the outside in."""
+    """Where a nested batch holds one pair of images and targets: the keys to follow from the outside in.
+
+    Attributes are those of :class:`BatchKeys`, as paths.
+    """
 
     images: Path
     targets: Path
+    other_images: tuple[Path, ...] = ()
+    other_targets: tuple[Path, ...] = ()
 
 
 class _NotHereError(ValueError):
     """A container holds no images or no targets itself."""
 
 
-def _is_container(value: Any) -> bool:
-    return isinstance(value, (Mapping, list, tuple)) or (
-        dataclasses.is_dataclass(value) and not isinstance(value, type)
-    )
-
-
-def _entries(batch: Any) -> dict[Any, Any]:
-    """List the entries of a batch by key: position, mapping key or field name."""
-    if isinstance(batch, Mapping):
-        return dict(batch)
-    if isinstance(batch, (list, tuple)):
-        return dict(enumerate(batch))
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
-    raise TypeError(
-        f"batch must be a list, tuple, namedtuple, dict or dataclass that holds images and targets, got "
-        f"{type(batch).__name__}: let the collate function return one of these"
-    )
-
-
-def describe(batch: Any) -> str:
-    """Describe a batch in a few words for a message."""
-    entries = _entries(batch)
-    parts = [
-        f"{key!r}: {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
-        if isinstance(value, Tensor)
-        else f"{key!r}: {type(value).__name__}"
-        for key, value in entries.items()
-    ]
-    return f"{type(batch).__name__} with {', '.join(parts) or 'nothing'}"
-
-
-def _is_images(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.ndim == 4
-
-
-def _is_targets(value: Any, batch: int) -> bool:
-    if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or value.dtype == torch.bool:
-        return False
-    return value.is_floating_point() == (value.ndim == 2)
-
-
-def _choose(what: str, batch: Any, candidates: dict[Any, Any], names: tuple[str, ...], known: Key | None) -> Key:
-    """Choose the entry that holds ``what``: the named one, the first in a sequence, a usual name, or the only one."""
-    argument = "image_key" if what == "images" else "target_key"
-    if known is not None:
-        entries = _entries(batch)
-        position = known + len(entries) if isinstance(known, int) and known < 0 else known
+def _given(batch: Any, argument: str, keys: Keys) -> tuple[Key, ...]:
+    """Return the entries that an argument names, as the keys that the batch has them under."""
+    entries, found = entries_of(batch), []
+    for key in as_keys(keys):
+        position = key + len(entries) if isinstance(key, int) and key < 0 else key
         if position not in entries:
-            raise _NotHereError(
-                f"{argument}={known!r} is not in the batch ({describe(batch)}): name one of its entries"
-            )
-        return position
+            raise _NotHereError(f"{argument}={key!r} is not in the batch ({describe(batch)}): name one of its entries")
+        found.append(position)
+    return tuple(found)
+
+
+def _choose_images(batch: Any, image_key: Keys | None) -> tuple[Key, ...]:
+    """Return the images that are named, or all that could be them."""
+    entries = entries_of(batch)
+    if image_key is not None:
+        return _given(batch, "image_key", image_key)
+    candidates = image_candidates(entries)
     if not candidates:
-        shape = (
-            "a (B, C, H, W) tensor" if what == "images" else "(B,) integer classes or (B, classes) float probabilities"
+        raise _NotHereError(
+            f"found no images (a (B, C, H, W) tensor) in the batch ({describe(batch)}){image_hints(entries)}: pass image_key="
         )
-        raise _NotHereError(f"found no {what} ({shape}) in the batch ({describe(batch)}): pass {argument}=")
-    if isinstance(batch, (list, tuple)):
-        return next(iter(candidates))
-    usual = [key for key in candidates if isinstance(key, str) and key.lower() in names]
-    chosen = usual if len(usual) == 1 else list(candidates)
-    if len(chosen) > 1:
-        raise ValueError(f"found several {what} {usual or chosen} in the batch ({describe(batch)}): pass {argument}=")
-    return chosen[0]
+    picked = pick_image(candidates, names_of(batch))
+    return tuple(candidates) if picked is None else (picked,)
 
 
-def find_keys(batch: Any, image_key: Key | None = None, target_key: Key | None = None) -> BatchKeys:
+def _choose_targets(batch: Any, images: tuple[Key, ...], target_key: Keys | None) -> tuple[Key, ...]:
+    """Return the targets that are named, or all that could be them."""
+    if target_key is not None:
+        return _given(batch, "target_key", target_key)
+    entries, names = entries_of(batch), names_of(batch)
+    others, count = {key: value for key, value in entries.items() if key not in images}, len(entries[images[0]])
+    candidates = target_candidates(others, count)
+    picked = pick_target(candidates, names, entries)
+    if picked is not None and sounds_like_id(names.get(picked, "")):
+        candidates = []
+    if not candidates:
+        raise _NotHereError(
+            f"found no targets ((B,) integer classes or (B, classes) float probabilities) in the batch ({describe(batch)})"
+            f"{target_hints(others, count)}: pass target_key="
+        )
+    return tuple(candidates) if picked is None else (picked,)
+
+
+def _several(what: str, keys: Sequence[Any], batch: Any, argument: str, as_what: str) -> ValueError:
+    return ValueError(
+        f"found several {what} {list(keys)} in the batch ({describe(batch)}): pass {argument}= to name the one that is "
+        f"mixed, or {argument}={list(keys)} if they are {as_what}, to mix all alike"
+    )
+
+
+def find_keys(batch: Any, image_key: Keys | None = None, target_key: Keys | None = None) -> BatchKeys:
     """Find out where a batch holds its images and targets.
 
-    Images are (B, C, H, W) tensors; targets are (B,) integers or (B, classes) floats. In a list or tuple the first of each
-    is taken, in a dict or dataclass the one with a usual name, else the only one.
+    Images are (B, C, H, W) tensors; targets are (B,) integers or (B, classes) floats. Where only one entry can be either, it
+    is taken; of several the one with a usual name, if there are names and none of the others may be a second view or another
+    form of the label.
 
     Args:
         batch: A list, tuple, namedtuple, mapping or dataclass.
-        image_key: Where the images are, if known.
-        target_key: Where the targets are, if known.
+        image_key: Where the images are, if known; a list names several views of them, the first of which decides.
+        target_key: Where the targets are, if known; a list names several forms of them.
 
     Raises:
-        TypeError: If the batch is no such container.
-        ValueError: If they are not found, or not uniquely.
+        TypeError: If the batch is no such container, or what is named no tensor.
+        ValueError: If they are not found, or not uniquely, or what is named does not fit.
     """
-    entries = _entries(batch)
-    images = _choose("images", batch, {k: v for k, v in entries.items() if _is_images(v)}, _IMAGE_NAMES, image_key)
-    if not isinstance(entries[images], Tensor):
-        raise TypeError(f"image_key={images!r} must name a tensor of images, got {type(entries[images]).__name__}")
-    count = len(entries[images])
-    others = {k: v for k, v in entries.items() if k != images and _is_targets(v, count)}
-    return BatchKeys(images, _choose("targets", batch, others, _TARGET_NAMES, target_key))
+    images = _choose_images(batch, image_key)
+    entries = entries_of(batch)
+    for key in images:
+        if not isinstance(entries[key], Tensor):
+            raise TypeError(f"image_key={key!r} must name a tensor of images, got {type(entries[key]).__name__}")
+    targets = _choose_targets(batch, images, target_key)
+    if image_key is None and len(images) > 1:
+        raise _several("images", images, batch, "image_key", "views of the same images")
+    if target_key is None and len(targets) > 1:
+        raise _several("targets", targets, batch, "target_key", "forms of the same label")
+    if image_key is None:
+        _refuse_nested_views(batch, images[0])
+    return BatchKeys(images[0], targets[0], images[1:], targets[1:])
 
 
-def find_samples(batch: Any, image_key: Key | None = None, target_key: Key | None = None) -> list[Location]:
+def _refuse_nested_views(batch: Any, images: Key) -> None:
+    """Refuse further images inside containers beside ours, which would stay unmixed; pairs with their own targets may."""
+    for key, value in entries_of(batch).items():
+        path = next(_loose_images(value, (key,)), None) if is_container(value) else None
+        if path is not None:
+            named = ".".join(str(part) for part in path)
+            raise ValueError(
+                f"found several images [{images!r}, {named!r}] in the batch ({describe(batch)}): pass image_key= and "
+                f"target_key= to name those that are mixed, or image_key=[{images!r}, {named!r}] to mix both alike"
+            )
+
+
+def _loose_images(batch: Any, path: Path) -> Iterator[Path]:
+    entries = entries_of(batch)
+    candidates = image_candidates(entries)
+    if candidates:
+        try:
+            _choose_targets(batch, tuple(candidates), None)
+        except _NotHereError:
+            yield (*path, candidates[0])
+        return
+    for key, value in entries.items():
+        if is_container(value):
+            yield from _loose_images(value, (*path, key))
+
+
+def find_samples(batch: Any, image_key: Keys | None = None, target_key: Keys | None = None) -> list[Location]:
     """Find every pair of images and targets in a batch, however deeply it is nested.
 
     A container that holds both is one pair, and is not searched further. In any other the entries that are containers are
@@ -136,35 +197,80 @@ def find_samples(batch: Any, image_key: Key | None = None, target_key: Key | Non
 
     Args:
         batch: What a DataLoader yields.
-        image_key: Where the images are, if known: a key, or a path of keys such as ``"labelled.0"``.
-        target_key: Where the targets are, if known; a path too where the other is one.
+        image_key: Where the images are, if known: a key, or a path of keys such as ``"labelled.0"``; a list of them for
+            several views.
+        target_key: Where the targets are, if known; a path too where the other is one; a list for several forms.
 
     Raises:
-        TypeError: If the batch is no container.
-        ValueError: If there is no such pair, or one is ambiguous.
+        TypeError: If the batch is no container, or what is named no tensor.
+        ValueError: If there is no such pair, one is ambiguous, or what is named does not fit.
     """
-    if _is_path(image_key) or _is_path(target_key):
+    if any(map(_is_path, (*as_keys(image_key), *as_keys(target_key)))):
         if image_key is None or target_key is None:
             raise ValueError(
                 f"image_key={image_key!r} and target_key={target_key!r} must both be given where one is a path"
             )
-        return [Location(_resolved(batch, "image_key", image_key), _resolved(batch, "target_key", target_key))]
-    found: list[Location] = []
-    _search(batch, (), image_key, target_key, found)
-    if not found:
-        find_keys(batch, image_key, target_key)  # raises, saying what it saw
+        images = [_resolved(batch, "image_key", key) for key in as_keys(image_key)]
+        targets = [_resolved(batch, "target_key", key) for key in as_keys(target_key)]
+        found = [Location(images[0], targets[0], tuple(images[1:]), tuple(targets[1:]))]
+    else:
+        found = []
+        _search(batch, (), image_key, target_key, found)
+        if not found:
+            find_keys(batch, image_key, target_key)  # raises, saying what it saw
+    for location in found:
+        _check_entries(batch, location, target_key)
     return found
 
 
-def _search(batch: Any, path: Path, image_key: Key | None, target_key: Key | None, found: list[Location]) -> None:
+def _search(batch: Any, path: Path, image_key: Keys | None, target_key: Keys | None, found: list[Location]) -> None:
     try:
         keys = find_keys(batch, image_key, target_key)
     except _NotHereError:
-        for key, value in _entries(batch).items():
-            if _is_container(value):
+        for key, value in entries_of(batch).items():
+            if is_container(value):
                 _search(value, (*path, key), image_key, target_key, found)
     else:
-        found.append(Location((*path, keys.images), (*path, keys.targets)))
+        found.append(
+            Location(
+                (*path, keys.images),
+                (*path, keys.targets),
+                tuple((*path, key) for key in keys.other_images),
+                tuple((*path, key) for key in keys.other_targets),
+            )
+        )
+
+
+def _check_entries(batch: Any, where: Location, target_key: Keys | None) -> None:
+    """Refuse named entries that do not fit, and images that are not channels-first."""
+    images = read(batch, where.images)
+    if not isinstance(images, Tensor) or not images.ndim:
+        return
+    for path in (where.images, *where.other_images):
+        view = read(batch, path)
+        if not isinstance(view, Tensor) or view.ndim != 4 or len(view) != len(images):
+            if path == where.images:
+                return
+            raise ValueError(
+                f"image_key: {joined(path)!r} must be {len(images)} images (B, C, H, W) like {joined(where.images)!r} "
+                f"({shown(images)}), got {shown(view)}"
+            )
+        check_channels_first(view)
+    if target_key is None:
+        return
+    for path in (where.targets, *where.other_targets):
+        if not isinstance(read(batch, path), Tensor):
+            raise TypeError(
+                f"target_key={joined(path)!r} must name a tensor of targets, got {shown(read(batch, path))}"
+            )
+        value = read(batch, path)
+        # Whether (B,) floats are the targets of one logit or of a regression, the model's output tells.
+        advice = None if value.is_floating_point() and value.ndim == 1 else target_advice(value, len(images))
+        if advice is not None:
+            raise ValueError(
+                f"target_key={joined(path)!r} must be (B,) integer classes or (B, classes) float probabilities, got "
+                f"{shown(read(batch, path))}: {advice}"
+            )
 
 
 def _is_path(key: Key | None) -> bool:
@@ -175,7 +281,7 @@ def _resolved(batch: Any, argument: str, key: Key) -> Path:
     """Follow a dotted path through a batch; its parts are names, or positions in lists and tuples."""
     path: list[Key] = []
     for part in str(key).split("."):
-        entries = _entries(batch) if _is_container(batch) else {}
+        entries = entries_of(batch) if is_container(batch) else {}
         chosen: Key = part if part in entries or not part.lstrip("-").isdigit() else int(part)
         chosen = chosen + len(entries) if isinstance(chosen, int) and chosen < 0 else chosen
         if chosen not in entries:
@@ -183,43 +289,3 @@ def _resolved(batch: Any, argument: str, key: Key) -> Path:
         path.append(chosen)
         batch = entries[chosen]
     return tuple(path)
-
-
-def read(batch: Any, key: Key | Path) -> Any:
-    """Return one entry of a batch, by its key or by the path to it."""
-    for part in key if isinstance(key, tuple) else (key,):
-        batch = _entries(batch)[part]
-    return batch
-
-
-def replaced(batch: Any, values: Mapping[Any, Any]) -> Any:
-    """Return a batch of the same type with some entries replaced and all others shared; the given batch is unchanged.
-
-    Args:
-        batch: What a DataLoader yields.
-        values: New entries by key, or by the path to them.
-    """
-    inner: dict[Key, dict[Path, Any]] = {}
-    own: dict[Key, Any] = {}
-    for key, value in values.items():
-        path = key if isinstance(key, tuple) else (key,)
-        if len(path) == 1:
-            own[path[0]] = value
-        else:
-            inner.setdefault(path[0], {})[path[1:]] = value
-    own |= {key: replaced(read(batch, key), below) for key, below in inner.items()}
-    return _with_entries(batch, own)
-
-
-def _with_entries(batch: Any, values: Mapping[Key, Any]) -> Any:
-    if isinstance(batch, tuple):
-        entries = [values.get(index, value) for index, value in enumerate(batch)]
-        return type(batch)(*entries) if hasattr(batch, "_fields") else type(batch)(entries)
-    changed = copy.copy(batch)
-    for key, value in values.items():
-        if isinstance(batch, (Mapping, list)):
-            changed[key] = value
-        else:
-            # Frozen dataclasses too: this copy is nobody else's yet.
-            object.__setattr__(changed, str(key), value)
-    return changed

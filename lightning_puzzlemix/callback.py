@@ -12,11 +12,13 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lightning_puzzlemix.base import PICTURE_EVERY_N_STEPS, MixCallback
-from lightning_puzzlemix.batch import Key, Location
+from lightning_puzzlemix.batch import Keys, Location, read
 from lightning_puzzlemix.clean import CleanGradients
 from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.containers import as_keys
 from lightning_puzzlemix.mix import warm_up
 from lightning_puzzlemix.mixer import MixedBatch, PuzzleMix
+from lightning_puzzlemix.normalization import Normalization, datamodule_normalization
 from lightning_puzzlemix.saliency import SaliencyLoss
 from lightning_puzzlemix.saliency_sources import SaliencyCallable
 from lightning_puzzlemix.threads import available_threads
@@ -36,7 +38,7 @@ class PuzzleMixCallback(MixCallback):
 
     Args:
         config: Hyperparameters of the mixing. Without mean and std in it those of ``trainer.datamodule`` are taken, if it
-            has them as ``mean`` and ``std``; else images are taken to lie in [0, 1].
+            has them as ``mean`` and ``std`` (numbers, sequences, arrays or tensors); else images are taken to lie in [0, 1].
         prob: Chance in [0, 1] that a batch is mixed; the same decision on every rank.
         start_epoch: First epoch in which batches are mixed.
         stop_epoch: First epoch in which they are not mixed any more.
@@ -81,8 +83,8 @@ class PuzzleMixCallback(MixCallback):
         num_classes: int | None = None,
         targets: str = "soft",
         seed: int | None = None,
-        image_key: Key | None = None,
-        target_key: Key | None = None,
+        image_key: Keys | None = None,
+        target_key: Keys | None = None,
         picture_every_n_steps: int | None = PICTURE_EVERY_N_STEPS,
     ) -> None:
         mixer = PuzzleMix(
@@ -107,7 +109,13 @@ class PuzzleMixCallback(MixCallback):
             target_key=target_key,
             picture_every_n_steps=picture_every_n_steps,
         )
+        if adversarial_prob and len(as_keys(image_key)) > 1:
+            raise ValueError(
+                f"adversarial_prob={adversarial_prob} makes noise for one view alone, but image_key={image_key!r} names "
+                "several: use adversarial_prob=0, or name one view"
+            )
         self._given_config = mixer.config
+        self._from_datamodule: Normalization | None = None
         self._clean: list[CleanGradients] = []
         self._differentiated = False
 
@@ -151,18 +159,25 @@ class PuzzleMixCallback(MixCallback):
 
         The given one and not the one in force: that may hold what an earlier fit found in another datamodule.
         """
-        config = self._given_config
+        config, self._from_datamodule = self._given_config, None
         if config.std is not None:
             return config
-        datamodule = getattr(trainer, "datamodule", None)
-        mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
-        if mean is None or std is None:
+        self._from_datamodule = datamodule_normalization(getattr(trainer, "datamodule", None))
+        if self._from_datamodule is None:
             rank_zero_info(
                 "Puzzle Mix: neither the config nor the datamodule has mean and std; images are taken to be in [0, 1]"
             )
             return config
-        mean, std = (value.tolist() if isinstance(value, Tensor) else value for value in (mean, std))
+        mean, std = self._from_datamodule.of_channels(max(map(len, self._from_datamodule[:2])))
         return dataclasses.replace(config, mean=mean, std=std)
+
+    def _fit_channels(self, images: Any) -> None:
+        """Give the datamodule's mean and std as many channels as the images, where it has one number for all of them."""
+        if self._from_datamodule is None or not isinstance(images, Tensor) or images.ndim != 4:
+            return
+        mean, std = self._from_datamodule.of_channels(images.shape[1])
+        if mean != self.config.mean:
+            self.mixer.config = dataclasses.replace(self.config, mean=mean, std=std)
 
     def _normalisation(self, trainer: pl.Trainer) -> dict[str, Any]:
         if self.config.mean is None:
@@ -181,6 +196,7 @@ class PuzzleMixCallback(MixCallback):
     def _mix_part(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
     ) -> MixedBatch:
+        self._fit_channels(read(batch, where.images))
         mixed = super()._mix_part(trainer, pl_module, batch, batch_idx, part, where)
         if mixed.clean is not None:
             self._clean.append(mixed.clean)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import LARGEST, MOST_BLOCKS, MOST_MOVING_BLOCKS, PuzzleMixConfig, check_integer
+from lightning_puzzlemix.config import (
+    LARGEST,
+    MOST_BLOCKS,
+    MOST_CLASSES,
+    MOST_MOVING_BLOCKS,
+    PuzzleMixConfig,
+    check_integer,
+)
 
 # Averages over cells may leave [0, 1] a little: some augmentations paste noise. Beyond this the normalisation is wrong.
 _PIXEL_TOLERANCE = 0.25
@@ -42,6 +49,20 @@ def check_images(images: Tensor, config: PuzzleMixConfig) -> None:
             f"mean and std have {len(config.std)} channels (std={tuple(config.std)}) but images have {images.shape[1]} "
             f"(shape {tuple(images.shape)}): pass one mean and std for each channel"
         )
+
+
+def check_num_classes(num_classes: object) -> int | None:
+    """Return a number of classes, from 1 to 1,000,000, or ``None``.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it lies outside that range.
+    """
+    if num_classes is None:
+        return None
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(f"num_classes must be an integer or None, got {num_classes!r}")
+    return check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint="; use None to ask the model")
 
 
 def check_permutation(permutation: Tensor, batch: int) -> None:
@@ -182,3 +203,30 @@ def check_on_host(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleM
             "normalised with",
             stacklevel=4,
         )
+
+
+def check_picture_every(every: object) -> None:
+    """Ask for a number of steps, at least 1, or ``None``.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise ValueError(
+            f"picture_every_n_steps must be an integer of at least 1, or None for no pictures, got {every!r}"
+        )
+
+
+def check_epochs(start: object, stop: object) -> None:
+    """Ask for the first epoch with mixing and the first one without, the latter greater or ``None``.
+
+    Raises:
+        ValueError: If they are something else.
+    """
+    for name, value in (("start_epoch", start), ("stop_epoch", stop)):
+        if value is None and name == "stop_epoch":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    if isinstance(start, int) and isinstance(stop, int) and stop <= start:
+        raise ValueError(f"stop_epoch must be greater than start_epoch={start}, got {stop}: no epoch would be mixed")

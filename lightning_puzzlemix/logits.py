@@ -7,6 +7,19 @@ from typing import Any
 from torch import Tensor
 
 
+class NoLogitsError(ValueError):
+    """There are no logits, or several tensors that they could be.
+
+    Args:
+        found: What was found in their place.
+        advice: What to do, for those who take all arguments that it names.
+    """
+
+    def __init__(self, found: str, advice: str) -> None:
+        super().__init__(f"{found}: {advice}")
+        self.found = found
+
+
 def logits_of(output: Any, batch: int, *, targets: Any = None, num_classes: int | None = None) -> Tensor:
     """Find the (B, classes) logits in what a classifier's forward returned.
 
@@ -19,7 +32,7 @@ def logits_of(output: Any, batch: int, *, targets: Any = None, num_classes: int 
         num_classes: The number of classes, where known.
 
     Raises:
-        ValueError: If there are none, or several that they could be.
+        NoLogitsError: If there are none, or several that they could be.
     """
     logits = output
     if isinstance(output, dict):
@@ -32,10 +45,11 @@ def logits_of(output: Any, batch: int, *, targets: Any = None, num_classes: int 
         return logits.unsqueeze(1)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != batch or logits.shape[1] < 1:
         shown = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(output).__name__}"
-        raise ValueError(
+        raise NoLogitsError(
             f"the model's output must be (B, classes) = ({batch}, classes) logits, or hold them first in a tuple or under "
-            f"'logits', got {shown}: let forward(images) return the logits, or pass saliency_loss, a callable (module, "
-            "images, targets) that returns the loss"
+            f"'logits', got {shown}",
+            "let forward(images) return the logits, or pass saliency_loss, a callable (module, images, targets) that returns "
+            "the loss",
         )
     return logits
 
@@ -53,10 +67,10 @@ def _first_of(output: tuple[Any, ...] | list[Any], batch: int, width: int | None
         return output[0]
     shapes = ", ".join(str(tuple(each.shape)) for each in candidates)
     known = "" if width is None else f", and none has {width} columns"
-    raise ValueError(
-        f"the model returns several outputs that could be its logits, of shapes {shapes}{known}: pass num_classes, which says "
-        "which of them are the logits, or saliency_loss, a callable (module, images, targets) that returns the loss, or let "
-        "forward(images) return the logits alone"
+    raise NoLogitsError(
+        f"the model returns several outputs that could be its logits, of shapes {shapes}{known}",
+        "pass num_classes, which says which of them are the logits, or saliency_loss, a callable (module, images, targets) "
+        "that returns the loss, or let forward(images) return the logits alone",
     )
 
 

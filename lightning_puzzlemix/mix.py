@@ -171,13 +171,53 @@ def _apply(
     labels, *plans = solution
     mask = labels.float() / (config.num_labels - 1)
     plan = torch.stack(plans).unflatten(2, grids.moves.shape) if plans else None
-    if plans:
-        mixed = move_and_blend(first, second, partner, plans[0], plans[1], mask, grids.moves)
+    return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
+
+
+def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: Tensor | None, grids: _Grids) -> Tensor:
+    """Move the blocks of both images and blend them by the mask."""
+    if plan is not None:
+        flat = plan.flatten(2)
+        mixed = move_and_blend(first, second, partner, flat[0], flat[1], mask, grids.moves)
     else:
         mixed = torch.lerp(second[partner], first, expand(mask, grids.blocks).unsqueeze(1).to(first.dtype))
     if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
         mixed = mixed.contiguous(memory_format=torch.channels_last)
-    return MixResult(mixed, mask.mean((1, 2)), mask, plan)
+    return mixed
+
+
+@torch.no_grad()
+def mix_like(
+    images: Tensor, mask: Tensor, plan: Tensor | None, *, permutation: Tensor, config: PuzzleMixConfig
+) -> Tensor:
+    """Mix images by the mask and the moves that were found for another view of them.
+
+    Args:
+        images: (B, C, H, W) floating point.
+        mask: (B, n, n), as in :class:`MixResult`; n at most the shorter side of the images.
+        plan: (2, B, R, C), as there; the images must have as many moving blocks.
+        permutation: (B,) integers in [0, B), the partner of each image.
+        config: The hyperparameters that the mask and the plan were found with.
+
+    Returns:
+        (B, C, H, W) mixed images, a new tensor.
+
+    Raises:
+        ValueError: If the images are too small for the blocks, or have other moving blocks.
+    """
+    blocks, shorter = mask.shape[-1], min(images.shape[2:])
+    if blocks > shorter:
+        raise ValueError(
+            f"images {tuple(images.shape)} cannot be cut into {blocks} x {blocks} blocks: use grid_sizes up to {shorter}"
+        )
+    grids = _Grids.of(images, blocks, config)
+    if plan is not None and plan.shape[2:] != grids.moves.shape:
+        raise ValueError(
+            f"images {tuple(images.shape)} have {grids.moves.shape} moving blocks and not {tuple(plan.shape[2:])}: use "
+            "transport_size=None, by which the mask's own blocks move, or views of the same size"
+        )
+    images = images.detach()
+    return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
 
 
 def warm_up(config: PuzzleMixConfig) -> float:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_puzzlemix.adversarial import add_noise, adversarial_noise
-from lightning_puzzlemix.checks import check_images
+from lightning_puzzlemix.candidates import check_channels_first
+from lightning_puzzlemix.checks import check_images, check_num_classes
 from lightning_puzzlemix.clean import CleanGradients
-from lightning_puzzlemix.config import MOST_CLASSES, PuzzleMixConfig, check_integer, check_probability, check_weight
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_weight
 from lightning_puzzlemix.draw import MixDraw, draw_mix
-from lightning_puzzlemix.mix import puzzle_mix
+from lightning_puzzlemix.mix import mix_like, puzzle_mix
 from lightning_puzzlemix.saliency import ForwardContext, SaliencyLoss, SaliencyPass
 from lightning_puzzlemix.saliency_sources import PerModel, SaliencyCallable, SaliencySource, count_classes
 from lightning_puzzlemix.sharding import is_sharded
@@ -127,10 +128,7 @@ class PuzzleMix:
         self.clean_weight = check_weight("clean_weight", clean_weight)
         self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
         self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
-        if num_classes is not None:
-            hint = "; use None to ask the model"
-            num_classes = check_integer("num_classes", num_classes, least=1, most=MOST_CLASSES, hint=hint)
-        self.num_classes = num_classes
+        self.num_classes = check_num_classes(num_classes)
         self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
         self._refuse_without_gradient()
         self._classes_of: PerModel[int] = PerModel()
@@ -191,6 +189,7 @@ class PuzzleMix:
             ValueError: If shapes or values do not fit together.
         """
         check_images(images, self.config)
+        check_channels_first(images)
         draw = self.draw(images) if draw is None else draw
         stopwatch = Stopwatch() if stopwatch is None else stopwatch
         with stopwatch.phase("saliency", images.device):
@@ -219,6 +218,24 @@ class PuzzleMix:
         return MixedBatch(
             mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
         )  # fmt: skip
+
+    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
+        """Mix a second view of a batch as the first was mixed: by the same partners, mask and moves.
+
+        Args:
+            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
+            mixed: The first view, mixed by this.
+
+        Returns:
+            (B, C, H, W) mixed images, a new tensor.
+
+        Raises:
+            ValueError: If the view's blocks are not those of the first, or that was mixed with adversarial noise.
+        """
+        if mixed.draw.noise is not None:
+            raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
+        check_images(view, PuzzleMixConfig())
+        return mix_like(view, mixed.mask, mixed.plan, permutation=mixed.draw.permutation, config=self.config)
 
     def _look(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any

@@ -259,10 +259,12 @@ def count_classes(
                 return _ask(model, images, targets, forward_context)
             # What a forward that is not made for this raises; a LightningModule without one: NotImplementedError.
             except (TypeError, ValueError, NotImplementedError) as error:
-                raise ValueError(
-                    f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) "
-                    f"logits: pass num_classes, or (B, classes) probabilities (one-hot) as targets. {error}"
-                ) from error
+                raise _unknown_classes(model, error) from error
+            except RuntimeError as error:
+                # Those of torch with classes of their own, such as OutOfMemoryError, have nothing to do with the output.
+                if type(error) is not RuntimeError:
+                    raise
+                raise _unknown_classes(model, error) from error
 
     found = known.recall(model, ask)
     on_host = isinstance(targets, Tensor) and targets.device.type == "cpu" and targets.numel() > 0
@@ -271,6 +273,16 @@ def count_classes(
         known.pop(model)
         found = known.recall(model, ask)
     return found
+
+
+def _unknown_classes(model: nn.Module, error: Exception) -> ValueError:
+    """Say why the number of classes is unknown, without the advice to those who look for saliency: baselines count too."""
+    cause = error.__cause__ or error
+    reason = getattr(error, "found", f"{type(cause).__name__}: {cause}")
+    return ValueError(
+        f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) logits: pass "
+        f"num_classes, or (B, classes) probabilities (one-hot) as targets ({reason})"
+    )
 
 
 def _ask(model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import inspect
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_puzzlemix.candidates import target_advice
 from lightning_puzzlemix.checks import check_permutation
 
 
@@ -34,9 +32,11 @@ def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
         )
     if targets.shape != shape:
         kind = "class indices" if classes else "probabilities"
+        advice = target_advice(targets, batch)
         raise ValueError(
             f"targets must be ({batch},) integer class indices or ({batch}, {num_classes}) float probabilities for a model "
             f"with {num_classes} classes, got {kind} of dtype {targets.dtype} with shape {tuple(targets.shape)}"
+            f"{f': {advice}' if advice else ''}"
         )
     if batch < 1:
         raise ValueError(f"targets must hold at least one sample, got shape {tuple(targets.shape)}")
@@ -48,10 +48,16 @@ def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
             f"targets must be classes in [0, {num_classes - 1}], got {least:g} to {most:g}: mixing has no ignore_index, and a "
             "model needs one output for each class"
         )
-    if not classes and not (least >= 0 and most <= 1):
+    # Sums of rounded shares may leave [0, 1] by a few units in the last place.
+    slack = 0.0 if classes else 4 * torch.finfo(targets.dtype).eps
+    if not classes and not (least >= -slack and most <= 1 + slack):
         raise ValueError(
-            f"targets must be probabilities in [0, 1], got values from {least:g} to {most:g}: apply a softmax"
+            f"targets must be probabilities in [0, 1], got values from {least:g} to {most:g}: "
+            + ("scale them to [0, 1], also for a regression" if num_classes == 1 else _BEYOND_PROBABILITIES)
         )
+
+
+_BEYOND_PROBABILITIES = "apply a softmax to logits, or scale the targets of a regression to [0, 1]"
 
 
 def as_probabilities(targets: Tensor, num_classes: int) -> Tensor:
@@ -85,7 +91,8 @@ def mix_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_clas
     if not isinstance(ratio, Tensor) or not ratio.is_floating_point() or ratio.shape != (batch,):
         shown = f"{ratio.dtype} {tuple(ratio.shape)}" if isinstance(ratio, Tensor) else repr(ratio)
         raise ValueError(f"ratio must be a floating point tensor of shape ({batch},), got {shown}")
-    if ratio.device.type == "cpu" and not bool(((ratio >= 0) & (ratio <= 1)).all()):
+    slack = 4 * torch.finfo(ratio.dtype).eps
+    if ratio.device.type == "cpu" and not bool(((ratio >= -slack) & (ratio <= 1 + slack)).all()):
         raise ValueError(f"ratio must lie in [0, 1], got {ratio.min().tolist():g} to {ratio.max().tolist():g}")
     first = as_probabilities(targets, num_classes)
     share = ratio.to(first.dtype).unsqueeze(1)
@@ -109,46 +116,3 @@ class PairTargets(NamedTuple):
 def pair_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor) -> PairTargets:
     """Pair (B,) classes or (B, classes) probabilities with those of their partners."""
     return PairTargets(targets, targets[permutation.to(targets.device, torch.int64)], ratio)
-
-
-def pair_loss(loss: Callable[..., Tensor], logits: Tensor, targets: PairTargets) -> Tensor:
-    """Weight a loss of either image of each pair by its share: mean of ``r * loss(y1) + (1 - r) * loss(y2)``.
-
-    Args:
-        loss: Maps (B, classes) logits and targets to a loss: a function or a module. One with a ``reduction`` (attribute or
-            argument) is asked for ``"none"``; one that returns (B, ...) losses is taken as it is; any other is called
-            sample by sample, which is exact for a mean over samples but slow.
-        logits: (B, classes).
-        targets: What ``targets="pair"`` hands to ``training_step``.
-
-    Returns:
-        A scalar.
-    """
-    first = _sample_losses(loss, logits, targets.first)
-    second = _sample_losses(loss, logits, targets.second)
-    ratio = targets.ratio.to(first.dtype)
-    return (ratio * first + (1 - ratio) * second).mean()
-
-
-def _sample_losses(loss: Callable[..., Tensor], logits: Tensor, targets: Tensor) -> Tensor:
-    """Return (B,) losses."""
-    if isinstance(loss, nn.Module):
-        if hasattr(loss, "reduction"):
-            loss = copy.copy(loss)
-            loss.reduction = "none"  # type: ignore[assignment]
-        losses = loss(logits, targets)
-    elif _takes_reduction(loss):
-        losses = loss(logits, targets, reduction="none")
-    else:
-        losses = loss(logits, targets)
-    if losses.ndim == 0:
-        parts = [loss(logits[i : i + 1], targets[i : i + 1]) for i in range(len(logits))]
-        return torch.stack(parts)
-    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
-
-
-def _takes_reduction(loss: Callable[..., Tensor]) -> bool:
-    try:
-        return "reduction" in inspect.signature(loss).parameters
-    except (TypeError, ValueError):
-        return False

@@ -45,16 +45,27 @@ class Classifier(pl.LightningModule):
         self.net = small_net()
         self.learning_rate = learning_rate
         self.journal: list[tuple[Tensor, ...]] = []
+        self.mixed: list[bool] = []
+        self.last_mixed: pm.MixedBatch | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self.original = (batch[0], batch[1])
+        # Batches are mixed when all hooks of this name have run.
+        self.last_mixed = self.find_mixed()
+
+    def find_mixed(self) -> pm.MixedBatch | None:
+        return next((each.last for each in self.trainer.callbacks if isinstance(each, pm.MixCallback)), None)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         self.journal.append((batch[0], batch[1], *self.original))
+        self.mixed.append(self.find_mixed() is not self.last_mixed)
         return F.cross_entropy(self(batch[0]), batch[1])
+
+    def mean_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self(images), targets)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), self.learning_rate)
@@ -121,8 +132,7 @@ class Journal(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = self.mixing.last
-        mixed = module.journal[-1][1].ndim == 2
-        self.rows.append((last.draw.permutation, last.saliency, last.ratio) if mixed else None)
+        self.rows.append((last.draw.permutation, last.saliency, last.ratio) if module.mixed[-1] else None)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         wrapped = isinstance(trainer.strategy.model, FullyShardedDataParallel)
@@ -184,6 +194,7 @@ def strategies(folder: Path) -> dict[str, Any]:
         "fsdp2 clean": fit_ddp(ModelParallelStrategy(2, 1), folder, module=Sharded()),
         "fsdp1": fit_ddp(_fsdp1(), folder, clean_weight=0.0),
         "fsdp1 clean": fit_ddp(_fsdp1(), folder),
+        "fsdp1 method": fit_ddp(_fsdp1(), folder, clean_weight=0.0, seed=1, saliency_loss="mean_loss"),
         "fsdp1 bf16": fit_ddp(_fsdp1(), folder, clean_weight=0.0, seed=1, trainer={"precision": "bf16-mixed"}),
         "fsdp2 bf16": fit_ddp(
             ModelParallelStrategy(2, 1),
@@ -233,8 +244,9 @@ class Fallible(Classifier):
         if (self.current_epoch, batch_idx) == KILLED_AT and self.how == "raise":
             raise RuntimeError("the step fails")
         digest = hashlib.sha256(batch[0].numpy().tobytes() + batch[1].numpy().tobytes()).hexdigest()
-        self.seen.append((self.current_epoch, batch_idx, batch[1].ndim == 2, digest))
-        return super().training_step(batch, batch_idx)
+        loss = super().training_step(batch, batch_idx)
+        self.seen.append((self.current_epoch, batch_idx, self.mixed[-1], digest))
+        return loss
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)

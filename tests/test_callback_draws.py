@@ -1,5 +1,6 @@
 """What the callback draws, when it mixes, where it takes its settings from, what it logs."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,15 @@ def test_draws_depend_on_seed_epoch_and_batch_alone() -> None:
 
 
 def test_prob_decides_how_many_batches_are_mixed() -> None:
-    assert all(targets.ndim == 1 for _, targets in fit_and_record(prob=0.0))
-    module = Recorder()
-    trainer(callback(prob=0.5)).fit(module, loader(count=200, batch_size=2))
-    share = np.mean([targets.ndim == 2 for _, targets in module.seen])
-    assert 0.3 < share < 0.7
+    assert all(not mixed for mixed in which_were_mixed(prob=0.0))
+    assert 0.3 < np.mean(which_were_mixed(prob=0.5)) < 0.7
+
+
+def which_were_mixed(**arguments: Any) -> list[bool]:
+    mixing, last = callback(**arguments), [None]
+    keep = pl.callbacks.LambdaCallback(on_train_batch_end=lambda *_: last.append(mixing.last))
+    trainer(mixing, keep).fit(Recorder(), loader(count=200, batch_size=2))
+    return [after is not before for before, after in pairwise(last)]
 
 
 def test_clean_regularisation_skips_batches_that_are_not_mixed() -> None:
