@@ -6,3 +6,7 @@ import os
 # machine a training step then takes ten times as long. Spinning for some microseconds only, they are as quick to wake and
 # soon out of the way. OpenMP reads this when torch is imported, so it is set before; a value that you have set stays.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+from experiments import early_signals
+
+early_signals.listen()

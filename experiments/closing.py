@@ -6,12 +6,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from experiments.commands import as_typed_here, key_of, override, training_command
 from experiments.printing import say, short
 from experiments.reporting import Summary, summary_table
-from experiments.runs import LAST_CHECKPOINT, as_typed_here, comparable_overrides
+from experiments.runs import LAST_CHECKPOINT, comparable_overrides
 
 # Their settings belong to the experiment's way of mixing, and would be refused with another one.
 FIXED_MIX = ("experiment", "sweep")
+# What goes with the way of mixing, and is refused with another one.
+MIX_SETTINGS = ("mix", "clean_until")
 
 
 def print_closing(
@@ -62,26 +65,30 @@ def describe_result(summary: Summary) -> str:
 
 def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
     """Three commands to paste into a shell, and what each is for."""
-    kept = comparable_overrides(summary.overrides)
-    keys = {each.split("=")[0] for each in kept}
-    if keys & set(FIXED_MIX):
-        kept = [each for each in kept if not each.startswith("seed=")]
+    # In the same places: there the data is, and there the other run belongs.
+    places = [
+        each for each in summary.overrides if key_of(each).startswith("paths.") and key_of(each) != "paths.run_dir"
+    ]
+    kept = [*comparable_overrides(summary.overrides), *places]
+    if {key_of(each) for each in kept} & set(FIXED_MIX):
+        kept = [each for each in kept if key_of(each) != "seed"]
         another, why = [*kept, f"seed={summary.seed + 1}"], "the same with another seed, to see how far results vary"
     else:
-        kept = [each for each in kept if each.split("=")[0].split(".")[0] != "mix"]
+        kept = [each for each in kept if key_of(each).split(".")[0] not in MIX_SETTINGS]
         mixed = summary.choices["mix"] not in (None, "none")
         another = [*kept, "mix=none" if mixed else "mix=puzzlemix"]
         why = "the same without mixing, to compare" if mixed else "the same with Puzzle Mix, to compare"
     # The weights that the table is about; of the run folder alone the best ones would be taken, by the validation images.
-    checkpoint = f"checkpoint={short(run_dir / LAST_CHECKPOINT)}"
-    return {
-        _command("train", another): why,
+    checkpoint = override("checkpoint", short(run_dir / LAST_CHECKPOINT))
+    commands = {
+        training_command(another): why,
         _command(
             "evaluate", [checkpoint]
         ): "how robust it is against attacks, and how far its confidence can be trusted",
         _command("show_mixing", ["--examples"]): "how photographs are mixed; or name pictures of your own",
     }
+    return {as_typed_here(command): why for command, why in commands.items()}
 
 
 def _command(module: str, arguments: Sequence[str]) -> str:
-    return as_typed_here(shlex.join(["python", "-m", f"experiments.{module}", *arguments]))
+    return shlex.join(["python", "-m", f"experiments.{module}", *arguments])

@@ -17,19 +17,25 @@ from rich import get_console
 from experiments import settings
 from experiments.atomic_files import UnwritableError
 from experiments.checkpoints import Checkpoint, CheckpointError
+from experiments.commands import command_line
+from experiments.config_checks import EVALUATE, SettingError, check_settings, explain
 from experiments.data import DatasetError, MissingDataError
 from experiments.data.corruptions import CorruptionError, open_corruptions
+from experiments.ending import optional, tell_stop
 from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
 from experiments.giving_up import give_up
+from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.loggers import ended_wandb_run
-from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings
+from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings, mask_texts
 from experiments.plain_yaml import ForeignSettingsError
+from experiments.printing import say, short
 from experiments.robustness.choosing import build_attacks, describe_attack
 from experiments.robustness.errors import EvaluationError
 from experiments.robustness.figure import save_picture
 from experiments.robustness.report import CorruptionScores, Report, print_report
 from experiments.robustness.sources import CheckpointSource, choose_output_dir, complete, find_checkpoint
 from experiments.robustness.subject import Subject, build_subject
+from experiments.stopping import RunInterrupted, interruptible, name_of
 from experiments.versions import gather_versions
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -38,7 +44,7 @@ RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
 # What a user can put right.
 MISTAKES = (
     CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
-    MaskedSettingError, MissingDataError, UnwritableError,
+    MaskedSettingError, MissingDataError, SettingError, UnwritableError,
 )  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -58,7 +64,6 @@ def register() -> None:
 register()
 
 
-@ended_wandb_run()
 def run(cfg: DictConfig) -> Report:
     """Evaluate one checkpoint into `cfg.output_dir`; what is done is on disk, so that a killed evaluation keeps it.
 
@@ -69,8 +74,29 @@ def run(cfg: DictConfig) -> Report:
         ForeignSettingsError: If the run names anything that is not built from a run folder.
         MissingDataError: If the data set is not there.
     """
+    try:
+        with interruptible(), ended_wandb_run():
+            return _run(cfg)
+    except RunInterrupted as stop:
+        stop.told = True
+        result = Path(cfg.output_dir) / RESULT
+        kept = (
+            f"what was measured by then is in {short(result)}" if result.is_file() else "nothing was measured by then"
+        )
+        say(f"Stopped by {name_of(stop.signum)}: {kept}. To measure all of it:\n{_command()}")
+        raise
+
+
+def _command() -> str:
+    """The command that evaluates again."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return command_line("evaluate", mask_texts(overrides))
+
+
+def _run(cfg: DictConfig) -> Report:
     source = find_checkpoint(cfg.checkpoint)
     cfg = complete(cfg, source, allow=list(cfg.allow))
+    check_settings(cfg, EVALUATE)
     attacks = build_attacks(_plain(cfg.attacks))
     subject, loaded = build_subject(cfg, source)
     opened = None
@@ -94,9 +120,14 @@ def run(cfg: DictConfig) -> Report:
     report.complete = True
     report.save(result)
     picture = result.with_name(PICTURE)
-    save_picture(picture, report, title)
-    print_report(get_console(), report, title, [result, picture])
-    log_evaluation(loggers, report, title, step=steps_of(source))
+    files = [result]
+    with optional(f"the picture {PICTURE}", _command(), picture):
+        save_picture(picture, report, title)
+        files.append(picture)
+    with optional("the table", _command()):
+        print_report(get_console(), report, title, files)
+    with optional("the result in the loggers", _command()):
+        log_evaluation(loggers, report, title, step=steps_of(source))
     return report
 
 
@@ -163,13 +194,15 @@ def main(cfg: DictConfig) -> None:
     What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
     other jobs go on.
     """
+    leave_errors_to_hydra()
     try:
         check_masked(cfg)
+        check_settings(cfg, EVALUATE)
         run(cfg)
     except MISTAKES as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_sweep():
             raise
-        give_up(str(error))
+        give_up(explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def command() -> None:
@@ -178,7 +211,12 @@ def command() -> None:
         sys.argv[1:] = hide_secrets(sys.argv[1:])
     except MaskedSettingError as error:
         give_up(str(error))
-    main()
+    try:
+        with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
+            main()
+    except RunInterrupted as stop:
+        tell_stop(stop)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Loggers that go on where an interrupted run left them."""
 
 import hashlib
+import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.atomic_files import write_text
+from experiments.ending import optional
 from experiments.masking import mask_settings
 from experiments.metrics_file import build_metrics_logger
+from experiments.printing import short
 from experiments.runs import comparable_overrides
 
 WANDB_ID = "wandb_id.txt"
@@ -72,7 +75,9 @@ def ended_wandb_run() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        _end_wandb_run(exit_code=1)
+        # Should that fail too, it must not stand in for what ended the run.
+        with suppress(Exception):
+            _end_wandb_run(exit_code=1)
         raise
     _end_wandb_run(exit_code=0)
 
@@ -81,4 +86,6 @@ def _end_wandb_run(exit_code: int) -> None:
     # Not imported here: without a W&B logger nobody has.
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+        files = Path(wandb.run.dir).parent
+        with optional("the end of the run in W&B", shlex.join(["wandb", "sync", str(short(files))])):
+            wandb.finish(exit_code=exit_code)

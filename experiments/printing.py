@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 from rich import get_console
 from rich.console import Console
 
@@ -19,4 +21,12 @@ def say(text: str, console: Console | None = None, *, style: str | None = None) 
 
 def short(path: Path) -> Path:
     """The path from here where that is shorter, as it can be pasted into the next command."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    start = typed_from()
+    return path.relative_to(start) if path.is_relative_to(start) else path
+
+
+def typed_from() -> Path:
+    """The folder that the command was typed in, which `hydra.job.chdir=true` leaves."""
+    if HydraConfig.initialized() and OmegaConf.select(HydraConfig.get(), "job.chdir"):
+        return Path(HydraConfig.get().runtime.cwd)
+    return Path.cwd()

@@ -1,12 +1,9 @@
 """Run folders: which one a run goes into, what it goes on from, and whether it is done already."""
 
 import json
-import re
-import shlex
-import shutil
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+# Also for those who look for the commands of a run folder here.
+from experiments.commands import as_typed_here, continuing_command, key_of  # noqa: F401
 from experiments.masking import mask_settings, mask_texts
 from experiments.plain_yaml import read_plain_yaml
 from experiments.reporting import Summary
@@ -118,9 +117,7 @@ def _changed(path: Path) -> float:
 
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
     """Overrides in a fixed order, without those that say where a run goes or what it goes on from."""
-    return sorted(
-        each for each in mask_texts(overrides) if each.split("=")[0].lstrip("+").split(".")[0] not in NOT_COMPARED
-    )
+    return sorted(each for each in mask_texts(overrides) if key_of(each).split(".")[0] not in NOT_COMPARED)
 
 
 def find_start(resume: str | None, run_dir: Path) -> Start:
@@ -279,29 +276,6 @@ def _differences(one: Any, other: Any, prefix: str = "") -> Iterable[str]:
             yield from _differences(one.get(key), other.get(key), f"{prefix}{key}.")
     elif one != other:
         yield prefix.rstrip(".")
-
-
-def continuing_command(overrides: Sequence[str], run_dir: Path) -> str:
-    """The command that goes on with the run in `run_dir`, to be pasted into a shell."""
-    kept = [each for each in mask_texts(overrides) if not each.startswith(("resume=", "+resume="))]
-    # Alone, even where the run was a job of a sweep.
-    # In Hydra's quotes where its grammar would take a comma or a bracket for more than a letter.
-    plain = re.fullmatch(r"[\w./~ -]+", str(run_dir))
-    folder = str(run_dir) if plain else "'" + str(run_dir).replace("'", r"\'") + "'"
-    words = ["python", "-m", "experiments.train", *kept, "resume=auto", f"hydra.run.dir={folder}", "hydra.mode=RUN"]
-    return shlex.join(words)
-
-
-def as_typed_here(command: str) -> str:
-    """A command that starts with `python`, with the path of this very Python where `python` would be another one."""
-    found = shutil.which("python")
-    # Not resolved: the Pythons of two environments are links to the same file.
-    if found is not None and Path(found).absolute().parent == Path(sys.executable).absolute().parent:
-        return command
-    here = Path(sys.executable).absolute()
-    # "./", as a shell looks for a bare name elsewhere.
-    path = f"./{here.relative_to(Path.cwd())}" if here.is_relative_to(Path.cwd()) else str(here)
-    return shlex.quote(path) + command.removeprefix("python")
 
 
 def make_command_repeatable() -> None:

@@ -8,6 +8,7 @@ from rich import get_console
 from rich.console import Console
 
 from experiments.atomic_files import UnwritableError
+from experiments.commands import as_typed_here
 from experiments.printing import say, short
 from experiments.runs import SUMMARY
 from experiments.sweep_plot import save_plot
@@ -100,7 +101,10 @@ def _list_unfinished(console: Console, runs: Sequence[UnfinishedRun], *, total: 
         return
     say(f"\n{len(runs)} of {total} runs are not finished: they are running, were stopped, or died.", console)
     for run in runs:
-        say(f"\n{short(run.folder)}\n  {run.last_words or '(its log is empty)'}\n  {run.command}", console)
+        say(
+            f"\n{short(run.folder)}\n  {run.last_words or '(its log is empty)'}\n  {as_typed_here(run.command)}",
+            console,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from experiments.commands import continuing_command, key_of
 from experiments.masking import mask_text, mask_texts
 from experiments.plain_yaml import read_plain_yaml
 from experiments.printing import short
-from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE, continuing_command
+from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE
 
 # Where a run goes, what it is called and what it reports to say nothing about its result.
 NOT_COMPARED = ("paths", "resume", "name", "logger")
@@ -103,11 +104,6 @@ def read_finished(folder: Path) -> FinishedRun:
         raise UnreadableRunError(f"{folder}: {error}") from error
 
 
-def key_of(override: str) -> str:
-    """The key of a command line's "key=value"."""
-    return override.split("=")[0].lstrip("+~")
-
-
 def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
     by_epoch = summary.get("test_accuracy_by_epoch") or {}
     scores = {
@@ -145,9 +141,10 @@ def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if the folder is not of a training run."""
     try:
-        job = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra.job.name")
+        hydra = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra")
+        job = None if hydra is None else hydra.job.name
     except UNREADABLE:
-        job = None
+        hydra = job = None
     if job is None and any((folder / name).exists() for name in (CONFIG, CHECKPOINTS)):
         # Cut off, but what else is there tells whose it is.
         job = "train"
@@ -158,7 +155,7 @@ def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
         last_words = (
             f"{last_words} (.hydra/overrides.yaml cannot be read: add to the command what set the run apart)".strip()
         )
-    command = continuing_command(overrides or [], short(folder))
+    command = continuing_command(overrides or [], short(folder), hydra=OmegaConf.create({}) if hydra is None else hydra)
     return [UnfinishedRun(folder=folder, command=command, last_words=last_words)]
 
 

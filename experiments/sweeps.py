@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments.atomic_files import write_text
-from experiments.masking import mask_text
+from experiments.commands import as_typed_here, key_of, override, quote
+from experiments.ending import optional, report_command, summary_command
+from experiments.masking import mask_text, mask_texts
 from experiments.printing import say, short
-from experiments.report import write_report
+from experiments.report import REPORT, write_report
 from experiments.summarize import report
 from experiments.sweep_runs import ERROR, find_runs
 
@@ -68,9 +71,9 @@ class SweepReport(Callback):
                 hydra.runtime.choices[group] = swept[group].replace(",", "+")
             hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
             excluded = [*hydra.job.config.override_dirname.exclude_keys, *(key for key in given if key not in swept)]
-            quoted = ",".join(map(_quote, excluded))
+            quoted = ",".join(map(quote, excluded))
             hydra.overrides.hydra += [
-                f"hydra.sweep.dir={_quote(hydra.sweep.dir)}",
+                f"hydra.sweep.dir={quote(hydra.sweep.dir)}",
                 f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]",
             ]
         SweepReport.folder = Path(hydra.sweep.dir)
@@ -121,33 +124,51 @@ def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
     # As they were typed: references, to secrets for instance, are not looked up.
     typed: Any = OmegaConf.to_container(config.hydra.overrides.task)
     overrides = OverridesParser.create().parse_overrides(typed)
-    for override in overrides:
-        if override.is_sweep_override() or override.key_or_group in swept:
-            swept[override.key_or_group] = override.get_value_string()
-    return [override.key_or_group for override in overrides], swept
+    for each in overrides:
+        if each.is_sweep_override() or each.key_or_group in swept:
+            swept[each.key_or_group] = each.get_value_string()
+    return [each.key_or_group for each in overrides], swept
 
 
-def _quote(value: str) -> str:
-    return "'" + value.replace("'", r"\'") + "'"
-
-
-def report_sweep() -> None:
+def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     """Print and save the summary of the sweep that this process has started, if any; never raises.
 
     To be called when Hydra is done, be it by an error: it raises the first died job's, and then calls no callback.
+
+    Args:
+        typed: The words of the command line behind `python -m experiments.train`.
+        complete: Whether all jobs have been run and none has failed.
     """
     folder, SweepReport.folder = SweepReport.folder, None
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
-    try:
+    finished: Sequence[Any] = []
+    unfinished: Sequence[Any] = []
+    with optional("the table of the sweep", summary_command(folder)):
         _leave_ray()
-        if any(find_runs([folder])):
+        finished, unfinished = find_runs([folder])
+        if finished or unfinished:
             report(get_console(), [folder], metric=SweepReport.metric)
+    # Also for jobs that have not been begun, of which there is no folder.
+    if unfinished or not complete:
+        command = as_typed_here(remaining_command(typed, folder))
+        say(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
+    with optional("the report of the sweep", report_command(folder), folder / REPORT):
+        if finished or unfinished:
             page = write_report([folder])
             say(f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}")
-    except Exception:
-        # Whatever it is, it must not stand in for the error that ended the sweep.
-        log.warning(f"The summary of {folder} failed", exc_info=True)
+
+
+def remaining_command(typed: Sequence[str], folder: Path) -> str:
+    """The command that runs the jobs of a sweep that are not finished, and leaves the others as they are.
+
+    Args:
+        typed: The words of the command line that has started it.
+        folder: Its folder, which may be named after the time.
+    """
+    kept = [each for each in mask_texts(typed) if key_of(each) not in ("resume", "hydra.sweep.dir")]
+    words = [*kept, "resume=auto", override("hydra.sweep.dir", short(folder))]
+    return shlex.join(["python", "-m", "experiments.train", *words])
 
 
 def _leave_ray() -> None:
@@ -159,12 +180,12 @@ def _leave_ray() -> None:
 
 def missing_plugin(overrides: Sequence[str]) -> str | None:
     """What to say if the command line asks for a launcher or sweeper that is not installed; None: all is there."""
-    for override in overrides:
-        package = PLUGINS.get(override)
+    for each in overrides:
+        package = PLUGINS.get(each)
         if package is None:
             continue
         try:
             distribution(package)
         except PackageNotFoundError:
-            return f"{override} needs the package {package}: pip install {package}"
+            return f"{each} needs the package {package}: pip install {package}"
     return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from types import MethodType
 from typing import Any
 
 from torch import nn
@@ -25,7 +27,18 @@ class ThroughFSDP(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        return self._strategy._forward_redirection(self._strategy.model, self.module, "__call__", *args, **kwargs)
+        return self._call("__call__", *args, **kwargs)
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self._strategy._forward_redirection(self._strategy.model, self.module, method, *args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the module; its methods are called through the wrapper, too."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            found = getattr(super().__getattr__("module"), name)
+            return partial(self._call, name) if isinstance(found, MethodType) else found
 
 
 def reachable(strategy: Any, module: nn.Module) -> nn.Module:

@@ -64,6 +64,9 @@ class Classifier(pl.LightningModule):
         self.mixed.append(self.find_mixed() is not self.last_mixed)
         return F.cross_entropy(self(batch[0]), batch[1])
 
+    def mean_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(self(images), targets)
+
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), self.learning_rate)
 
@@ -191,6 +194,7 @@ def strategies(folder: Path) -> dict[str, Any]:
         "fsdp2 clean": fit_ddp(ModelParallelStrategy(2, 1), folder, module=Sharded()),
         "fsdp1": fit_ddp(_fsdp1(), folder, clean_weight=0.0),
         "fsdp1 clean": fit_ddp(_fsdp1(), folder),
+        "fsdp1 method": fit_ddp(_fsdp1(), folder, clean_weight=0.0, seed=1, saliency_loss="mean_loss"),
         "fsdp1 bf16": fit_ddp(_fsdp1(), folder, clean_weight=0.0, seed=1, trainer={"precision": "bf16-mixed"}),
         "fsdp2 bf16": fit_ddp(
             ModelParallelStrategy(2, 1),

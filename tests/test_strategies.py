@@ -104,6 +104,17 @@ def test_fsdp2_trains_as_one_process_would_by_hand(everything: Reports) -> None:
         torch.testing.assert_close(reports[0]["weights"][name], value, atol=1e-6, rtol=1e-5)
 
 
+def test_fsdp1_runs_a_loss_of_the_modules_own(everything: Reports) -> None:
+    """Saliency by a method of the module is that of cross-entropy, which it computes."""
+    reports = of(everything, "fsdp1 method")
+    expected, _ = replay(reports, 0.0)
+    for name, value in expected.items():
+        torch.testing.assert_close(reports[0]["weights"][name], value, atol=1e-6, rtol=1e-5)
+    assert all(
+        row is not None and float(row[1].min()) >= 0 and float(row[1].max()) > 0 for row in reports[0]["rows"] if row
+    )
+
+
 def check_exact_or_refused(reports: Reports, clean_weight: float, says: str) -> None:
     errors = {report.get("error", "") for report in reports}
     if errors != {""}:

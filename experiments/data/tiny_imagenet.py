@@ -1,5 +1,6 @@
 """Tiny-ImageNet in its official layout, from the zip as downloaded or from the folder extracted from it."""
 
+import shlex
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
@@ -194,7 +195,7 @@ class TinyImageNetDataModule(ImageDataModule):
         return MissingDataError(
             "Tiny-ImageNet",
             looked_at=self._places,
-            remedy=f"curl -o {self._archive.path} {URL}   (the zip is read as it is; extracting it works too), or run with "
-            "data.download=true",
+            remedy=f"curl -o {shlex.quote(str(self._archive.path))} {URL}   (the zip is read as it is; extracting it works "
+            "too), or run with data.download=true",
             reason=reason,
         )

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from experiments.commands import key_of, training_command
 from experiments.data.corruptions import PUBLISHED
 from experiments.html.errors import ReportError
 from experiments.html.metrics import METRICS, Metrics, read_metrics
@@ -88,10 +88,10 @@ class RunFolder:
     @property
     def command(self) -> str:
         """What runs it again, in a new folder; to be pasted into a shell."""
-        kept = [each for each in self.overrides if not each.lstrip("+").startswith("resume=")]
+        kept = [each for each in self.overrides if key_of(each) != "resume"]
         # Without the others of its sweep, which the option of a sweep would start.
-        alone = ["hydra.mode=RUN"] if any(each.lstrip("+").startswith("sweep=") for each in kept) else []
-        return shlex.join(["python", "-m", "experiments.train", *kept, *alone])
+        alone = ["hydra.mode=RUN"] if any(key_of(each) == "sweep" for each in kept) else []
+        return training_command([*kept, *alone])
 
 
 def read_run(path: Path, unfinished: UnfinishedRun | None = None) -> RunFolder:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from experiments.atomic_files import write_json
 from experiments.data.corruptions import PUBLISHED, SEVERITIES
-from experiments.printing import say
+from experiments.printing import say, short
 from experiments.robustness.scoring import Accuracy, CleanScores
 
 
@@ -112,8 +112,7 @@ def print_report(console: Console, report: Report, title: str, files: Iterable[P
     """Print the tables and, as the last lines, the files; paths are never wrapped."""
     console.print(Group(*report_tables(report, title)))
     for path in files:
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        say(str(shown), console)
+        say(str(short(path)), console)
 
 
 def report_tables(report: Report, title: str) -> list[Table]:

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from experiments.building import build_classifier, build_loggers, build_optional
+from experiments.config_checks import TRAIN, check_settings
 from experiments.data import ImageDataModule, PhasedDataModule
 from experiments.optimizer import SGDConfig
 
@@ -52,6 +53,7 @@ def test_every_file_names_a_command_that_composes(path: Path, compose_train: Com
             pytest.fail(f"{path}: data=imagefolder needs data.root")
         cfg = compose_train(*of_one_job(overrides))
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        check_settings(cfg, TRAIN)
 
 
 @pytest.mark.parametrize("name", options("data"))

@@ -1,14 +1,22 @@
 """Whole sweeps of two short runs on the digits, with each launcher, from the command line."""
 
+import contextlib
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from command_line import launch
+from command_line import REPOSITORY, launch
 from omegaconf import OmegaConf
 from test_study_train import TINY
+
+from experiments.commands import override
+from hydra_plugins.puzzlemix_launcher import JobProcesses, _ending
 
 
 def read_summaries(folder: Path) -> dict[str, dict]:
@@ -53,6 +61,59 @@ def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path
     assert "skipped" in second.stdout
     assert (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns == written
     assert "1 of 2 runs are not finished" in second.stdout
+
+
+def kill_job(sweep: int, folder: Path) -> bool:
+    """SIGKILL the process of a sweep that writes the log of the job in `folder`; False: there is none yet."""
+    for child in Path(f"/proc/{sweep}/task/{sweep}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            opened = {str(path.readlink()) for path in Path(f"/proc/{child}/fd").iterdir()}
+            if str(folder / "train.log") in opened:
+                os.kill(int(child), signal.SIGKILL)
+                return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="looks for the job's process in /proc")
+@pytest.mark.parametrize("how", ["sweep=grid", "--multirun"])
+def test_a_killed_job_leaves_the_others_and_the_printed_command_makes_it_good(how: str, tmp_path: Path) -> None:
+    runs = override("paths.runs", tmp_path / "lr=1, it")
+    words = [how, "launcher=joblib", "seed=0,1,2", "mix=none", *TINY, runs]
+    command = [sys.executable, "-m", "experiments.train", *words]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline, killed = time.monotonic() + 200, False
+    while not killed and process.poll() is None and time.monotonic() < deadline:
+        for name in ("seed-1", "1_digits_none"):
+            killed = killed or any(kill_job(process.pid, folder) for folder in tmp_path.rglob(name))
+        time.sleep(0.02)
+    said = process.communicate()[0]
+    assert killed
+    assert process.returncode == 1
+    assert len(read_summaries(tmp_path)) == 2
+    assert "2 runs, mean ± standard deviation" in said
+    assert "The sweep has failed jobs; the first: JobKilledError: job 1 " in said
+    assert "was killed by SIGKILL" in said
+    assert "Traceback" not in said
+    again = said.split("To run all that is not finished, and keep the rest:")[1].strip().splitlines()[0]
+    result = subprocess.run(["/bin/sh", "-c", again], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "3 runs, mean ± standard deviation" in result.stdout
+    assert len(read_summaries(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "said"),
+    [(-9, "was killed by SIGKILL"), (-15, "was ended by SIGTERM"), (143, "was ended by SIGTERM"),
+     (3, "ended with exit code 3 and without a result")],
+)  # fmt: skip
+def test_the_end_of_a_job_s_process_in_words(exit_code: int, said: str) -> None:
+    assert _ending(exit_code).startswith(said)
+
+
+def test_what_a_pool_would_take_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"hydra\.launcher\.n_jobs alone; drop hydra\.launcher\.timeout"):
+        JobProcesses(n_jobs=2, timeout=3.0, verbose=0)
 
 
 @pytest.mark.slow

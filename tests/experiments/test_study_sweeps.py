@@ -37,7 +37,7 @@ JOBS = {
 }
 LAUNCHERS = {
     "basic": "BasicLauncher",
-    "joblib": "JoblibLauncher",
+    "joblib": "JobProcesses",
     "slurm": "SlurmLauncher",
     "submitit_local": "LocalLauncher",
     "ray": "RayLauncher",
