@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_puzzlemix.user_code import captured, class_attributes, is_user_code, user_attributes
+from lightning_puzzlemix.user_code import (
+    captured,
+    is_kept,
+    is_user_code,
+    methods,
+    methods_called,
+    user_attributes,
+    user_classes,
+    user_slots,
+)
 
 # What every module has. Its contents are looked after by name below.
 _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
@@ -29,6 +38,7 @@ _GLOBAL_HOOKS = (
     "_global_backward_pre_hooks",
 )
 _COLLECTIONS = (list, dict, set, deque)
+_FUNCTIONS = (FunctionType, MethodType, partial)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.device, torch.Size)
 # Entries of longer collections are not looked into, only kept.
 _MOST_ENTRIES = 1024
@@ -42,9 +52,10 @@ def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]
     """Give a model its state back after a forward and a backward pass in this block.
 
     Restored are: attributes of all modules (reassigned, added, deleted); lists, dicts, sets, deques and NumPy arrays that
-    are reachable from them, through user-defined objects too; what users' hooks keep in closures, defaults, globals that
-    they name, and objects that they belong to; with ``tensors`` also values of buffers, of frozen vectors that layers
-    register beside their weights, and of tensors and generators held as attributes. ``self.log`` does nothing meanwhile.
+    are reachable from them, through user-defined objects too; what users' hooks and forward methods, and the functions that
+    these name, keep in closures, defaults, globals, classes, and objects that they belong to; with ``tensors`` also values
+    of buffers, of frozen vectors that layers register beside their weights, and of tensors and generators held as
+    attributes. ``self.log`` does nothing meanwhile.
 
     Not restored: trainable parameters (who writes them in forward, as weight clipping does, writes the same again),
     tensors of more than 64 MiB (a change is warned of), objects of installed libraries other than modules, attributes
@@ -81,6 +92,7 @@ class _Snapshot:
         self._with_tensors = tensors
         self._seen: dict[int, Any] = {}
         self._names: list[tuple[MutableMapping[str, Any], dict[str, Any], frozenset[str] | None]] = []
+        self._classes: list[tuple[type, dict[str, Any]]] = []
         self._collections: list[tuple[Any, Any]] = []
         self._cells: list[tuple[Any, Any]] = []
         self._tensors: list[tuple[Tensor, Tensor]] = []
@@ -110,10 +122,14 @@ class _Snapshot:
         if self._with_tensors:
             self._watch_registered(module, name)
         # torch's own layers keep no attributes in forward, TorchScript's are out of reach.
-        if kind.startswith("torch.jit") or (kind.startswith("torch.nn.modules.") and not hooks):
+        if kind.startswith("torch.jit") or (
+            kind.startswith("torch.nn.modules.") and not hooks and "forward" not in module.__dict__
+        ):
             return
         self._watch_names(module.__dict__, name, skip=_MODULE_INTERNALS)
         self._watch_class(type(module), name)
+        for function in methods_called(type(module), "forward", "__call__"):
+            self._watch_function(function, name)
         self._watch_names(module._modules, name, inside=False)
         if self._with_tensors:
             self._watch_names(module._buffers, name, inside=False)
@@ -161,18 +177,32 @@ class _Snapshot:
                 self._arrays.append((value, value.copy()))
         elif isinstance(value, (torch.Generator, np.random.Generator, random.Random)):
             self._watch_generator(value)
+        elif isinstance(value, _FUNCTIONS):
+            self._watch_function(value, path)
         else:
-            self._seen[id(value)] = value
-            attributes = user_attributes(value)
-            if attributes is not None:
-                self._watch_names(attributes, path)
-                self._watch_class(type(value), path)
+            self._watch_object(value, path)
 
-    def _watch_class(self, kind: type, path: str) -> None:
-        """Record collections that belong to a class of the user and so to all of its instances."""
-        for value in class_attributes(kind):
-            if isinstance(value, (*_COLLECTIONS, np.ndarray, Tensor)):
-                self._watch(value, path)
+    def _watch_object(self, value: Any, path: str) -> None:
+        self._seen[id(value)] = value
+        attributes, slots = user_attributes(value), user_slots(value)
+        if slots is not None:
+            self._watch_names(slots, path)
+        if attributes is not None:
+            self._watch_names(attributes, path)
+        if attributes is not None or slots is not None:
+            self._watch_class(type(value), path, with_methods=True)
+
+    def _watch_class(self, kind: type, path: str, *, with_methods: bool = False) -> None:
+        """Record data that belong to a class of the user and so to all of its instances; and what its methods reach."""
+        for each in user_classes(kind):
+            if id(each) not in self._seen:
+                self._seen[id(each)] = each
+                found = {name: value for name, value in vars(each).items() if is_kept(name, value)}
+                self._classes.append((each, found))
+                for name, value in found.items():
+                    self._watch(value, f"{path}.{name}")
+        for function in methods(kind) if with_methods else ():
+            self._watch_function(function, path)
 
     def _watch_collection(self, value: Any, path: str) -> None:
         self._seen[id(value)] = value
@@ -217,17 +247,20 @@ class _Snapshot:
         """Record what a hook of the user keeps: in its closure, its defaults, globals, or the object that it belongs to."""
         if function is None or id(function) in self._seen or not is_user_code(function):
             return
-        if not isinstance(function, (FunctionType, MethodType, partial)):
+        if not isinstance(function, _FUNCTIONS):
             self._watch(function, path)
             return
         self._seen[id(function)] = function
+        if isinstance(function, FunctionType):
+            self._watch_names(function.__dict__, path)
         found = captured(function)
         self._cells += found.cells
         for names, kept in found.names:
             self._names.append((names, kept, None))
         for value in found.values:
-            if isinstance(value, (FunctionType, MethodType, partial)):
-                self._watch_function(value, path)
+            # A class that is named: its methods may be called; those of a module by forward alone, once it is made.
+            if isinstance(value, type):
+                self._watch_class(value, path, with_methods=not issubclass(value, nn.Module))
             else:
                 self._watch(value, path)
 
@@ -236,6 +269,8 @@ class _Snapshot:
         """Bring everything back, writing only where something differs (but for values of tensors, which are not compared)."""
         for names, found, skip in self._names:
             _restore_names(names, found, skip)
+        for kind, found in self._classes:
+            _restore_class(kind, found)
         for collection, kept in self._collections:
             _restore_collection(collection, kept)
         for cell, content in self._cells:
@@ -268,6 +303,15 @@ def _restore_names(names: MutableMapping[str, Any], found: dict[str, Any], skip:
     for name, value in found.items():
         if name not in names or names[name] is not value:
             names[name] = value
+
+
+def _restore_class(kind: type, found: dict[str, Any]) -> None:
+    """Bind a class's own data as they were; other data are new and go."""
+    for name in [name for name, value in vars(kind).items() if name not in found and is_kept(name, value)]:
+        type.__delattr__(kind, name)
+    for name, value in found.items():
+        if vars(kind).get(name, kind) is not value:
+            type.__setattr__(kind, name, value)
 
 
 def _restore_collection(collection: Any, kept: Any) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import sys
 import sysconfig
-from collections.abc import MutableMapping
+from collections import deque
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from types import CellType, FunctionType, MethodType, ModuleType, SimpleNamespace
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 _OWN_PACKAGE = __name__.partition(".")[0]
-_KEPT_IN_GLOBALS = (int, float, str, bool, type(None), list, dict, set, tuple, np.ndarray, Tensor)
+_KEPT_IN_GLOBALS = (int, float, str, bool, type(None), list, dict, set, deque, tuple, np.ndarray, Tensor)
 
 
 # What a user derives from these is large (data), or used by other threads meanwhile; no forward pass writes into it.
@@ -68,9 +70,105 @@ def user_attributes(value: Any) -> dict[str, Any] | None:
     return names if isinstance(names, dict) else None
 
 
-def class_attributes(kind: type) -> list[Any]:
-    """Return what the user's classes among a class and its bases hold themselves."""
-    return [value for each in kind.__mro__ if _is_user_module(each.__module__) for value in vars(each).values()]
+class SlotNames(MutableMapping[str, Any]):
+    """The attributes that an object keeps in ``__slots__``, as a namespace.
+
+    Args:
+        owner: The object.
+        names: Those slots.
+    """
+
+    def __init__(self, owner: Any, names: Iterable[str]) -> None:
+        self._owner = owner
+        self._names = tuple(names)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self._owner, name)
+        except AttributeError as error:
+            raise KeyError(name) from error
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        setattr(self._owner, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        delattr(self._owner, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name for name in self._names if hasattr(self._owner, name)])
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+def user_slots(value: Any) -> SlotNames | None:
+    """Return what an object keeps in slots of classes that the user wrote; ``None`` where there are none."""
+    kinds = type(value).__mro__
+    if _LARGE_OR_ALIVE & {kind.__name__ for kind in kinds}:
+        return None
+    slots = [vars(kind).get("__slots__", ()) for kind in kinds if _is_user_module(kind.__module__)]
+    names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
+    return SlotNames(value, [name for name in names if not name.startswith("__")]) if names else None
+
+
+def is_kept(name: str, value: Any) -> bool:
+    """Tell whether a name of a class or of a module's globals is bound to data, and not to code."""
+    return isinstance(value, _KEPT_IN_GLOBALS) and not (name.startswith("__") and name.endswith("__"))
+
+
+def user_classes(kind: type) -> list[type]:
+    """Return a class and its bases, as far as the user wrote them."""
+    return [each for each in kind.__mro__ if _is_user_module(each.__module__)]
+
+
+def methods(kind: type) -> list[FunctionType]:
+    """Return the functions of a class of the user, for which any of them may be called."""
+    if _LARGE_OR_ALIVE & {each.__name__ for each in kind.__mro__}:
+        return []
+    return [function for each in user_classes(kind) for value in vars(each).values() for function in _functions(value)]
+
+
+def methods_called(kind: type, *starts: str) -> list[FunctionType]:
+    """Return those functions of the user's classes that methods named ``starts`` call by name, directly or not.
+
+    Not all, since other methods of a module, such as those of training, reach data sets and much else.
+    """
+    spaces = [vars(each) for each in user_classes(kind)]
+    reached: list[FunctionType] = []
+    names, seen = list(starts) if spaces else [], set(starts)
+    while names:
+        name = names.pop()
+        functions = [function for space in spaces if name in space for function in _functions(space[name])]
+        reached += functions
+        new = {each for function in functions for each in _names_in(function.__code__)[1]} - seen
+        seen |= new
+        names += new
+    return reached
+
+
+def _functions(value: Any) -> list[FunctionType]:
+    """Return the plain functions inside a method, a static or class method, or a property."""
+    if isinstance(value, property):
+        return [each for each in (value.fget, value.fset) if isinstance(each, FunctionType)]
+    value = value.__func__ if isinstance(value, (staticmethod, classmethod)) else value
+    # A decorated one has the original inside, which its wrapper calls.
+    found = [each for each in (value, getattr(value, "__wrapped__", None)) if isinstance(each, FunctionType)]
+    return [each for each in found if is_user_code(each)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _names_in(code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the globals and the attributes that code names, functions and comprehensions inside it included."""
+    names, attributes = set(), set(code.co_names)
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "STORE_GLOBAL"):
+            names.add(instruction.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            inner_names, inner_attributes = _names_in(inner)
+            names |= inner_names
+            attributes |= inner_attributes
+    return frozenset(names), frozenset(attributes)
 
 
 @dataclass
@@ -105,11 +203,21 @@ def captured(function: FunctionType | MethodType | functools.partial[Any]) -> Ca
         # A name that has no value yet.
         except ValueError:
             continue
-    spaces = function.__globals__
-    named = {name: spaces[name] for name in function.__code__.co_names if name in spaces}
-    kept = {name: value for name, value in named.items() if isinstance(value, _KEPT_IN_GLOBALS)}
-    if kept:
-        found.names.append((spaces, kept))
+    names, attributes = _names_in(function.__code__)
+    named = _look_up(function.__globals__, names, found)
+    for module in [value for value in named.values() if isinstance(value, ModuleType)]:
+        # Globals of another file of the user's, reached through it.
+        if _is_user_module(module.__name__):
+            found.values += _look_up(vars(module), attributes, found).values()
     found.values += [content for _, content in found.cells]
     found.values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *named.values()]
     return found
+
+
+def _look_up(space: dict[str, Any], names: frozenset[str], found: Captured) -> dict[str, Any]:
+    """Return the named globals, and record those that are data."""
+    named = {name: space[name] for name in names if name in space}
+    kept = {name: value for name, value in named.items() if is_kept(name, value)}
+    if kept:
+        found.names.append((space, kept))
+    return named

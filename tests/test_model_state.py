@@ -16,6 +16,7 @@ import torch.nn.functional as F
 import torchmetrics
 from distributed_cases import Batches, Classifier, config, quiet
 from torch import Tensor, nn
+from witness import Witness
 
 import lightning_puzzlemix as pm
 
@@ -304,16 +305,15 @@ def test_recurrent_layers_run_as_cudnn_wants_it_without_dropout(kind: type[nn.RN
         def __init__(self) -> None:
             super().__init__()
             self.rnn, self.head = kind(24, 6, num_layers=2, dropout=0.5, batch_first=True), nn.Linear(6, 4)
-            self.modes: list[Any] = []
 
         def forward(self, images: Tensor) -> Tensor:
-            modes.append((self.training, self.rnn.training, self.rnn.dropout))
+            modes.add((self.training, self.rnn.training, self.rnn.dropout))
             return self.head(self.rnn(images.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
 
-    modes: list[Any] = []
+    modes = Witness()
     model = Sequence()
     found = pm.PuzzleMix(config())(model, IMAGES, CLASSES).saliency
-    assert modes == [(False, True, 0.0)]
+    assert modes.seen() == [(False, True, 0.0)]
     assert (model.rnn.training, model.rnn.dropout) == (True, 0.5)
     leaf = IMAGES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(F.cross_entropy(model.eval()(leaf), CLASSES), leaf)
@@ -371,3 +371,102 @@ def test_ordinary_models_run(make: Callable[[], nn.Module], options: dict[str, A
         assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
     if not any(isinstance(each, nn.SyncBatchNorm) for each in model.modules()):
         model(IMAGES).sum().backward()
+
+
+CALLED: list[int] = []
+TOTAL = 0
+
+
+def helper(logits: Tensor) -> Tensor:
+    """Record in globals, and on itself."""
+    global TOTAL
+    TOTAL += 1
+    CALLED.append(TOTAL)
+    helper.calls = getattr(helper, "calls", 0) + 1
+    return logits
+
+
+class Registry:
+    """Records on the class."""
+
+    total = 0
+    recent: deque[int] = deque(maxlen=2)  # noqa: RUF012
+
+    @classmethod
+    def add(cls, logits: Tensor) -> Tensor:
+        cls.total += 1
+        cls.recent.append(cls.total)
+        cls.new = cls.total
+        return logits
+
+
+class Slotted:
+    """Has no ``__dict__``."""
+
+    __slots__ = ("calls", "kept")
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+
+class Straight(torch.autograd.Function):
+    """Counts where forward does not see it."""
+
+    calls = 0
+
+    @staticmethod
+    def forward(context: Any, logits: Tensor) -> Tensor:
+        return logits.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        Straight.calls += 1
+        return gradient
+
+
+class Outside(nn.Module):
+    """Records outside of itself, in ways that no attribute of a module shows."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.slotted = network(), Slotted()
+        self.closure, self.peek = counted(lambda logits: logits)
+        self.net[3].forward, self.peek_patched = counted(self.net[3].forward)
+
+    def forward(self, images: Tensor) -> Tensor:
+        type(self).made += 1
+        self.slotted.calls = len(self.slotted.kept)
+        self.slotted.kept.append(1)
+        return self.finish(self.closure(self.net(images)))
+
+    def finish(self, logits: Tensor) -> Tensor:
+        return Straight.apply(Registry.add(helper(logits)))
+
+    def records(self) -> list[Any]:
+        slots = (list(self.slotted.kept), hasattr(self.slotted, "calls"))
+        classes = (Registry.total, list(Registry.recent), hasattr(Registry, "new"), Straight.calls, Outside.made)
+        return [TOTAL, list(CALLED), vars(helper).copy(), slots, classes, self.peek(), self.peek_patched()]
+
+
+def counted(function: Callable[[Tensor], Tensor]) -> tuple[Callable[[Tensor], Tensor], Callable[[], int]]:
+    """Count calls in a closure; return the wrapped function and one that tells how many there were."""
+    calls = 0
+
+    def call(values: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return function(values)
+
+    return call, lambda: calls
+
+
+@pytest.mark.parametrize("source", ["gradient", "feature", "spectral"])
+def test_what_forward_records_outside_the_model_is_as_before(source: str) -> None:
+    model = Outside()
+    before = model.records()
+    pm.PuzzleMix(config(), saliency=source)(model, IMAGES, CLASSES)
+    assert model.records() == before
+    model(IMAGES)
+    assert model.records() != before

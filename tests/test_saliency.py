@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from witness import Witness
 
 from lightning_puzzlemix.saliency import gradient_saliency
 
@@ -224,10 +225,10 @@ def test_other_dtypes(dtype: torch.dtype, net: Net, images: Tensor) -> None:
 
 
 def test_forward_context_surrounds_the_forward_pass_only(net: Net, images: Tensor) -> None:
-    seen = []
-    net.finish = lambda logits: seen.append(logits.dtype) or logits
+    witness = Witness()
+    net.finish = lambda logits: witness.add(logits.dtype) or logits
     found = gradient_saliency(net, images, TARGETS, forward_context=lambda: torch.autocast("cpu", torch.bfloat16))
-    assert seen == [torch.bfloat16]
+    assert witness.seen() == [torch.bfloat16]
     assert found.saliency.dtype == torch.float32
 
 

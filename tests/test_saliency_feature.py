@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from test_saliency import same, snapshot
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from witness import Witness
 
 from lightning_puzzlemix.saliency_feature import feature_saliency
 from lightning_puzzlemix.saliency_sources import SaliencySource
@@ -107,21 +108,20 @@ def test_hooks_and_modes_come_back_after_an_error(layer: str | None, culprit: st
 
 
 def test_no_graph_is_recorded_before_the_layer() -> None:
-    # Not by hooks, which leave no record of this pass.
-    seen = {}
+    witness = Witness()
 
     class Watched(Net):
         def first(self, images: Tensor) -> Tensor:
-            seen.update(body=self.body[0](images).requires_grad)
+            witness.add(("body", self.body[0](images).requires_grad))
             return super().first(images)
 
         def rest(self, features: Tensor) -> Tensor:
-            seen.update(neck=self.neck(features.clone()).requires_grad)
+            witness.add(("neck", self.neck(features.clone()).requires_grad))
             return super().rest(features)
 
     net = Watched()
     feature_saliency(net, IMAGES, CLASSES, layer="body")
-    assert seen == {"body": False, "neck": True}
+    assert witness.seen() == [("body", False), ("neck", True)]
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

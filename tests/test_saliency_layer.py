@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_saliency_feature import CLASSES, IMAGES, Net
 from torch import Tensor, nn
+from witness import Witness
 
 from lightning_puzzlemix.saliency_feature import feature_saliency, find_default_layer
 from lightning_puzzlemix.saliency_sources import SaliencySource
@@ -117,9 +118,9 @@ def test_no_default_layer() -> None:
 
 
 def test_default_layer_is_found_once_for_each_model() -> None:
-    net, calls = Net(), []
-    net.finish = lambda logits: calls.append(len(logits)) or logits
+    net, calls = Net(), Witness()
+    net.finish = lambda logits: calls.add(len(logits)) or logits
     source = SaliencySource("feature")
     source.look(net, IMAGES, CLASSES)
     source.look(net, IMAGES, CLASSES)
-    assert calls == [1, 6, 6]
+    assert calls.seen() == [1, 6, 6]

@@ -6,7 +6,6 @@ import copy
 import gc
 import pickle
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from test_saliency import same, snapshot
 from test_saliency_feature import CLASSES, IMAGES, Net
 from torch import Tensor, nn
+from witness import Witness
 
 from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
 from lightning_puzzlemix.saliency import gradient_saliency
@@ -146,12 +146,12 @@ def test_losses_that_do_not_fit(loss: Any, message: str, net: Net) -> None:
 @pytest.mark.parametrize("source", ["gradient", "feature"])
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("16-mixed", torch.float16)])
 def test_precision(source: str, precision: str, dtype: torch.dtype, net: Net) -> None:
-    seen: list[torch.dtype] = []
-    net.finish = lambda logits: seen.append(logits.dtype) or logits
+    witness = Witness()
+    net.finish = lambda logits: witness.add(logits.dtype) or logits
     exact = SaliencySource(source, "body" if source == "feature" else None).look(net, IMAGES, CLASSES).saliency
     mixer = PuzzleMix(CONFIG, saliency=source, saliency_layer="body" if source == "feature" else None, saliency_precision=precision)  # fmt: skip  # noqa: E501
     found = mixer(net, IMAGES, CLASSES).saliency
-    assert seen == [torch.float32, dtype]
+    assert witness.seen() == [torch.float32, dtype]
     assert found.dtype == torch.float32
     assert not torch.equal(found, exact)
     correlations = [np.corrcoef(one, two)[0, 1] for one, two in zip(found.flatten(1), exact.flatten(1), strict=True)]
@@ -165,36 +165,36 @@ def test_full_precision_inside_the_trainers_autocast(net: Net) -> None:
 
 
 @pytest.fixture
-def probes(net: Net) -> Iterator[list[int]]:
+def probes(net: Net) -> Witness:
     """The batch sizes that the net is called with."""
-    sizes: list[int] = []
-    net.finish = lambda logits: sizes.append(len(logits)) or logits
+    sizes = Witness()
+    net.finish = lambda logits: sizes.add(len(logits)) or logits
     return sizes
 
 
-def test_the_number_of_classes_is_asked_for_once(net: Net, probes: list[int]) -> None:
+def test_the_number_of_classes_is_asked_for_once(net: Net, probes: Witness) -> None:
     mixer = PuzzleMix(CONFIG, saliency="spectral")
     for _ in range(2):
         assert mixer(net, IMAGES, CLASSES).targets.shape == (6, 5)
-    assert probes == [1]
+    assert probes.seen() == [1]
     copied = pickle.loads(pickle.dumps(PuzzleMix(CONFIG, saliency="spectral")))
     for again in (copy.deepcopy(mixer), copied):
         assert again(net, IMAGES, CLASSES).targets.shape == (6, 5)
-    assert probes == [1, 1, 1]
+    assert probes.seen() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("num_classes", [None, 7])
-def test_the_number_of_classes_of_probabilities(num_classes: int | None, net: Net, probes: list[int]) -> None:
+def test_the_number_of_classes_of_probabilities(num_classes: int | None, net: Net, probes: Witness) -> None:
     soft = torch.softmax(torch.randn(6, 7), 1)
     mixer = PuzzleMix(CONFIG, saliency="spectral", num_classes=num_classes)
     assert mixer(net, IMAGES, soft).targets.shape == (6, 7)
-    assert probes == []
+    assert probes.seen() == []
 
 
-def test_the_number_of_classes_given(net: Net, probes: list[int]) -> None:
+def test_the_number_of_classes_given(net: Net, probes: Witness) -> None:
     mixer = PuzzleMix(CONFIG, saliency="spectral", num_classes=9)
     assert mixer(net, IMAGES, CLASSES).targets.shape == (6, 9)
-    assert probes == []
+    assert probes.seen() == []
     with pytest.raises(ValueError, match="num_classes=9, but the model returns 5 logits"):
         PuzzleMix(CONFIG, num_classes=9)(net, IMAGES, CLASSES)
 
