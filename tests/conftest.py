@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 
 # Read when torch is imported: its threads then sleep soon while they wait, instead of keeping others off their cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Several workers share the cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -15,6 +15,8 @@ import torch
 from torch import nn
 
 _GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden"
+# Small, of free photographs, and so part of the project.
+_PHOTOS = Path(__file__).resolve().parent / "data" / "photos.npz"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,20 @@ def load_set(name: str) -> GoldenSet:
     cases = json.loads(path_of(f"{name}.json").read_text())
     mean, std = (tuple(float(value) for value in loaded[key]) for key in ("mean", "std"))
     return GoldenSet(torch.from_numpy(loaded["images"]), torch.from_numpy(loaded["saliency"]), mean, std, cases, loaded)
+
+
+def load_photos() -> list[tuple[GoldenSet, dict[str, Any]]]:
+    """Load the recording that ships with the tests: each case with the images of its side."""
+    with np.load(_PHOTOS) as arrays:
+        loaded = {key: arrays[key] for key in arrays}
+    mean, std = (tuple(float(value) for value in loaded[key]) for key in ("mean", "std"))
+    found = []
+    for case in json.loads(_PHOTOS.with_suffix(".json").read_text()):
+        pixels = torch.from_numpy(loaded[f"pixels{case['side']}"]).float() / 255
+        images = (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        saliency = torch.from_numpy(loaded[f"saliency{case['side']}"])
+        found.append((GoldenSet(images, saliency, mean, std, [case], loaded), {"transport": True, **case}))
+    return found
 
 
 def make_tiny_net() -> nn.Sequential:

@@ -73,6 +73,9 @@ def _messages(content: bytes) -> Iterator[bytes]:
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
+        if position + 7 + length > len(content):
+            # Still being written.
+            return
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
         # 1: whole, 2: first, 3: middle, 4: last.

@@ -122,7 +122,7 @@ def test_every_hyperparameter_is_an_option_with_the_default_and_the_words_of_the
     text = " ".join(parser.format_help().split())
     for name in option_types():
         assert f"--{name.replace('_', '-')}" in text
-    assert "Price of moving a block across the image, >= 0, in units of saliency" in text
+    assert "Price of moving a block across the image, in [0, 1e6], in units of saliency" in text
     helps = [action.help or "" for action in parser._actions]
     assert min(map(len, helps)) > 20
     assert "Raises" not in text
