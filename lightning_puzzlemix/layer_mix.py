@@ -12,6 +12,27 @@ from torch.utils.hooks import RemovableHandle
 from lightning_puzzlemix.baselines import blend
 
 
+class _OwnHook:
+    """A hook of one module alone: copies and pickles of the module made meanwhile get one that does nothing."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _no_hook, ()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _nothing
+
+
+def _nothing(module: nn.Module, *args: Any) -> None:
+    """Leave inputs and output as they are."""
+
+
 class LayerMix:
     """Blends a layer's output with its permutation, through hooks, until :meth:`remove`.
 
@@ -39,10 +60,10 @@ class LayerMix:
         self._handles: list[RemovableHandle] = []
         for each in enclosing:
             self._handles += [
-                each.register_forward_pre_hook(self._enter),
-                each.register_forward_hook(self._leave, always_call=True),
+                each.register_forward_pre_hook(_OwnHook(self._enter)),
+                each.register_forward_hook(_OwnHook(self._leave), always_call=True),
             ]
-        self._handles.append(module.get_submodule(layer).register_forward_hook(self._mix))
+        self._handles.append(module.get_submodule(layer).register_forward_hook(_OwnHook(self._mix)))
 
     def remove(self) -> None:
         """Leave the model alone again."""
@@ -67,7 +88,8 @@ class LayerMix:
             shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
                 f"layers: {self.layer!r} must return a tensor with the batch of {len(self._ratio)} first, got {shown}: name "
-                "another layer"
+                "another layer; forward passes of other samples, or of parts of the batch, cannot be mixed: make them in "
+                "evaluation mode, or use layers=['input'], which mixes the batch alone"
             )
         self._runs += 1
         if self._runs > 1 and not recomputed:
