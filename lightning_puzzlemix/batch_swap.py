@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_puzzlemix.batch import Path, describe, read, replaced
+from lightning_puzzlemix.containers import joined
 from lightning_puzzlemix.patched_method import PatchedMethod
+from lightning_puzzlemix.step_notes import note_form
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class BatchSwap:
             self.running = True
             try:
                 return original(swapped, *args, **kwargs)
+            except Exception as error:
+                entries = [(joined(path), entry.found, entry.value) for path, entry in self._entries.items()]
+                note_form(error, self._owner, entries)
+                raise
             finally:
                 self.running = False
 
