@@ -44,6 +44,8 @@ class BatchSwap:
         self._entries: dict[Path, _Entry] = {}
         self._patch: PatchedMethod | None = None
         self.running = False
+        # How often the step has run for this batch.
+        self.runs = 0
 
     def install(self, module: nn.Module, batch: Any, values: Mapping[Path, Any]) -> None:
         """Let ``module.training_step`` get the batch with other values.
@@ -63,7 +65,7 @@ class BatchSwap:
         """Leave the module alone again."""
         if self._patch is not None:
             self._patch.remove()
-        self._patch, self._entries, self.running = None, {}, False
+        self._patch, self._entries, self.running, self.runs = None, {}, False, 0
 
     def _step(self, original: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
         swapped = self.swapped(batch)
@@ -71,6 +73,7 @@ class BatchSwap:
         # Calls of the step inside the step are the user's own, with batches of their own.
         with self._patch.lifted():
             self.running = True
+            self.runs += 1
             try:
                 return original(swapped, *args, **kwargs)
             except Exception as error:

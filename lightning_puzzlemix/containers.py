@@ -50,7 +50,7 @@ _MOST_HINTS = 8
 
 def nested_hints(batch: Any) -> str:
     """Say which tensors lie in containers inside a batch, and how keys name them: empty where there are none."""
-    inside = [(path, value) for path, value in _tensors(batch, ()) if len(path) > 1]
+    inside = [(path, value) for path, value in tensors_of(batch) if len(path) > 1]
     if not inside:
         return ""
     listed = [f"{joined(path)!r}: {shown(value)}" for path, value in inside[:_MOST_HINTS]]
@@ -61,12 +61,13 @@ def nested_hints(batch: Any) -> str:
     )
 
 
-def _tensors(value: Any, path: Path) -> Iterator[tuple[Path, Tensor]]:
+def tensors_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Yield the tensors of a batch, however deeply it is nested, with their paths."""
     for key, entry in entries_of(value).items():
         if isinstance(entry, Tensor):
             yield (*path, key), entry
         elif is_container(entry):
-            yield from _tensors(entry, (*path, key))
+            yield from tensors_of(entry, (*path, key))
 
 
 def as_keys(key: Keys | None) -> tuple[Key, ...]:

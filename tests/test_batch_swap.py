@@ -307,3 +307,27 @@ def test_a_pass_of_other_samples_is_refused_with_the_way_out() -> None:
 
     with pytest.raises(ValueError, match=r"batch of 4 first, got \(2, 5\).*parts of the batch.*layers=\['input'\]"):
         trainer(pm.ManifoldMixCallback(layers=["net"], seed=1)).fit(Parts(), loader())
+
+
+class SemiSupervised(Recorder):
+    """Looks at unlabeled images of the same batch, too."""
+
+    def __init__(self, look: bool) -> None:
+        super().__init__()
+        self.look = look
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.train(not self.look)
+        consistency = self(batch["unlabeled"]).mean()
+        self.train()
+        return super().training_step(batch["labeled"], batch_idx) + consistency
+
+
+def test_a_layer_is_not_mixed_in_passes_of_other_images() -> None:
+    images, classes = data().tensors
+    batch = {"labeled": [images, classes], "unlabeled": images.flip(0)}
+    mixing = {"layers": ["net"], "seed": 1}
+    trainer(pm.ManifoldMixCallback(**mixing)).fit(SemiSupervised(look=True), Cached(batch))
+    with pytest.raises(ValueError, match=r"second forward pass.*\['unlabeled'\].*evaluation mode.*layers=\['input'\]"):
+        trainer(pm.ManifoldMixCallback(**mixing)).fit(SemiSupervised(look=False), Cached(batch))
+    trainer(pm.ManifoldMixCallback(layers=["input"], seed=1)).fit(SemiSupervised(look=False), Cached(batch))
