@@ -313,11 +313,21 @@ class MixCallback(CallbackOfBoth):
         self._hook = None
         self._swap.remove()
         self._metrics.remove()
-        if self._metrics.used and not self._said_metrics:
-            self._said_metrics = True
+        self._say_metrics()
+
+    def _say_metrics(self) -> None:
+        used, kept = self._metrics.used, self._metrics.kept
+        if self._said_metrics or not (used or kept):
+            return
+        self._said_metrics = True
+        if used:
             rank_zero_info(
-                f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class: "
-                f"{', '.join(self._metrics.used)}"
+                f"{type(self).__name__}: metrics on mixed batches are scored against the dominant class: {', '.join(used)}"
+            )
+        if kept:
+            rank_zero_info(
+                f"{type(self).__name__}: metrics that get soft targets in place of class indices, since they take them: "
+                f"{', '.join(kept)}. One that needs classes may come out wrong: give it targets.argmax(1)"
             )
 
     @property

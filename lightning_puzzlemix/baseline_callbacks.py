@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from lightning_puzzlemix.base import MixCallback
 from lightning_puzzlemix.baselines import INPUT, BaselineDraw, CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.batch import Location
-from lightning_puzzlemix.containers import as_keys
+from lightning_puzzlemix.containers import as_keys, joined, tensors_of
 from lightning_puzzlemix.layer_mix import LayerMix
 from lightning_puzzlemix.mixer import MixedBatch
 
@@ -110,7 +110,12 @@ class ManifoldMixCallback(MixCallback):
                 "name one with image_key and target_key, or use layers=['input']"
             )
         self._layer_mix = LayerMix(
-            pl_module, draw.layer, draw.permutation, mixed.ratio, in_step=lambda: self._swap.running
+            pl_module,
+            draw.layer,
+            draw.permutation,
+            mixed.ratio,
+            step=lambda: self._swap.runs if self._swap.running else 0,
+            others=[joined(path) for path, value in tensors_of(batch) if value.ndim == 4 and path != where.images],
         )
         return mixed
 

@@ -30,6 +30,7 @@ from lightning_puzzlemix.containers import (
     is_container,
     joined,
     names_of,
+    nested_hints,
     read,
     replaced,
 )
@@ -217,10 +218,18 @@ def find_samples(batch: Any, image_key: Keys | None = None, target_key: Keys | N
         found = []
         _search(batch, (), image_key, target_key, found)
         if not found:
-            find_keys(batch, image_key, target_key)  # raises, saying what it saw
+            _refuse(batch, image_key, target_key)
     for location in found:
         _check_entries(batch, location, target_key)
     return found
+
+
+def _refuse(batch: Any, image_key: Keys | None, target_key: Keys | None) -> None:
+    """Say what a batch without a pair of images and targets holds, also in the containers in it."""
+    try:
+        find_keys(batch, image_key, target_key)
+    except _NotHereError as error:
+        raise ValueError(f"{error}{nested_hints(batch)}") from None
 
 
 def _search(batch: Any, path: Path, image_key: Keys | None, target_key: Keys | None, found: list[Location]) -> None:
@@ -258,6 +267,11 @@ def _check_entries(batch: Any, where: Location, target_key: Keys | None) -> None
         check_channels_first(view)
     if target_key is None:
         return
+    shared = {where.images, *where.other_images} & {where.targets, *where.other_targets}
+    if shared:
+        raise ValueError(
+            f"image_key and target_key both name {joined(shared.pop())!r}: images and targets are two entries"
+        )
     for path in (where.targets, *where.other_targets):
         if not isinstance(read(batch, path), Tensor):
             raise TypeError(

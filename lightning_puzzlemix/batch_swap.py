@@ -14,7 +14,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_puzzlemix.batch import Path, describe, read, replaced
+from lightning_puzzlemix.containers import joined
 from lightning_puzzlemix.patched_method import PatchedMethod
+from lightning_puzzlemix.step_notes import note_form
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class BatchSwap:
         self._entries: dict[Path, _Entry] = {}
         self._patch: PatchedMethod | None = None
         self.running = False
+        # How often the step has run for this batch.
+        self.runs = 0
 
     def install(self, module: nn.Module, batch: Any, values: Mapping[Path, Any]) -> None:
         """Let ``module.training_step`` get the batch with other values.
@@ -61,7 +65,7 @@ class BatchSwap:
         """Leave the module alone again."""
         if self._patch is not None:
             self._patch.remove()
-        self._patch, self._entries, self.running = None, {}, False
+        self._patch, self._entries, self.running, self.runs = None, {}, False, 0
 
     def _step(self, original: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
         swapped = self.swapped(batch)
@@ -69,8 +73,13 @@ class BatchSwap:
         # Calls of the step inside the step are the user's own, with batches of their own.
         with self._patch.lifted():
             self.running = True
+            self.runs += 1
             try:
                 return original(swapped, *args, **kwargs)
+            except Exception as error:
+                entries = [(joined(path), entry.found, entry.value) for path, entry in self._entries.items()]
+                note_form(error, self._owner, entries)
+                raise
             finally:
                 self.running = False
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from lightning_puzzlemix.candidates import shown
 
@@ -41,6 +43,31 @@ def describe(batch: Any) -> str:
     entries = entries_of(batch)
     parts = [f"{key!r}: {shown(value)}" for key, value in entries.items()]
     return f"{type(batch).__name__} with {', '.join(parts) or 'nothing'}"
+
+
+_MOST_HINTS = 8
+
+
+def nested_hints(batch: Any) -> str:
+    """Say which tensors lie in containers inside a batch, and how keys name them: empty where there are none."""
+    inside = [(path, value) for path, value in tensors_of(batch) if len(path) > 1]
+    if not inside:
+        return ""
+    listed = [f"{joined(path)!r}: {shown(value)}" for path, value in inside[:_MOST_HINTS]]
+    more = ", ..." if len(inside) > _MOST_HINTS else ""
+    return (
+        f". In the containers in it lie {', '.join(listed)}{more}: to mix what does not lie in one container pass image_key= "
+        "and target_key=, both as such paths"
+    )
+
+
+def tensors_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Yield the tensors of a batch, however deeply it is nested, with their paths."""
+    for key, entry in entries_of(value).items():
+        if isinstance(entry, Tensor):
+            yield (*path, key), entry
+        elif is_container(entry):
+            yield from tensors_of(entry, (*path, key))
 
 
 def as_keys(key: Keys | None) -> tuple[Key, ...]:

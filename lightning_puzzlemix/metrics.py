@@ -1,8 +1,9 @@
 """Keep metrics of an unmodified module right while its training batches are mixed.
 
 Classification metrics of ``torchmetrics`` want classes. Given soft targets they raise, or silently return 0. While the targets
-are soft, those that are children of the module get what the larger share of each sample has: multi-class ones its class, binary
-and multi-label ones its zeros and ones. All other metrics get what ``training_step`` gave them, unless they cannot take that.
+are soft, those that the module holds, as children or in plain lists and dicts, get what the larger share of each sample has:
+multi-class ones its class, binary and multi-label ones its zeros and ones. All other metrics get what ``training_step`` gave
+them, unless they cannot take that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torchmetrics
 from torch import Tensor, nn
 from torchmetrics.wrappers.abstract import WrapperMetric
 
+from lightning_puzzlemix.metric_search import find_metrics
+
 _CLASSIFICATION = "torchmetrics.classification."
 _KINDS = ("Multiclass", "Multilabel", "Binary")
 
@@ -27,6 +30,7 @@ class MetricGuard:
 
     Attributes:
         used: Names of the metrics that were given dominant classes, in the order in which that happened.
+        kept: Names of those that took soft targets in place of class indices.
     """
 
     def __init__(self) -> None:
@@ -34,6 +38,7 @@ class MetricGuard:
         self._originals: list[Callable[..., Any]] = []
         self._answers: dict[str, bool] = {}
         self.used: list[str] = []
+        self.kept: list[str] = []
 
     def install(self, module: nn.Module, soft: list[Any], originals: Sequence[Any] = ()) -> None:
         """Let the metrics below ``module`` that want classes see the dominant classes instead of any of the soft targets.
@@ -46,8 +51,7 @@ class MetricGuard:
         """
         self.remove()
         targets = _SoftTargets(soft, originals)
-        names = {metric: name for name, metric in module.named_modules() if isinstance(metric, torchmetrics.Metric)}
-        for metric, name in names.items():
+        for metric, name in find_metrics(module).items():
             self._wrapped.append(metric)
             self._originals.append(metric.update)
             # Past the metric's own __setattr__, which looks at every name; update lies on the instance already.
@@ -80,6 +84,8 @@ class MetricGuard:
             return False
         if name not in self._answers:
             self._answers[name] = not _takes(metric, args, kwargs, soft)
+            if not self._answers[name]:
+                self.kept.append(name)
         return self._answers[name]
 
     def remove(self) -> None:
@@ -92,6 +98,7 @@ class MetricGuard:
         """Begin another fit: its module may have other metrics under the same names."""
         self._answers.clear()
         self.used.clear()
+        self.kept.clear()
 
 
 class _SoftTargets:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_puzzlemix.candidates import shown
 from lightning_puzzlemix.targets import PairTargets
 
 Loss = Callable[..., Tensor]
@@ -39,7 +40,15 @@ def pair_loss(loss: Loss, logits: Tensor, targets: PairTargets) -> Tensor:
 
     Returns:
         A scalar.
+
+    Raises:
+        TypeError: If ``targets`` are no such pairs.
     """
+    if not hasattr(targets, "ratio"):
+        raise TypeError(
+            "targets must be PairTargets (first, second, ratio), which training_step gets from a callback with targets='pair', "
+            f"got {shown(targets)}: for any other targets, as in validation_step, call the loss itself"
+        )
     ratio = targets.ratio
     both = [(targets.first, ratio), (targets.second, 1 - ratio)]
     single = _without_reduction(loss)

@@ -264,3 +264,34 @@ def test_images_that_are_not_channels_first_are_refused(shape: tuple[int, ...]) 
 )
 def test_tiny_images_and_odd_channels_are_none_of_those(shape: tuple[int, ...]) -> None:
     assert find_samples((torch.zeros(4, *shape), CLASSES))[0].images == (0,)
+
+
+@pytest.mark.parametrize(
+    ("batch", "paths"),
+    [
+        ({"inputs": {"image": IMAGES}, "targets": {"label": CLASSES}}, ("inputs.image", "targets.label")),
+        ([IMAGES, {"label": CLASSES, "id": CLASSES}], (0, "1.label")),
+        ([[IMAGES, IMAGES], CLASSES], ("0.1", 1)),
+        ([IMAGES, [CLASSES, CLASSES]], (0, "1.1")),
+    ],
+)
+def test_images_and_targets_of_two_containers_are_shown_by_their_paths(batch: Any, paths: tuple[Any, Any]) -> None:
+    nested = [path for path in paths if isinstance(path, str)]
+    with pytest.raises(ValueError, match="image_key= and target_key=, both as such paths") as caught:
+        find_samples(batch)
+    assert type(caught.value) is ValueError
+    assert all(f"{path!r}: " in str(caught.value) for path in nested)
+    image_key, target_key = (str(path) for path in paths)
+    assert len(find_samples(batch, image_key, target_key)) == 1
+
+
+def test_a_list_of_many_tensors_is_cut_short() -> None:
+    with pytest.raises(ValueError, match=r"'0\.7': float32 \(8, 8\), \.\.\.: to mix"):
+        find_samples([[torch.rand(8, 8)] * 100, CLASSES])
+
+
+def test_one_entry_cannot_be_both_images_and_targets() -> None:
+    with pytest.raises(ValueError, match="image_key and target_key both name 0: "):
+        find_samples([IMAGES, CLASSES], 0, 0)
+    with pytest.raises(ValueError, match=r"both name 'a\.b': "):
+        find_samples({"a": {"b": IMAGES}, "c": CLASSES}, "a.b", ["c", "a.b"])

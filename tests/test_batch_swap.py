@@ -279,3 +279,55 @@ def test_a_layer_may_run_in_two_forward_passes_but_not_twice_in_one() -> None:
     trainer(mixing).fit(Twice(times=1), loader())
     with pytest.raises(ValueError, match=r"layers: 'act' runs more than once in a forward pass.*runs once"):
         trainer(pm.ManifoldMixCallback(layers=["act"], seed=1)).fit(Twice(times=2), loader())
+
+
+class Teaching(Recorder):
+    """Makes its teacher in the first step: a copy that goes on in training mode."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        if not hasattr(self, "teachers"):
+            copies = [copy.deepcopy(self.net), pickle.loads(pickle.dumps(self.net))]
+            self.__dict__["teachers"], self.__dict__["agree"] = copies, []
+        for teacher in self.teachers:
+            teacher.load_state_dict(self.net.state_dict())
+            self.agree.append(torch.equal(teacher(batch[0]), nn.Sequential(*self.net)(batch[0])))
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_copy_of_the_model_made_in_a_step_is_not_mixed() -> None:
+    module = Teaching()
+    trainer(pm.ManifoldMixCallback(layers=["net"], seed=1)).fit(module, loader())
+    assert module.agree == [True] * 6
+
+
+def test_a_pass_of_other_samples_is_refused_with_the_way_out() -> None:
+    class Parts(Recorder):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return self(batch[0][:2]).sum()
+
+    with pytest.raises(ValueError, match=r"batch of 4 first, got \(2, 5\).*parts of the batch.*layers=\['input'\]"):
+        trainer(pm.ManifoldMixCallback(layers=["net"], seed=1)).fit(Parts(), loader())
+
+
+class SemiSupervised(Recorder):
+    """Looks at unlabeled images of the same batch, too."""
+
+    def __init__(self, look: bool) -> None:
+        super().__init__()
+        self.look = look
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.train(not self.look)
+        consistency = self(batch["unlabeled"]).mean()
+        self.train()
+        return super().training_step(batch["labeled"], batch_idx) + consistency
+
+
+def test_a_layer_is_not_mixed_in_passes_of_other_images() -> None:
+    images, classes = data().tensors
+    batch = {"labeled": [images, classes], "unlabeled": images.flip(0)}
+    mixing = {"layers": ["net"], "seed": 1}
+    trainer(pm.ManifoldMixCallback(**mixing)).fit(SemiSupervised(look=True), Cached(batch))
+    with pytest.raises(ValueError, match=r"second forward pass.*\['unlabeled'\].*evaluation mode.*layers=\['input'\]"):
+        trainer(pm.ManifoldMixCallback(**mixing)).fit(SemiSupervised(look=False), Cached(batch))
+    trainer(pm.ManifoldMixCallback(layers=["input"], seed=1)).fit(SemiSupervised(look=False), Cached(batch))

@@ -159,3 +159,52 @@ def test_says_once_which_metrics_were_given_classes(prob: float, caplog: pytest.
     if not prob:
         assert torch.equal(metrics["comparing"].kept[0], CLASSES)
         assert torch.equal(module.targets, F.one_hot(CLASSES, 5).float())
+
+
+class Beside(Recorder):
+    """Holds its metrics where torch does not look for children."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_stage = {"train": [MulticlassAccuracy(5)], "unused": list(range(1000))}
+        self.pair = (MetricCollection({"f1": MulticlassF1Score(5)}), None)
+        self.__dict__["hidden"] = MulticlassAccuracy(5)
+        self.net.measures = [MulticlassAccuracy(5)]
+        self.expected = MulticlassAccuracy(5)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, targets = batch
+        logits = self(images)
+        for metric in (self.of_stage["train"][0], self.pair[0], self.hidden, *self.net.measures):
+            metric.update(logits, targets)
+        self.expected.update(logits, targets.argmax(1) if targets.ndim == 2 else targets)
+        return F.cross_entropy(logits, targets)
+
+
+def test_metrics_in_plain_containers_are_found(caplog: pytest.LogCaptureFixture) -> None:
+    module = Beside()
+    images = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    with caplog.at_level("INFO"):
+        trainer(pm.MixUpCallback(seed=1)).fit(module, Cached((images, CLASSES)))
+    metrics = [module.of_stage["train"][0], module.pair[0]["f1"], module.hidden, *module.net.measures]
+    for metric in metrics:
+        assert torch.equal(metric.tp, module.expected.tp)
+        assert int((metric.tp + metric.fn).sum()) == 8
+    said = next(record.getMessage() for record in caplog.records if "dominant class" in record.getMessage())
+    assert all(name in said for name in ("of_stage['train'][0]", "pair[0].f1", "hidden", "net.measures[0]"))
+    # Nothing is left on them: classes afterwards are counted as they are.
+    metrics[0].update(torch.eye(5)[CLASSES], CLASSES)
+    assert int((metrics[0].tp + metrics[0].fn).sum()) == 16
+
+
+def test_says_which_metrics_were_given_soft_targets_in_place_of_classes(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        fit(CLASSES, acc=MulticlassAccuracy(5), own=Keeping(), comparing=Comparing())
+    said = [record.getMessage() for record in caplog.records if "soft targets in place of" in record.getMessage()]
+    assert len(said) == 1
+    assert "metrics.own. One" in said[0]
+    assert "metrics.acc" not in said[0]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        fit(MANY, own=Keeping())
+    assert not [record for record in caplog.records if "soft targets" in record.getMessage()]
