@@ -121,7 +121,7 @@ def _choose_targets(batch: Any, images: tuple[Key, ...], target_key: Keys | None
     if not candidates:
         raise _NotHereError(
             f"found no targets ((B,) integer classes or (B, classes) float probabilities) in the batch ({describe(batch)})"
-            f"{target_hints(others, count)}: pass target_key="
+            f"{target_hints(others, count)}: pass target_key=, or leave mixing out where there are none, since it mixes both"
         )
     return tuple(candidates) if picked is None else (picked,)
 

@@ -213,7 +213,7 @@ class PuzzleMix:
                 permutation=draw.permutation,
                 ratio=mix.ratio,
                 num_classes=num_classes,
-                bounded=self.source.loss is None,
+                bounded=self.source.asks_for_probabilities(num_classes),
             )
         return MixedBatch(
             mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
@@ -278,7 +278,8 @@ class PuzzleMix:
         num_classes = self.num_classes
         if num_classes is None:
             num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
-        check_task_targets(targets, len(images), num_classes, bounded=self.source.loss is None)
+        bounded = self.source.asks_for_probabilities(num_classes)
+        check_task_targets(targets, len(images), num_classes, bounded=bounded)
         return num_classes
 
     def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:

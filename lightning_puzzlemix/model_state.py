@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_puzzlemix.frozen_weights import FrozenWeights
 from lightning_puzzlemix.user_code import (
     captured,
     is_kept,
@@ -54,7 +55,7 @@ def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]
     Restored are: attributes of all modules (reassigned, added, deleted); lists, dicts, sets, deques and NumPy arrays that
     are reachable from them, through user-defined objects too; what users' hooks and forward methods, and the functions that
     these name, keep in closures, defaults, globals, classes, and objects that they belong to; with ``tensors`` also values
-    of buffers, of frozen vectors that layers register beside their weights, and of tensors and generators held as
+    of buffers, of frozen parameters (up to 1 GiB in the first pass), and of tensors and generators held as
     attributes. ``self.log`` does nothing meanwhile.
 
     Not restored: trainable parameters (who writes them in forward, as weight clipping does, writes the same again),
@@ -65,7 +66,7 @@ def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]
         model: The model; modules of torch.distributed inside it keep their own books and are left alone.
         tensors: ``False`` leaves buffers and other tensors as the pass made them, as clean regularisation wants it.
     """
-    snapshot = _Snapshot(tensors)
+    snapshot = _Snapshot(model, tensors)
     snapshot.watch_model(model)
     _silence_logs(model)
     try:
@@ -88,8 +89,9 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 class _Snapshot:
     """What was found, and how to bring it back."""
 
-    def __init__(self, tensors: bool) -> None:
+    def __init__(self, model: nn.Module, tensors: bool) -> None:
         self._with_tensors = tensors
+        self._frozen = FrozenWeights.of(model)
         self._seen: dict[int, Any] = {}
         self._names: list[tuple[MutableMapping[str, Any], dict[str, Any], frozenset[str] | None]] = []
         self._classes: list[tuple[type, dict[str, Any]]] = []
@@ -136,7 +138,11 @@ class _Snapshot:
         self._watch_function(module.__dict__.get("forward"), name)
 
     def _watch_registered(self, module: nn.Module, name: str) -> None:
-        """Record the values of buffers, and of frozen vectors such as those of hand-written spectral normalisation."""
+        """Record the values of buffers, and of frozen parameters.
+
+        Vectors of unusual names, as those of hand-written spectral normalization, are small. Weights are recorded in each pass
+        only where forward has written to them in the first one, as to those of a momentum encoder.
+        """
         # So do BatchNorms of libraries; a user's own may adapt its statistics in every mode.
         settled = isinstance(module, nn.modules.batchnorm._NormBase) and not is_user_code(module)
         settled |= type(module).__module__.startswith("torch.nn.modules.")
@@ -145,8 +151,13 @@ class _Snapshot:
             if key not in usual:
                 self._watch_tensor(buffer, f"{name}.{key}")
         for key, parameter in module.named_parameters(recurse=False):
-            if key not in _USUAL_TENSORS and not parameter.requires_grad and parameter.ndim <= 1:
-                self._watch_tensor(parameter, f"{name}.{key}")
+            if parameter.requires_grad:
+                continue
+            path = f"{name}.{key}"
+            if (parameter.ndim <= 1 and key not in _USUAL_TENSORS) or self._frozen.is_written(path):
+                self._watch_tensor(parameter, path)
+            elif self._frozen.is_unknown(path, parameter):
+                self._frozen.look(path, parameter, self._watch_tensor(parameter, path))
 
     def _watch_names(
         self, names: MutableMapping[str, Any], path: str, *, skip: frozenset[str] = frozenset(), inside: bool = True
@@ -215,21 +226,23 @@ class _Snapshot:
             for key, entry in list(entries):
                 self._watch(entry, f"{path}[{key!r}]" if isinstance(key, (int, str)) else path)
 
-    def _watch_tensor(self, tensor: Tensor, path: str) -> None:
-        """Record the values of a tensor that a pass might write into; not of one that belongs to a graph."""
+    def _watch_tensor(self, tensor: Tensor, path: str) -> Tensor | None:
+        """Record the values of a tensor that a pass might write into, and return them; not of one that belongs to a graph."""
         if id(tensor) in self._seen or type(tensor) not in (Tensor, nn.Parameter) or tensor.requires_grad:
-            return
+            return None
         self._seen[id(tensor)] = tensor
         if tensor.is_meta or tensor.is_inference() or tensor.layout != torch.strided:
-            return
+            return None
         # An expanded tensor cannot be written into, and one that FSDP has put away holds nothing.
         overlapping = any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
         if overlapping or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-            return
+            return None
         if tensor.numel() * tensor.element_size() > _LARGEST_TENSOR:
             self._large.append((path, tensor, tensor._version))
-        else:
-            self._tensors.append((tensor, tensor.detach().clone()))
+            return None
+        values = tensor.detach().clone()
+        self._tensors.append((tensor, values))
+        return values
 
     def _watch_generator(self, generator: torch.Generator | np.random.Generator | random.Random) -> None:
         self._seen[id(generator)] = generator
@@ -275,6 +288,7 @@ class _Snapshot:
             _restore_collection(collection, kept)
         for cell, content in self._cells:
             cell.cell_contents = content
+        self._frozen.conclude()
         for tensor, values in self._tensors:
             if tensor.shape == values.shape and tensor.dtype == values.dtype:
                 # Through .data, since a graph may have kept the tensor and would miss its old version.

@@ -192,6 +192,12 @@ class SaliencySource:
             layer = self._default_layers.recall(model, lambda: find_default_layer(model, images, targets, **options))
         return feature_saliency(model, images, targets, layer=layer, **options)
 
+    def asks_for_probabilities(self, num_classes: int) -> bool:
+        """Tell whether float targets must lie in [0, 1]: not where no loss but one of the user's looks at them."""
+        if self.loss is not None:
+            return False
+        return num_classes > 1 or self.source in ("gradient", "feature")
+
     def context(self, device: torch.device, forward_context: ForwardContext) -> ForwardContext:
         """Return the context with autocast to this source's precision inside it."""
         if self.precision is None:

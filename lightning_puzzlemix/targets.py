@@ -46,7 +46,8 @@ def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
     if classes and not (least >= 0 and most < num_classes):
         raise ValueError(
             f"targets must be classes in [0, {num_classes - 1}], got {least:g} to {most:g}: mixing has no ignore_index, and a "
-            "model needs one output for each class"
+            "model needs one output for each class (where its outputs are no classes, as those of an ordinal head, num_classes "
+            "says how many there are, and Puzzle Mix needs a saliency_loss beside it)"
         )
     # Sums of rounded shares may leave [0, 1] by a few units in the last place.
     slack = 0.0 if classes else 4 * torch.finfo(targets.dtype).eps

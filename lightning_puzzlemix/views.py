@@ -117,4 +117,4 @@ def _classes_of(targets: Tensor, num_classes: int | None) -> int:
 def _is_bounded(mixer: object, num_classes: int) -> bool:
     """Tell whether float targets must lie in [0, 1], as the mixer asks for: not those of a regression."""
     source = getattr(mixer, "source", None)
-    return source.loss is None if isinstance(source, SaliencySource) else num_classes > 1
+    return source.asks_for_probabilities(num_classes) if isinstance(source, SaliencySource) else num_classes > 1

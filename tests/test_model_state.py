@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from witness import Witness
 
 import lightning_puzzlemix as pm
+from lightning_puzzlemix import model_state
 
 IMAGES, CLASSES = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(2)), torch.arange(8) % 4
 COLLECTED: list[Tensor] = []
@@ -470,3 +471,61 @@ def test_what_forward_records_outside_the_model_is_as_before(source: str) -> Non
     assert model.records() == before
     model(IMAGES)
     assert model.records() != before
+
+
+class MomentumEncoder(nn.Module):
+    """Follows its own weights by a moving average in forward, as momentum contrast does, in one of two ways."""
+
+    def __init__(self, through_data: bool) -> None:
+        super().__init__()
+        self.through_data = through_data
+        self.net, self.slow, self.fixed = network(), network().requires_grad_(False), network().requires_grad_(False)
+        self.table = nn.ParameterList([nn.Parameter(torch.ones(4, 4), requires_grad=False)])
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        for slow, fast in zip(self.slow.parameters(), self.net.parameters(), strict=True):
+            if self.through_data:
+                slow.data = 0.9 * slow.data + 0.1 * fast.data
+            else:
+                slow.mul_(0.9).add_(fast, alpha=0.1)
+        self.table[0].data.mul_(0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.follow()
+        return self.net(images) + 0 * self.slow(images) + 0 * self.fixed(images)
+
+
+@pytest.mark.parametrize("through_data", [False, True])
+@pytest.mark.parametrize("source", ["gradient", "feature", "spectral"])
+def test_frozen_weights_that_forward_writes_are_as_before(source: str, through_data: bool) -> None:
+    model = MomentumEncoder(through_data)
+    mixer = pm.PuzzleMix(config(), saliency=source, saliency_layer="net.0" if source == "feature" else None)
+    for _ in range(3):
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        mixer(model, IMAGES, CLASSES)
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        # One step of the user's own, which is to count.
+        model(IMAGES)
+        assert not torch.equal(model.slow[0].weight, before["slow.0.weight"])
+
+
+def test_frozen_weights_that_nobody_writes_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, mixer = MomentumEncoder(False), pm.PuzzleMix(config())
+    copied = []
+    original = model_state._Snapshot._watch_tensor
+
+    def watch(self: Any, tensor: Tensor, path: str) -> Tensor | None:
+        values = original(self, tensor, path)
+        if values is not None:
+            copied.append(path)
+        return values
+
+    monkeypatch.setattr(model_state._Snapshot, "_watch_tensor", watch)
+    mixer(model, IMAGES, CLASSES)
+    assert {"fixed.0.weight", "slow.0.weight", "table.0"} <= set(copied)
+    copied.clear()
+    mixer(model, IMAGES, CLASSES)
+    assert {"slow.0.weight", "table.0"} <= set(copied)
+    assert "fixed.0.weight" not in copied

@@ -335,3 +335,27 @@ def test_clean_regularisation_passes_gradient_hooks_once(hook: Callable[[Tensor]
         torch.testing.assert_close(one, parameter.grad)
     assert len(accumulated) == 2
     torch.testing.assert_close(*accumulated)
+
+
+@pytest.mark.parametrize("source", ["spectral", lambda module, images, targets: images.mean(1)])
+def test_regression_where_no_loss_looks_at_the_targets(source: Any) -> None:
+    targets = 40 * torch.rand(8, 1)
+    mixed = pm.PuzzleMix(config(), saliency=source)(network(1), IMAGES, targets, DRAW)
+    ratio = mixed.ratio[:, None]
+    torch.testing.assert_close(mixed.targets, ratio * targets + (1 - ratio) * targets[DRAW.permutation])
+
+
+def test_an_ordinal_head_names_the_ways_out_and_they_work() -> None:
+    """K - 1 outputs for K classes (CORN): which of them are above a threshold."""
+    model, classes = network(2), torch.arange(8) % 3
+    with pytest.raises(ValueError, match=r"classes in \[0, 1\], got 0 to 2.*num_classes.*saliency_loss"):
+        pm.PuzzleMix(config())(model, IMAGES, classes, DRAW)
+
+    def loss(module: Any, images: Tensor, targets: Tensor) -> Tensor:
+        above = (targets[:, None] > torch.arange(2)).float()
+        return F.binary_cross_entropy_with_logits(module(images), above)
+
+    assert pm.PuzzleMix(config(), saliency_loss=loss, num_classes=3)(model, IMAGES, classes, DRAW).targets.shape == (
+        8,
+        3,
+    )
