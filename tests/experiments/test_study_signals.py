@@ -93,13 +93,16 @@ class Destroyed:
 
 
 def test_a_signal_in_a_destructor_ends_what_follows(capsys: pytest.CaptureFixture[str]) -> None:
-    hook = sys.unraisablehook
-    ended = False
-    with pytest.raises(RunInterrupted, match="143"), interruptible():
+    hook, ended = sys.unraisablehook, []
+
+    def work() -> None:
         Destroyed()
-        # The work that would go on to its end without having heard of it.
+        # What would go on to its end without having heard of the signal.
         time.sleep(60)
-        ended = True
+        ended.append(True)
+
+    with pytest.raises(RunInterrupted, match="143"), interruptible():
+        work()
     assert not ended
     assert sys.unraisablehook is hook
     assert "Traceback" not in capsys.readouterr().err
