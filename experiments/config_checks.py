@@ -106,6 +106,10 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
     except OmegaConfBaseException as error:
         raise SettingError(f"A setting refers to what is not there: {' '.join(str(error).split())}") from error
     assert isinstance(content, dict)
+    for parent in {key.rpartition(".")[0] for key in typed} - {""}:
+        if parent in content and not isinstance(content[parent], dict):
+            members = ", ".join(f"{key}=..." for key in typed if key.startswith(f"{parent}."))
+            raise SettingError(f"{parent} has settings of its own ({members}), got {_shown(content[parent])}")
     # Those of the whole run first: others refer to them.
     for key, value in sorted(_walk(content), key=lambda item: item[0].count(".")):
         if key in SET_BY_THE_STUDY:

@@ -63,14 +63,18 @@ class Summary:
 
 def summary_table(summary: Summary) -> Table:
     """The table that a run ends with."""
-    table = Table(title=f"{summary.name}, {summary.epochs} epochs, seed {summary.seed}", title_justify="left")
+    table = Table(
+        title=f"{summary.name}, {summary.epochs} {'epoch' if summary.epochs == 1 else 'epochs'}, seed {summary.seed}",
+        title_justify="left",
+    )
     table.add_column("")
     table.add_column("", justify="right")
     table.add_row(f"test accuracy, {summary.test_images} images, last epoch", f"{summary.test['accuracy']:.2%}")
     by_epoch = summary.test_accuracy_by_epoch
     if by_epoch is not None:
         last = min(LAST_EPOCHS, summary.epochs)
-        table.add_row(f"  median of the last {last} epochs", f"{by_epoch.median_last_10:.2%}")
+        if last > 1:
+            table.add_row(f"  median of the last {last} epochs", f"{by_epoch.median_last_10:.2%}")
         table.add_row("  best epoch, chosen on these images", f"{by_epoch.best:.2%}")
     table.add_row("test calibration error", f"{summary.test['calibration_error']:.2%}")
     seconds = summary.epoch_seconds

@@ -39,9 +39,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_bytes(Path(path), buffer.getbuffer())
 
 
+class _MovingCheckpoint(ModelCheckpoint):
+    """Goes on in a run folder that was moved; Lightning's then forgets the best score, and keeps the old folder's path."""
+
+    @property
+    def state_key(self) -> str:
+        """As Lightning's own, so that checkpoints of either are read."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was kept, with the paths of the folder as it is now."""
+        folder, best = Path(str(self.dirpath)), Path(state_dict.get("best_model_path") or "")
+        # Without its best checkpoint the folder is not the one of the run, but one that begins with its weights.
+        if str(state_dict.get("dirpath", folder)) == str(folder) or not (folder / best.name).is_file():
+            super().load_state_dict(state_dict)
+            return
+
+        def moved(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        paths = ("best_model_path", "last_model_path", "kth_best_model_path")
+        state = {**state_dict, "dirpath": self.dirpath, **{key: moved(state_dict.get(key) or "") for key in paths}}
+        state["best_k_models"] = {moved(path): score for path, score in (state_dict.get("best_k_models") or {}).items()}
+        super().load_state_dict(state)
+
+
 def build_best_checkpoint(run_dir: Path) -> ModelCheckpoint:
     """Keeps `best.ckpt`, the epoch of the highest validation accuracy."""
-    return ModelCheckpoint(
+    return _MovingCheckpoint(
         dirpath=run_dir / CHECKPOINTS,
         filename=BEST_CHECKPOINT.stem,
         monitor="val_accuracy",
@@ -55,7 +80,7 @@ def build_last_checkpoint(run_dir: Path) -> ModelCheckpoint:
 
     On its own, as a ModelCheckpoint with a monitor leaves out its last one (`save_last`) in epochs that were no better.
     """
-    return ModelCheckpoint(
+    return _MovingCheckpoint(
         dirpath=run_dir / CHECKPOINTS,
         filename=LAST_CHECKPOINT.stem,
         monitor=None,

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Until a signal that was swallowed is given again; a destructor takes less.
+AGAIN_SECONDS = 0.05
 
 
 class RunStopped(SystemExit):
@@ -66,8 +69,9 @@ def interruptible() -> Iterator[None]:
     listener = _Interruption()
     previous = {signum: signal.signal(signum, listener) for signum in SIGNALS}
     try:
-        yield
-        # Raised where Python swallows exceptions (in a destructor, in a callback from C), it has ended nothing.
+        with listener.insisting():
+            yield
+        # Swallowed by somebody's `except`, it has ended nothing.
         if listener.signum is not None:
             raise RunInterrupted(listener.signum)
     finally:
@@ -88,6 +92,30 @@ class _Interruption:
         if os.getpid() == self._pid:
             self.signum = signum
             raise RunInterrupted(signum)
+
+    @contextmanager
+    def insisting(self) -> Iterator[None]:
+        """Inside, a signal is given again where Python has swallowed its exception: in a destructor, in a callback from C."""
+        hook, timers = sys.unraisablehook, []
+
+        def give_again(unraisable: Any) -> None:
+            error = unraisable.exc_value
+            if not isinstance(error, RunInterrupted) or os.getpid() != self._pid:
+                hook(unraisable)
+                return
+            # Later, as the exception of a handler that ran in here would be swallowed too.
+            timer = threading.Timer(AGAIN_SECONDS, os.kill, (self._pid, error.signum))
+            timer.daemon = True
+            timers.append(timer)
+            timer.start()
+
+        sys.unraisablehook = give_again
+        try:
+            yield
+        finally:
+            sys.unraisablehook = hook
+            for timer in timers:
+                timer.cancel()
 
 
 class GracefulStop(pl.Callback):

@@ -406,3 +406,22 @@ def test_three_runs_in_the_same_second_have_a_folder_each(tmp_path: Path) -> Non
     assert sorted(seeds.values()) == [0, 1, 2]
     for name, seed in seeds.items():
         assert f"seed: {seed}\n" in (tmp_path / "digits_none" / name / "config.yaml").read_text()
+
+
+def test_a_moved_run_knows_its_best_epoch(tmp_path: Path) -> None:
+    """Lightning would begin to compare anew, and a worse epoch would take the place of the best."""
+    old, new = build_best_checkpoint(tmp_path / "old"), build_best_checkpoint(tmp_path / "new")
+    kept = str(tmp_path / "old" / "checkpoints" / "best.ckpt")
+    state = {
+        **old.state_dict(), "dirpath": old.dirpath, "best_model_path": kept, "kth_best_model_path": kept,
+        "best_model_score": torch.tensor(0.9), "kth_value": torch.tensor(0.9), "best_k_models": {kept: torch.tensor(0.9)},
+    }  # fmt: skip
+    assert old.state_key == new.state_key
+    assert old.state_key.startswith("ModelCheckpoint")
+    (tmp_path / "new" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "new" / "checkpoints" / "best.ckpt").touch()
+    new.load_state_dict(state)
+    assert new.best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")
+    assert list(new.best_k_models) == [new.best_model_path]
+    assert new.kth_best_model_path == new.best_model_path
+    assert new.best_model_score == torch.tensor(0.9)

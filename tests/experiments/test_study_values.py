@@ -11,7 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.config_checks import RANGES, TRAIN, SettingError, check_settings, explain
+from experiments.config_checks import EVALUATE, RANGES, TRAIN, SettingError, check_settings, explain
 from experiments.hydra_errors import explain as explain_hydra
 
 Compose = Callable[..., DictConfig]
@@ -55,6 +55,15 @@ def test_what_cannot_be_is_refused_by_name(override: str, compose_train: Compose
         check_settings(compose_train(override), TRAIN)
     assert str(refused.value).startswith(REFUSED[override])
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("value", "shown"), [("none", "'none'"), (None, "null"), (3, "3")])
+def test_a_value_in_the_place_of_settings_is_refused(value: Any, shown: str) -> None:
+    with pytest.raises(SettingError) as refused:
+        check_settings(OmegaConf.create({"corruptions": value}), EVALUATE)
+    assert str(refused.value) == (
+        f"corruptions has settings of its own (corruptions.root=..., corruptions.types=...), got {shown}"
+    )
 
 
 def changed(cfg: DictConfig, key: str, value: Any) -> DictConfig:
