@@ -1,6 +1,7 @@
 """`logs/metrics.csv` that survives a process which is killed, and is read where it did not."""
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from experiments.atomic_files import explained, replacing
 
 Line = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -54,6 +57,11 @@ class _Writer(ExperimentWriter):
     def has_trained(self, step: int) -> bool:
         """Whether the file has the training loss of the epoch that ended with this step."""
         return any(int(line["step"]) == step and "train_loss" in line for line in read_lines(self.path))
+
+    def missing_epochs(self, last: int) -> list[int]:
+        """The epochs up to this one whose training loss the file does not have."""
+        known = {int(line["epoch"]) for line in read_lines(self.path) if "train_loss" in line and "epoch" in line}
+        return sorted(set(range(last + 1)) - known)
 
     def save(self) -> None:
         """Add the lines that have been logged."""
@@ -123,6 +131,12 @@ class EpochLine(pl.Callback):
             if isinstance(writer, _Writer) and not writer.has_trained(step):
                 writer.log_metrics(metrics, step)
                 writer.save()
+            missing = writer.missing_epochs(int(metrics["epoch"])) if isinstance(writer, _Writer) else []
+            if missing:
+                log.warning(
+                    f"{writer.path} was cut off: it has lost the metrics of the epochs {', '.join(map(str, missing))}, which "
+                    "its curves will lack; the training and its result do not depend on them"
+                )
 
     def state_dict(self) -> Line:
         """What a checkpoint keeps."""

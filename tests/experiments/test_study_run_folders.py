@@ -329,6 +329,13 @@ def test_metrics_that_are_cut_off(dead_run: Path) -> None:
     assert all("step" in line for line in read_lines(path))
 
 
+def test_lost_metrics_are_said(dead_run: Path, compose_train: Compose, caplog: pytest.LogCaptureFixture) -> None:
+    path = dead_run / "logs" / "metrics.csv"
+    path.write_bytes(path.read_bytes()[:10])
+    assert run(compose_train(*SHORT, "mix=none", "resume=auto")).epochs == 3
+    assert "metrics.csv was cut off: it has lost the metrics of the epochs 0" in caplog.text
+
+
 def test_a_full_disk_keeps_the_last_whole_checkpoint(
     dead_run: Path, compose_train: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
