@@ -6,6 +6,8 @@ ARGS ?=
 # Torch's threads soon sleep while they wait instead of spinning, which on a busy machine is several times faster.
 export GOMP_SPINCOUNT ?= 20000
 
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 .PHONY: help train test test-all lint format docs pictures benchmark clean
 
 help:  ## Show this help.
@@ -28,10 +30,10 @@ train: $(VENV)/.experiments-installed  ## Train with Puzzle Mix on scikit-learn'
 	$(BIN)/python -m experiments.train $(ARGS)
 
 test: $(VENV)/.dev-installed  ## Run the tests, without the slow ones.
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.dev-installed  ## Run all tests, the slow ones too.
-	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 lint: $(VENV)/.dev-installed  ## Check style and types.
 	$(BIN)/ruff check .

@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from experiments.loggers import ended_wandb_run
 from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
 from experiments.outcome import OUTCOME
 from experiments.printing import short
+from experiments.quiet_lightning import quiet_lightning
 from experiments.report import REPORT, write_report
 from experiments.reporting import Summary
 from experiments.run_errors import RunFolderError
@@ -80,11 +80,10 @@ def run(cfg: DictConfig) -> Summary:
 
 
 def _run(cfg: DictConfig, run_dir: Path, start: float) -> Summary:
-    _quiet_lightning()
     make_command_repeatable()
     finished = False
     try:
-        with ended_wandb_run():
+        with quiet_lightning(), ended_wandb_run():
             study, summary = train_and_test(cfg, run_dir, start)
             if study.trainer.is_global_zero:
                 keep(summary, study, run_dir)
@@ -209,23 +208,6 @@ def logging_command(run_dir: Path) -> str:
     chosen = [f"logger={logger}"] if logger in ("wandb", "tensorboard") else []
     words = [override("checkpoint", short(run_dir / LAST_CHECKPOINT)), *chosen]
     return command_line("evaluate", words)
-
-
-def _quiet_lightning() -> None:
-    """Leave out what Lightning says about the machine at every start; real warnings stay."""
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_worth_saying)
-    # Lightning calls an old name of torch's; nothing that a user could change.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.* is deprecated.*")
-    # metrics.csv of a resumed run is read before it is removed, and written again.
-    warnings.filterwarnings("ignore", message=".*Previous log files in this directory will be deleted.*")
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
-    # The digits are in memory: loader processes would only cost time.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-
-
-def _is_worth_saying(record: logging.LogRecord) -> bool:
-    # What the mixing callbacks say starts with their name.
-    return record.levelno >= logging.WARNING or "Mix" in record.getMessage().split(":")[0]
 
 
 class MissingSettingsError(ValueError):
