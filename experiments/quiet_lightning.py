@@ -24,9 +24,12 @@ def quiet_lightning() -> Iterator[None]:
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     # The digits are in memory: loader processes would only cost time.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    logger.addFilter(is_worth_saying)
+    # Where both packages of Lightning are imported, the later one speaks for the two.
+    loggers = [logging.getLogger(f"{name}.utilities.rank_zero") for name in ("pytorch_lightning", "lightning.pytorch")]
+    for logger in loggers:
+        logger.addFilter(is_worth_saying)
     try:
         yield
     finally:
-        logger.removeFilter(is_worth_saying)
+        for logger in loggers:
+            logger.removeFilter(is_worth_saying)

@@ -27,4 +27,5 @@ def test_messages_of_the_plugin_come_through_and_those_of_lightning_do_not(caplo
         caplog.clear()
         pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     assert caplog.records, "after the run Lightning speaks again"
-    assert not logging.getLogger("pytorch_lightning.utilities.rank_zero").filters
+    for name in ("pytorch_lightning", "lightning.pytorch"):
+        assert not logging.getLogger(f"{name}.utilities.rank_zero").filters
