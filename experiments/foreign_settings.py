@@ -39,6 +39,8 @@ FIRST_WEIGHTS = {
     "build_timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
     "build_torchvision": ("weights", "progress"),
 }
+# Data sets that are fetched where they are missing.
+DOWNLOADING = {each.__name__ for each in (CIFAR10DataModule, CIFAR100DataModule, TinyImageNetDataModule)}
 # torchvision gives these networks another input where it gives them weights.
 TRANSFORMING = ("googlenet", "inception_v3")
 MOST_WORKERS = 256
@@ -121,7 +123,7 @@ def _without_side_effects(node: Any) -> Any:
         log.info(
             f"left out, as the weights are those of the checkpoint: {', '.join(f'model.{key}' for key in dropped)}"
         )
-    if builder in (CIFAR10DataModule.__name__, CIFAR100DataModule.__name__):
+    if builder in DOWNLOADING:
         # Into a folder that a foreign file names; data.download=true on the command line says so.
         kept["download"] = False
     return kept

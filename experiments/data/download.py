@@ -177,7 +177,8 @@ def fetch(archive: Archive) -> None:
         raise archive.failed(str(error)) from error
     except OSError as error:
         raise archive.failed(f"it cannot be written ({error})") from error
-    except KeyboardInterrupt:
+    # Ctrl-C, or a signal that ends the command.
+    except (KeyboardInterrupt, SystemExit):
         if partial.is_file():
             size = megabytes(partial.stat().st_size)
             log.warning(f"interrupted: {partial} keeps {size}, and the next start continues there")

@@ -1,6 +1,7 @@
 """Run folders of somebody else: nothing that they name is run, read out of the environment, fetched, or written over."""
 
 import contextlib
+import inspect
 import logging
 import os
 import pickle
@@ -214,6 +215,10 @@ def test_first_weights_and_downloads_of_a_run_are_left_out(tmp_path: Path) -> No
     nested = checked_group(path, "data", {"_target_": "experiments.data.PhasedDataModule", "phases": phases})
     built: PhasedDataModule = instantiate(nested)
     assert built.last.download is False
+    downloading = {each.__name__ for each in BUILDABLE["data"] if "download" in inspect.signature(each).parameters}
+    assert "TinyImageNetDataModule" in downloading
+    for name in downloading:
+        assert checked_group(path, "data", {"_target_": f"experiments.data.{name}"})["download"] is False
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", "os.system"])

@@ -146,11 +146,12 @@ def test_two_commands_at_once_on_one_empty_folder(
     output = [process.communicate(timeout=240)[0] for process in runs]
     assert [process.returncode for process in runs] == [0, 0], output
     assert server.requests == [(name, None)]
-    # Elsewhere, where there is only the run: the data set is fetched for the evaluation, too.
+    # Elsewhere, where there is only the run: the data set is fetched for the evaluation, too, where that is asked for.
     result = launch(
         "evaluate",
         f"checkpoint={tmp_path / 'runs' / 'none'}",
         f"data.root={tmp_path / 'elsewhere'}",
+        "data.download=true",
         "attacks=[]",
         "device=cpu",
         **environment,
