@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-# Also for those who look for the commands of a run folder here.
-from experiments.commands import as_typed_here, continuing_command, key_of  # noqa: F401
+from experiments.commands import key_of
 from experiments.masking import mask_settings, mask_texts
 from experiments.plain_yaml import read_plain_yaml
 from experiments.reporting import Summary

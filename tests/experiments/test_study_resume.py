@@ -18,13 +18,12 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 import lightning_puzzlemix as pm
 from experiments.classifier import Classifier
+from experiments.commands import as_typed_here, continuing_command
 from experiments.loggers import build_csv_logger
 from experiments.runs import (
     RunFolderError,
-    as_typed_here,
     choose_run_dir,
     comparable_overrides,
-    continuing_command,
     find_start,
     is_done,
     make_command_repeatable,
