@@ -14,7 +14,14 @@ import yaml
 # Placed into a message where the source has a value.
 GAP = "…"
 _COMMAND = re.compile(r"python -m experiments\.\w+.*")
-_SHOWING_CALLS = ("warnings.warn", "rank_zero_warn", "log.warning", "parser.error", "give_up", "super().__init__")
+_SHOWING_CALLS = (
+    "warnings.warn",
+    "rank_zero_warn",
+    "log.warning",
+    "parser.error",
+    "exit_with_error",
+    "super().__init__",
+)
 
 
 def leading_comment(text: str) -> list[str]:

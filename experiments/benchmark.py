@@ -27,34 +27,35 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.atomic_files import UnwritableError, write_json
-from experiments.benchmark_looking import looking_table, measure_looking
-from experiments.benchmark_saliency import (
+from experiments.benchmarks.dense_mixing import mix_densely
+from experiments.benchmarks.logging_cost import looking_table, measure_looking
+from experiments.benchmarks.saliency import (
     load_subject,
     measure_pass,
     measure_sources,
     measure_steps,
-    momentary_subject,
+    quick_model,
     sources_table,
     steps_table,
 )
-from experiments.benchmark_setting import (
+from experiments.benchmarks.setup import (
     GRID_SIZES,
     Figures,
     in_milliseconds,
     machine,
     photograph_crops,
-    take_turns,
+    time_interleaved,
     trained_net,
 )
-from experiments.dense_baseline import mix_densely
-from experiments.giving_up import give_up
+from experiments.common.atomic_files import UnwritableError, write_json
+from experiments.common.console import exit_with_error
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
-from lightning_puzzlemix.blocks import Grid
-from lightning_puzzlemix.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.gco_solver import solve_masks_gco
-from lightning_puzzlemix.mask_solver import HostEnergy, solve_masks
-from lightning_puzzlemix.saliency import gradient_saliency
+from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.core.grid import Grid
+from lightning_puzzlemix.saliency.gradient import gradient_saliency
+from lightning_puzzlemix.solvers.gco import solve_masks_gco
+from lightning_puzzlemix.solvers.host import solve_masks
+from lightning_puzzlemix.solvers.problem import Energy
 
 RESULTS = Path("experiments/results")
 
@@ -100,7 +101,7 @@ class Problem:
         )
 
 
-def host_energy(batch: Problem, n: int, config: PuzzleMixConfig) -> HostEnergy:
+def host_energy(batch: Problem, n: int, config: PuzzleMixConfig) -> Energy[Any]:
     """Return the energies of a batch on the host."""
     grid = Grid.of(*batch.images.shape[2:], n)
     cells_grid = Grid.of(*batch.images.shape[2:], n, config.neighborhood_size)
@@ -112,7 +113,7 @@ def host_energy(batch: Problem, n: int, config: PuzzleMixConfig) -> HostEnergy:
         beta=config.beta,
         gamma=config.gamma,
     )
-    return HostEnergy(*(getattr(energy, name).numpy() for name in HostEnergy.__dataclass_fields__))
+    return Energy(*(getattr(energy, name).numpy() for name in Energy.__dataclass_fields__))
 
 
 def mix(batch: Problem, n: int, config: PuzzleMixConfig) -> None:
@@ -134,7 +135,7 @@ def measure_masks(rounds: int, threads: int) -> Figures:
             "exact_1_thread": partial(solve_masks, energy, lam, one),
             "exact": partial(solve_masks, energy, lam, many),
         }
-        seconds = take_turns(rounds, sides)
+        seconds = time_interleaved(rounds, sides)
         figures[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["gco"] / seconds["exact"]}
     return figures
 
@@ -145,7 +146,7 @@ def measure_mixing(rounds: int, threads: int) -> Figures:
     figures: Figures = {}
     for n in GRID_SIZES:
         sides = {"dense": partial(mix_densely, batch.images, batch.saliency, batch.permutation, batch.lam, n, config)}
-        seconds = take_turns(rounds, sides | {"puzzle_mix": partial(mix, batch, n, config)})
+        seconds = time_interleaved(rounds, sides | {"puzzle_mix": partial(mix, batch, n, config)})
         figures[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["dense"] / seconds["puzzle_mix"]}
     mean = {name: statistics.mean(figures[str(n)][name] for n in GRID_SIZES) for name in ("dense", "puzzle_mix")}
     figures["mean"] = {**mean, "ratio": mean["dense"] / mean["puzzle_mix"]}
@@ -155,7 +156,7 @@ def measure_mixing(rounds: int, threads: int) -> Figures:
 def measure_large(rounds: int, threads: int) -> Figures:
     """The whole mixing step on 32 images at 224 px, n = 16, with what memory it takes."""
     batch, config = Problem.of(32, 224), PuzzleMixConfig(neighborhood_size=2, threads=threads)
-    seconds = take_turns(rounds, {"puzzle_mix": partial(mix, batch, 16, config)})
+    seconds = time_interleaved(rounds, {"puzzle_mix": partial(mix, batch, 16, config)})
     tracemalloc.start()
     with LargestTensor() as largest:
         mix(batch, 16, config)
@@ -212,7 +213,7 @@ def measure_and_show(arguments: argparse.Namespace, console: Console) -> Figures
     """Run the measurements asked for."""
     figures: Figures = {"machine": machine(), "rounds": arguments.rounds}
     if arguments.saliency:
-        subject = load_subject(arguments.checkpoint) if arguments.checkpoint else momentary_subject()
+        subject = load_subject(arguments.checkpoint) if arguments.checkpoint else quick_model()
         figures["saliency_sources"] = measure_sources(subject, arguments.rounds)
         console.print(sources_table(figures["saliency_sources"]))
     elif arguments.steps:
@@ -284,7 +285,7 @@ def main() -> None:
     try:
         write_json(arguments.output, figures)
     except UnwritableError as error:
-        give_up(f"--output: {error}")
+        exit_with_error(f"--output: {error}")
     console.print(f"Figures written to {arguments.output}")
 
 

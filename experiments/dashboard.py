@@ -17,11 +17,11 @@ from rich.tree import Tree
 from wandb.errors import Error as WandbError
 from wandb.errors import UsageError
 
-from experiments.atomic_files import UnwritableError, write_json
-from experiments.dashboard_report import build_report
-from experiments.dashboard_workspace import build_workspace
-from experiments.giving_up import give_up
-from experiments.printing import say
+from experiments.common.atomic_files import write_json
+from experiments.common.console import exit_with_error, print_plain
+from experiments.common.errors import UserError
+from experiments.wandb_dashboard.report import build_report
+from experiments.wandb_dashboard.workspace import build_workspace
 
 LOG_WIDTH = 200
 PARTS = ("workspace", "report")
@@ -42,10 +42,6 @@ examples:
 DRY = "--dry-run, which needs no account"
 
 Parts = dict[str, ws.Workspace | wr.Report]
-
-
-class DashboardError(RuntimeError):
-    """What a user can put right."""
 
 
 def build_parts(*, entity: str, project: str, name: str, data: str | None, only: str | None) -> Parts:
@@ -152,20 +148,20 @@ def find_entity(*, required: bool) -> str:
     """The default entity of the account that is logged in; "" if it has none and `required` is false.
 
     Raises:
-        DashboardError: If W&B is switched off, nobody is logged in, or W&B cannot be reached.
+        UserError: If W&B is switched off, nobody is logged in, or W&B cannot be reached.
     """
     mode = os.environ.get("WANDB_MODE", "online")
     if mode != "online":
-        raise DashboardError(f"WANDB_MODE={mode} keeps W&B off the network: unset it, or use {DRY}")
+        raise UserError(f"WANDB_MODE={mode} keeps W&B off the network: unset it, or use {DRY}")
     try:
         entity = wandb.Api().default_entity
     except UsageError as error:
-        raise DashboardError(f"Not logged in to W&B: run `wandb login` or set WANDB_API_KEY, or use {DRY}") from error
+        raise UserError(f"Not logged in to W&B: run `wandb login` or set WANDB_API_KEY, or use {DRY}") from error
     except WandbError as error:
         advice = f"Check the network, try `wandb login --relogin`, or use {DRY}"
-        raise DashboardError(f"No access to W&B: {error}\n{advice}") from error
+        raise UserError(f"No access to W&B: {error}\n{advice}") from error
     if not entity and required:
-        raise DashboardError("Your W&B account has no default entity: give --entity, your user name or that of a team")
+        raise UserError("Your W&B account has no default entity: give --entity, your user name or that of a team")
     return entity or ""
 
 
@@ -176,13 +172,13 @@ def save(part: ws.Workspace | wr.Report) -> str:
         The URL.
 
     Raises:
-        DashboardError: If W&B refuses or cannot be reached.
+        UserError: If W&B refuses or cannot be reached.
     """
     try:
         return str(part.save().url)
     # What is raised depends on the version of wandb, and is no public class.
     except Exception as error:
-        raise DashboardError(
+        raise UserError(
             f"W&B did not save the {type(part).__name__.lower()} in {part.entity}/{part.project}: {error}\n"
             "Does the project exist, and may you write to it? Runs with logger=wandb make it."
         ) from error
@@ -192,7 +188,7 @@ def run(console: Console, given: argparse.Namespace) -> None:
     """Write the dashboard to files, or save it at W&B.
 
     Raises:
-        DashboardError: If it cannot be saved.
+        UserError: If it cannot be saved.
     """
     # Asked even where an entity is given: this tells whether W&B can be reached.
     account = "" if given.dry_run else find_entity(required=given.entity is None)
@@ -200,14 +196,14 @@ def run(console: Console, given: argparse.Namespace) -> None:
     parts = build_parts(entity=entity, project=given.project, name=given.name, data=given.data, only=given.only)
     if not given.dry_run:
         for name, part in parts.items():
-            say(f"{name:<10} {save(part)}", console)
+            print_plain(f"{name:<10} {save(part)}", console)
         return
     # In a log lines are not cut to the 80 columns that are assumed there.
     target = console if console.is_terminal else Console(file=console.file, width=LOG_WIDTH)
     for part in parts.values():
         target.print(outline(part), highlight=False)
     for path in write_specs(parts, given.output):
-        say(f"written    {path}", console)
+        print_plain(f"written    {path}", console)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -232,8 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--output belongs to --dry-run: without it the dashboard goes to W&B, not into a file")
     try:
         run(get_console(), given)
-    except (DashboardError, UnwritableError) as error:
-        give_up(str(error))
+    except UserError as error:
+        exit_with_error(str(error))
 
 
 if __name__ == "__main__":

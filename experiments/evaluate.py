@@ -14,38 +14,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
-from experiments import settings
-from experiments.atomic_files import UnwritableError
-from experiments.checkpoints import Checkpoint, CheckpointError
-from experiments.commands import command_line
-from experiments.config_checks import EVALUATE, SettingError, check_settings, explain
-from experiments.data import DatasetError, MissingDataError
-from experiments.data.corruptions import CorruptionError, open_corruptions
-from experiments.ending import optional, tell_stop
-from experiments.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
-from experiments.giving_up import give_up
-from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
-from experiments.loggers import ended_wandb_run
-from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_settings, mask_texts
-from experiments.plain_yaml import ForeignSettingsError
-from experiments.printing import say, short
-from experiments.robustness.choosing import build_attacks, describe_attack
-from experiments.robustness.errors import EvaluationError
-from experiments.robustness.figure import save_picture
-from experiments.robustness.report import CorruptionScores, Report, print_report
-from experiments.robustness.sources import CheckpointSource, choose_output_dir, complete, find_checkpoint
-from experiments.robustness.subject import Subject, build_subject
-from experiments.stopping import RunInterrupted, interruptible, name_of
-from experiments.versions import gather_versions
+from experiments.checkpoints.weights import Checkpoint
+from experiments.common.commands import command_line
+from experiments.common.config_checks import EVALUATE, check_settings, explain
+from experiments.common.console import exit_with_error, print_plain, short
+from experiments.common.errors import UserError
+from experiments.common.masking import check_masked, hide_secrets, mask_settings, mask_texts
+from experiments.common.versions import gather_versions
+from experiments.data.corruptions import open_corruptions
+from experiments.loggers.builders import ended_wandb_run
+from experiments.robustness.checkpoint_source import CheckpointSource, choose_output_dir, complete, find_checkpoint
+from experiments.robustness.evaluation_logging import build_evaluation_loggers, log_evaluation, steps_of
+from experiments.robustness.evaluator import Evaluator, build_evaluator
+from experiments.robustness.plots import save_picture
+from experiments.robustness.registry import build_attacks, describe_attack
+from experiments.robustness.results import CorruptionScores, Report, print_report
+from experiments.runs import hydra_setup as settings
+from experiments.runs.ending import optional, tell_stop
+from experiments.runs.stopping import RunInterrupted, interruptible, name_of
+from experiments.sweeps.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 RECORDED = ("attacks", "corruptions", "limit", "batch_size", "seed")
-# What a user can put right.
-MISTAKES = (
-    CheckpointError, CorruptionError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException,
-    MaskedSettingError, MissingDataError, SettingError, UnwritableError,
-)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +59,10 @@ def run(cfg: DictConfig) -> Report:
     """Evaluate one checkpoint into `cfg.output_dir`; what is done is on disk, so that a killed evaluation keeps it.
 
     Raises:
-        CheckpointError: If the checkpoint does not fit the model.
-        CorruptionError: If the corrupted images are not there, or not in their layout.
-        EvaluationError: If a setting is wrong, or the model gives NaN.
-        ForeignSettingsError: If the run names anything that is not built from a run folder.
+        UserError: If the checkpoint does not fit the model.
+        UserError: If the corrupted images are not there, or not in their layout.
+        UserError: If a setting is wrong, or the model gives NaN.
+        UserError: If the run names anything that is not built from a run folder.
         MissingDataError: If the data set is not there.
     """
     try:
@@ -83,7 +74,7 @@ def run(cfg: DictConfig) -> Report:
         kept = (
             f"what was measured by then is in {short(result)}" if result.is_file() else "nothing was measured by then"
         )
-        say(f"Stopped by {name_of(stop.signum)}: {kept}. To measure all of it:\n{_command()}")
+        print_plain(f"Stopped by {name_of(stop.signum)}: {kept}. To measure all of it:\n{_command()}")
         raise
 
 
@@ -98,7 +89,7 @@ def _run(cfg: DictConfig) -> Report:
     cfg = complete(cfg, source, allow=list(cfg.allow))
     check_settings(cfg, EVALUATE)
     attacks = build_attacks(_plain(cfg.attacks))
-    subject, loaded = build_subject(cfg, source)
+    subject, loaded = build_evaluator(cfg, source)
     opened = None
     if cfg.corruptions.root is not None:
         opened = open_corruptions(cfg.corruptions.root, subject.data, types=cfg.corruptions.types)
@@ -131,7 +122,7 @@ def _run(cfg: DictConfig) -> Report:
     return report
 
 
-def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, subject: Subject) -> dict[str, Any]:
+def gather_facts(cfg: DictConfig, source: CheckpointSource, loaded: Checkpoint, subject: Evaluator) -> dict[str, Any]:
     """What the file says about where the numbers come from."""
     return {
         "checkpoint": str(source.path.absolute()),
@@ -164,14 +155,14 @@ def start_result(output_dir: Path, report: Report) -> Path:
     """Write the file without results; return its path.
 
     Raises:
-        EvaluationError: If another job of the same sweep has written there.
+        UserError: If another job of the same sweep has written there.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
     path, job = output_dir / RESULT, report.facts["sweep_job"]
     if job is not None and path.is_file():
         other = json.loads(path.read_text()).get("sweep_job")
         if other is not None and other[0] == job[0] and other[1] != job[1]:
-            raise EvaluationError(
+            raise UserError(
                 f"Two jobs of this sweep write to {path}; give each its own folder, e.g. "
                 "'output_dir=runs/evaluations/${hydra:job.num}'"
             )
@@ -199,18 +190,18 @@ def main(cfg: DictConfig) -> None:
         check_masked(cfg)
         check_settings(cfg, EVALUATE)
         run(cfg)
-    except MISTAKES as error:
+    except (UserError, InstantiationException) as error:
         if in_sweep():
             raise
-        give_up(explain(error) if isinstance(error, InstantiationException) else str(error))
+        exit_with_error(explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def command() -> None:
     """The command line."""
     try:
         sys.argv[1:] = hide_secrets(sys.argv[1:])
-    except MaskedSettingError as error:
-        give_up(str(error))
+    except UserError as error:
+        exit_with_error(str(error))
     try:
         with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from experiments.atomic_files import UnwritableError, replacing
-from experiments.data.errors import DatasetError, UnreadableImageError
+from experiments.common.atomic_files import UnwritableError, replacing
+from experiments.common.console import print_plain
+from experiments.common.errors import UserError
+from experiments.data.errors import UnreadableImageError
 from experiments.data.image_reading import read_image
 from experiments.data.listing import IMAGE_SUFFIXES, list_files
-from experiments.printing import say
 
 # So many images go to a worker at a time: messages between processes would otherwise cost as much as small images.
 CHUNK = 16
@@ -90,7 +91,7 @@ def list_images(source: Path) -> list[tuple[str, str]]:
     are complained about as other images that cannot be read.
 
     Raises:
-        DatasetError: If a folder cannot be listed.
+        UserError: If a folder cannot be listed.
     """
     listing = list_files(source)
     images = sorted(listing.files + [name for name in listing.broken if name.lower().endswith(IMAGE_SUFFIXES)])
@@ -163,10 +164,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the copies; return 1 if some could not be made or written, 130 if it was stopped by Ctrl-C, else 0."""
     options = parse(arguments)
     console = Console(stderr=True)
-    tell = partial(say, console=console)
+    tell = partial(print_plain, console=console)
     try:
         images = list_images(options.source)
-    except DatasetError as error:
+    except UserError as error:
         tell(str(error), style="red")
         return 1
     if not images:

@@ -9,28 +9,20 @@ from pathlib import Path
 from hydra.errors import InstantiationException
 from matplotlib.figure import Figure
 
-from experiments.atomic_files import save_figure
-from experiments.checkpoints import CheckpointError
-from experiments.data import DatasetError, MissingDataError
-from experiments.plain_yaml import ForeignSettingsError
-from experiments.printing import say, short
-from experiments.robustness import EvaluationError
-from experiments.showing.errors import ShowError
-from experiments.showing.grid import draw_grid
-from experiments.showing.options import GIVEN_OTHERWISE, Settings, add_options, option_types, read_grid
-from experiments.showing.pictures import choose_partners, example_pictures, find_pictures
-from experiments.showing.scene import Scene, stage
-from experiments.showing.viewer import DEFAULT_SIZE, Viewer, open_viewer
+from experiments.common.atomic_files import save_figure
+from experiments.common.console import print_plain, short
+from experiments.common.errors import UserError
+from experiments.show.grid import draw_grid
+from experiments.show.image_files import choose_partners, example_pictures, find_pictures
+from experiments.show.options import GIVEN_OTHERWISE, Settings, add_options, option_types, read_grid
+from experiments.show.prepared_images import PreparedImages, prepare
+from experiments.show.saliency_model import DEFAULT_SIZE, SaliencyModel, open_saliency_model
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.figures import draw_mixes
-from lightning_puzzlemix.saliency_sources import SALIENCY_SOURCES
+from lightning_puzzlemix.monitoring.plots import draw_mixes
+from lightning_puzzlemix.saliency.source import SALIENCY_SOURCES
 
 BLOCKS, ROWS = 8, 6
 FORMATS = (".png", ".jpg", ".webp", ".pdf", ".svg")
-# What a user can put right.
-MISTAKES = (
-    CheckpointError, DatasetError, EvaluationError, ForeignSettingsError, InstantiationException, MissingDataError, ShowError
-)  # fmt: skip
 DESCRIPTION = """\
 Mixes your own pictures by Puzzle Mix and draws how: both pictures of a pair, where their saliency is, the mask, the
 blocks that moved, and the result.
@@ -55,26 +47,26 @@ def show(options: argparse.Namespace) -> Path:
     """Mix and draw as the command line says; return the picture.
 
     Raises:
-        ShowError: If an option is wrong or a picture cannot be read, see also `open_viewer`.
+        UserError: If an option is wrong or a picture cannot be read, see also `open_saliency_model`.
     """
     _check(options)
     axes = [] if options.grid is None else read_grid(options.grid)
     pictures = example_pictures() if options.examples else find_pictures(options.images)
     partners = choose_partners(len(pictures), (options.seed or 0) if options.pairs == "random" else None)
-    viewer = open_viewer(options.checkpoint, allow=options.allow)
+    viewer = open_saliency_model(options.checkpoint, allow=options.allow)
     if options.size is not None:
         viewer = replace(viewer, height=options.size[0], width=options.size[1])
     settings = choose_settings(options, viewer)
-    scene = stage(pictures, choose_rows(options, len(pictures)), partners, viewer=viewer, saliency=options.saliency)
+    scene = prepare(pictures, choose_rows(options, len(pictures)), partners, viewer=viewer, saliency=options.saliency)
     figure = draw_grid(scene, settings, axes) if axes else draw_pairs(scene, settings)
     try:
         save_figure(figure, options.output, dpi=options.dpi)
     except OSError as error:
-        raise ShowError(f"--output {error}") from error
+        raise UserError(f"--output {error}") from error
     return options.output
 
 
-def draw_pairs(scene: Scene, settings: Settings) -> Figure:
+def draw_pairs(scene: PreparedImages, settings: Settings) -> Figure:
     """Draw every pair of a scene, one a row."""
     return draw_mixes(
         scene.mix(settings),
@@ -87,11 +79,11 @@ def draw_pairs(scene: Scene, settings: Settings) -> Figure:
     )
 
 
-def choose_settings(options: argparse.Namespace, viewer: Viewer) -> Settings:
+def choose_settings(options: argparse.Namespace, viewer: SaliencyModel) -> Settings:
     """The settings of the mixing; blocks that were not asked for are at most as many as the pictures have pixels.
 
     Raises:
-        ShowError: If one is outside its range.
+        UserError: If one is outside its range.
     """
     side = min(viewer.height, viewer.width)
     blocks = options.blocks
@@ -107,35 +99,35 @@ def choose_rows(options: argparse.Namespace, count: int) -> list[int]:
     """The pictures that are shown with their partners: the first ones, for a grid a single one.
 
     Raises:
-        ShowError: If there is no such picture.
+        UserError: If there is no such picture.
     """
     if options.grid is None:
         return list(range(min(ROWS if options.rows is None else options.rows, count)))
     row = 1 if options.row is None else options.row
     if not 1 <= row <= count:
-        raise ShowError(f"--row must be from 1 to the number of pictures, {count}, got {row}")
+        raise UserError(f"--row must be from 1 to the number of pictures, {count}, got {row}")
     return [row - 1]
 
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what can be known to be wrong before anything is read."""
     if options.examples and options.images:
-        raise ShowError(f"--examples and IMAGES exclude each other, got {' '.join(map(str, options.images))}; drop one")
+        raise UserError(f"--examples and IMAGES exclude each other, got {' '.join(map(str, options.images))}; drop one")
     if not options.examples and not options.images:
-        raise ShowError("There is nothing to mix; name IMAGES, files or folders, or give --examples")
+        raise UserError("There is nothing to mix; name IMAGES, files or folders, or give --examples")
     if options.grid is not None and options.rows is not None:
-        raise ShowError("--rows has no use with --grid, which draws one pair; choose it by --row")
+        raise UserError("--rows has no use with --grid, which draws one pair; choose it by --row")
     if options.grid is None and options.row is not None:
-        raise ShowError("--row chooses the pair of a --grid; without one, give --rows")
+        raise UserError("--row chooses the pair of a --grid; without one, give --rows")
     if options.seed is not None and options.pairs != "random":
-        raise ShowError(f"--seed {options.seed} has no use with --pairs {options.pairs}; add --pairs random")
+        raise UserError(f"--seed {options.seed} has no use with --pairs {options.pairs}; add --pairs random")
     for name in ("rows", "dpi"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
-            raise ShowError(f"--{name} must be at least 1, got {getattr(options, name)}")
+            raise UserError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.output.suffix.lower() not in FORMATS:
-        raise ShowError(f"--output must end in one of {', '.join(FORMATS)}, got {options.output}")
+        raise UserError(f"--output must end in one of {', '.join(FORMATS)}, got {options.output}")
     if options.output.is_dir():
-        raise ShowError(f"--output must be a file, got the folder {options.output}; add a name such as mix.png")
+        raise UserError(f"--output must be a file, got the folder {options.output}; add a name such as mix.png")
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -198,10 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         picture = show(options)
-    except MISTAKES as error:
-        say(str(error), style="red")
+    except (UserError, InstantiationException) as error:
+        print_plain(str(error), style="red")
         return 1
-    say(f"picture  {short(picture.resolve())}")
+    print_plain(f"picture  {short(picture.resolve())}")
     return 0
 
 

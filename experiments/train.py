@@ -15,28 +15,28 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
-from experiments import settings
-from experiments.atomic_files import UnwritableError, write_text
-from experiments.building import Study, build_study
-from experiments.claiming import check_folder, clear_folder, owned
-from experiments.closing import print_closing
-from experiments.commands import command_line, override
-from experiments.config_checks import RANGES, TRAIN, SettingError, check_settings, explain, names_a_setting
-from experiments.data import DatasetError, MissingDataError
-from experiments.ending import optional, report_command, summary_command, tell_end, tell_stop
-from experiments.figures import save_training_picture
-from experiments.giving_up import give_up
-from experiments.hydra_errors import in_sweep, leave_errors_to_hydra, readable
-from experiments.loggers import ended_wandb_run
-from experiments.masking import MaskedSettingError, check_masked, hide_secrets, mask_config, mask_text, mask_texts
-from experiments.outcome import OUTCOME
-from experiments.printing import short
-from experiments.quiet_lightning import quiet_lightning
-from experiments.report import REPORT, write_report
-from experiments.reporting import Summary
-from experiments.run_errors import RunFolderError
-from experiments.run_logging import log_outcome, log_settings
-from experiments.runs import (
+from experiments.common.atomic_files import write_text
+from experiments.common.commands import command_line, override
+from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
+from experiments.common.console import exit_with_error, short
+from experiments.common.errors import UserError
+from experiments.common.masking import (
+    check_masked,
+    hide_secrets,
+    mask_config,
+    mask_text,
+    mask_texts,
+)
+from experiments.common.versions import save_versions
+from experiments.html_report.writing import REPORT, write_report
+from experiments.loggers.builders import ended_wandb_run
+from experiments.loggers.run_logging import log_outcome, log_settings
+from experiments.runs import hydra_setup as settings
+from experiments.runs.claiming import check_folder, clear_folder, owned
+from experiments.runs.ending import optional, report_command, summary_command, tell_end, tell_stop
+from experiments.runs.errors import RunFolderError
+from experiments.runs.final_summary import print_closing
+from experiments.runs.run_folder import (
     CONFIG,
     LAST_CHECKPOINT,
     SUMMARY,
@@ -46,9 +46,14 @@ from experiments.runs import (
     is_done,
     make_command_repeatable,
 )
-from experiments.stopping import RunInterrupted, RunStopped, interruptible
-from experiments.sweeps import missing_plugin, report_sweep
-from experiments.versions import save_versions
+from experiments.runs.stopping import RunInterrupted, RunStopped, interruptible
+from experiments.runs.summary import Summary
+from experiments.sweeps.hydra_errors import in_sweep, leave_errors_to_hydra, readable
+from experiments.sweeps.jobs import missing_plugin, report_sweep
+from experiments.test_results.results import TEST_RESULTS
+from experiments.training.builders import RunComponents, build_components
+from experiments.training.mix_image import save_training_picture
+from experiments.training.quiet_lightning import quiet_lightning
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 PICTURES, IMAGES = Path("logs") / "pictures", "images.png"
@@ -103,12 +108,12 @@ def _run(cfg: DictConfig, run_dir: Path, start: float) -> Summary:
     return summary
 
 
-def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study, Summary]:
+def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[RunComponents, Summary]:
     """Train and test; `start` is when the program began, by `time.perf_counter`."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     origin = find_start(cfg.resume, run_dir)
     notes = [*filter(None, [origin.note]), *check_start(cfg, origin)]
-    study = build_study(cfg, kept_steps=origin.steps)
+    study = build_components(cfg, kept_steps=origin.steps)
     if study.trainer.is_global_zero:
         clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(mask_config(cfg)))
@@ -121,10 +126,10 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[Study,
     fit(study, origin)
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = study.trainer.test(study.model, datamodule=study.data, verbose=False)
-    return study, summarise(cfg, study, metrics, seconds=time.perf_counter() - start)
+    return study, summarize(cfg, study, metrics, seconds=time.perf_counter() - start)
 
 
-def fit(study: Study, origin: Start) -> None:
+def fit(study: RunComponents, origin: Start) -> None:
     """Train.
 
     Raises:
@@ -149,7 +154,7 @@ def choices() -> dict[str, str | None]:
     return {group: chosen.get(group) for group in GROUPS}
 
 
-def summarise(cfg: DictConfig, study: Study, metrics: Mapping[str, float], *, seconds: float) -> Summary:
+def summarize(cfg: DictConfig, study: RunComponents, metrics: Mapping[str, float], *, seconds: float) -> Summary:
     """Gather the outcome of a finished run."""
     return Summary(
         name=mask_text(cfg.name),
@@ -168,22 +173,22 @@ def summarise(cfg: DictConfig, study: Study, metrics: Mapping[str, float], *, se
     )
 
 
-def _count_tested(study: Study) -> int:
+def _count_tested(study: RunComponents) -> int:
     """Images that the test has seen, which `trainer.limit_test_batches` may have made fewer than there are."""
     # Each process has as many batches, of its share of the batch.
     batches = sum(int(count) for count in study.trainer.num_test_batches)
     return min(len(study.data.split("test")), batches * study.data.batch_size)
 
 
-def keep(summary: Summary, study: Study, run_dir: Path) -> None:
+def keep(summary: Summary, study: RunComponents, run_dir: Path) -> None:
     """Write outcome and summary."""
     assert study.model.outcome is not None
-    study.model.outcome.save(run_dir / OUTCOME)
+    study.model.outcome.save(run_dir / TEST_RESULTS)
     # After the outcome: a folder with a summary is a finished run.
     summary.save(run_dir / SUMMARY)
 
 
-def close(summary: Summary, study: Study, run_dir: Path) -> None:
+def close(summary: Summary, study: RunComponents, run_dir: Path) -> None:
     """Draw the picture, write the report, and print what was trained, how good it is and where everything is."""
     picture, files = run_dir / IMAGES, {}
     look = command_line("show_mixing", ["--examples", "--checkpoint", str(short(run_dir))])
@@ -210,20 +215,9 @@ def logging_command(run_dir: Path) -> str:
     return command_line("evaluate", words)
 
 
-class MissingSettingsError(ValueError):
-    """Settings that have no default were not given."""
-
-
-# What a user can put right.
-MISTAKES = (
-    DatasetError, MaskedSettingError, MisconfigurationException, MissingDataError, MissingSettingsError, RunFolderError,
-    SettingError, UnwritableError,
-)  # fmt: skip
-
-
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Run and return the validation accuracy, which a sweeper may maximise.
+    """Run and return the validation accuracy, which a sweeper may maximize.
 
     What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
     other jobs go on.
@@ -233,38 +227,38 @@ def main(cfg: DictConfig) -> float | None:
         missing = sorted(OmegaConf.missing_keys(cfg))
         if missing:
             keys = ", ".join(f"{key}=..." for key in missing)
-            raise MissingSettingsError(f"These settings have no default and must be given: {keys}")
+            raise UserError(f"These settings have no default and must be given: {keys}")
         check_masked(cfg)
         check_settings(cfg, TRAIN)
         run_dir = Path(cfg.paths.run_dir)
         with owned(run_dir):
             check_folder(cfg, run_dir)
             return run(cfg).val_accuracy
-    except MISTAKES as error:
+    except (UserError, MisconfigurationException) as error:
         if in_sweep():
             raise
-        give_up(str(error))
+        exit_with_error(str(error))
     except InstantiationException as error:
         if in_sweep():
             raise
-        give_up(explain(error))
+        exit_with_error(explain(error))
     except ValueError as error:
         if in_sweep() or not names_a_setting(error):
             raise
-        give_up(str(error))
+        exit_with_error(str(error))
 
 
 def command() -> None:
     """The command line: a run, or a sweep, which ends with its summary whatever became of its jobs."""
     try:
         sys.argv[1:] = hide_secrets(sys.argv[1:])
-    except MaskedSettingError as error:
-        give_up(str(error))
+    except UserError as error:
+        exit_with_error(str(error))
     # With references in place of secrets.
     typed = sys.argv[1:]
     missing = missing_plugin(typed)
     if missing:
-        give_up(missing)
+        exit_with_error(missing)
     complete = False
     try:
         with interruptible(), readable([*TRAIN, *GROUPS, *RANGES]):

@@ -120,7 +120,7 @@ class JobProcesses(JoblibLauncher):
 
     def _write_error(self, job: _Job, error: JobKilledError) -> None:
         """Leave in the job's folder what ended it, for the table of the sweep."""
-        from experiments.sweep_runs import ERROR
+        from experiments.sweep_results.runs import ERROR
 
         assert self.hydra_context is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))

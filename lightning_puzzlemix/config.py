@@ -31,9 +31,9 @@ class PuzzleMixConfig:
     """Hyperparameters of Puzzle Mix; the defaults are those of the paper's CIFAR experiments.
 
     Args:
-        mean: Per-channel mean that the images were normalised with, in [0, 1] pixel units, at most 1e6 in size. ``None``
+        mean: Per-channel mean that the images were normalized with, in [0, 1] pixel units, at most 1e6 in size. ``None``
             together with ``std=None`` means that the images already lie in [0, 1].
-        std: Per-channel standard deviation of the normalisation, each > 0, from 1e-6 to 1e6.
+        std: Per-channel standard deviation of the normalization, each > 0, from 1e-6 to 1e6.
         alpha: Both parameters of the Beta distribution that lam is drawn from, > 0 and at most 1e6, where lam is 0.5 (paper
             section 5; ``mixup_alpha``).
         per_sample_lam: Draw one lam for each sample; the reference draws one for the batch.
@@ -77,7 +77,7 @@ class PuzzleMixConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        self._check_normalisation()
+        self._check_normalization()
         self._keep("alpha", check_alpha(self.alpha))
         for name in ("beta", "eta", "transport_cost"):
             self._keep(name, check_weight(name, getattr(self, name)))
@@ -99,12 +99,12 @@ class PuzzleMixConfig:
         # Plain Python numbers: NumPy's would compute in their own precision, and have the solver compiled for their types.
         object.__setattr__(self, name, value)
 
-    def _check_normalisation(self) -> None:
+    def _check_normalization(self) -> None:
         if (self.mean is None) != (self.std is None):
             missing, given = ("mean", "std") if self.mean is None else ("std", "mean")
             raise ValueError(
                 f"{missing} is missing while {given}={getattr(self, given)!r} is given: pass both, as the images were "
-                "normalised, or neither for images in [0, 1]"
+                "normalized, or neither for images in [0, 1]"
             )
         if self.mean is None or self.std is None:
             return

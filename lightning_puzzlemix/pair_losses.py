@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_puzzlemix.candidates import shown
 from lightning_puzzlemix.targets import PairTargets
+from lightning_puzzlemix.validation import describe_value
 
 Loss = Callable[..., Tensor]
 # Their mean over class indices is divided by the classes' weights instead of by the number of samples.
@@ -47,7 +47,7 @@ def pair_loss(loss: Loss, logits: Tensor, targets: PairTargets) -> Tensor:
     if not hasattr(targets, "ratio"):
         raise TypeError(
             "targets must be PairTargets (first, second, ratio), which training_step gets from a callback with targets='pair', "
-            f"got {shown(targets)}: for any other targets, as in validation_step, call the loss itself"
+            f"got {describe_value(targets)}: for any other targets, as in validation_step, call the loss itself"
         )
     ratio = targets.ratio
     both = [(targets.first, ratio), (targets.second, 1 - ratio)]

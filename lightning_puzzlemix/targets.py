@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_puzzlemix.candidates import target_advice
-from lightning_puzzlemix.checks import check_permutation
+from lightning_puzzlemix.validation import check_permutation
 
 
 def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
@@ -117,3 +116,23 @@ class PairTargets(NamedTuple):
 def pair_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor) -> PairTargets:
     """Pair (B,) classes or (B, classes) probabilities with those of their partners."""
     return PairTargets(targets, targets[permutation.to(targets.device, torch.int64)], ratio)
+
+
+def is_targets(value: Any, batch: int) -> bool:
+    """Tell whether a value can be targets of a batch: (B,) integers or (B, classes) floats."""
+    if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or value.dtype == torch.bool:
+        return False
+    return not value.is_complex() and value.is_floating_point() == (value.ndim == 2)
+
+
+def target_advice(value: Any, batch: int) -> str | None:
+    """Say what makes targets of an entry that nearly is; ``None`` where nothing does, or where they are targets."""
+    if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or is_targets(value, batch):
+        return None
+    if value.dtype == torch.bool and value.ndim == 1:
+        return "pass .long() for two classes, or .float().unsqueeze(1) for one logit"
+    if value.ndim == 1:
+        return "for classes pass .long(); for one logit or a regression name them, or pass (B, 1) floats"
+    if value.shape[1] == 1 and value.dtype != torch.bool:
+        return "a column of classes becomes (B,) classes with .squeeze(1)"
+    return "one-hot or multi-hot rows become probabilities with .float()"

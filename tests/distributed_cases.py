@@ -231,7 +231,7 @@ def spawn(folder: Path) -> None:
 
 
 class Fallible(Classifier):
-    """Fails in the batch ``KILLED_AT``, by ``how``; with momentum, so that the optimiser has a state to resume."""
+    """Fails in the batch ``KILLED_AT``, by ``how``; with momentum, so that the optimizer has a state to resume."""
 
     def __init__(self, how: str = "") -> None:
         super().__init__()

@@ -47,6 +47,6 @@ def code_in(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """Text on one line."""
     return " ".join(text.split())

@@ -50,7 +50,7 @@ def maxflow_minimum(problem: Problem) -> float:
     """Return the least scaled energy by one cut over the indicators x_i = [k >= i], i = 1..L-1 (PyMaxflow).
 
     With k = sum of x_i, (a - b)^2 = sum (2i-1) x_i + sum (2j-1) y_j - 2 sum x_i y_j, and -2xy = x(1-y) + y(1-x) - x - y:
-    an edge both ways between every two indicators of neighbours.
+    an edge both ways between every two indicators of neighbors.
     """
     import maxflow
 
@@ -129,7 +129,7 @@ def energy_terms_loops(
                 p11, p10 = _border_gap(x1[here], x1[there]), _border_gap(x1[here], x2[there])
                 p01, p00 = _border_gap(x2[here], x1[there]), _border_gap(x2[here], x2[there])
                 half = b * gamma / 2
-                # A block that shows the first image meets a neighbour that shows either.
+                # A block that shows the first image meets a neighbor that shows either.
                 first[s, i, j] += half * (p11 + p10)
                 second[s, i, j] += half * (p00 + p01)
                 first[s, i + down, j + right] += half * (p11 + p01)

@@ -86,7 +86,7 @@ def test_errors(name: str, value: Any, error: type[Exception], message: str) -> 
         (torch.tensor(0.5), torch.tensor(0.5), TypeError, "mean must be a sequence"),
     ],
 )
-def test_errors_of_the_normalisation(mean: Any, std: Any, error: Any, message: str) -> None:
+def test_errors_of_the_normalization(mean: Any, std: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         PuzzleMixConfig(mean=mean, std=std)
 

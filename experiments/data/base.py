@@ -25,7 +25,7 @@ class CommonSettings(TypedDict, total=False):
     num_workers: int | None
     pin_memory: bool | None
     drop_last: bool
-    val_share: float
+    val_fraction: float
     per_class: int | None
     fraction: float
     test_each_epoch: bool
@@ -45,7 +45,7 @@ class Sources:
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Base of all data sets.
 
-    Validation uses, in this order: `val_share` of the training images, the data set's own validation part, the test
+    Validation uses, in this order: `val_fraction` of the training images, the data set's own validation part, the test
     part. In the last case the "best" checkpoint is chosen on test images; the reported accuracy is that of the last
     epoch, which nothing has chosen.
 
@@ -58,7 +58,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         num_workers: Loader processes; None: one for each available core, at most 8.
         pin_memory: Whether loaders prepare batches for a faster copy to a GPU; None: where there is one.
         drop_last: Whether training leaves out the last batch of an epoch if it is incomplete.
-        val_share: Share in [0,1) of every class's training images that is kept for validation.
+        val_fraction: Share in [0,1) of every class's training images that is kept for validation.
         per_class: Train on at most so many images of each class; None: on all.
         fraction: Train on this share, in (0,1], of each class. Smaller parts are part of larger ones.
         test_each_epoch: Whether the test images are scored in every epoch too, where others validate.
@@ -80,7 +80,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         num_workers: int | None = None,
         pin_memory: bool | None = None,
         drop_last: bool = False,
-        val_share: float = 0.0,
+        val_fraction: float = 0.0,
         per_class: int | None = None,
         fraction: float = 1.0,
         test_each_epoch: bool = True,
@@ -93,8 +93,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         ):  # fmt: skip
             if value < low:
                 raise ValueError(f"data.{name} must be at least {low}, got {value}")
-        if not 0 <= val_share < 1:
-            raise ValueError(f"data.val_share must be in [0, 1), got {val_share}")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"data.val_fraction must be in [0, 1), got {val_fraction}")
         if per_class is not None and per_class < 1:
             raise ValueError(f"data.per_class must be null or at least 1, got {per_class}")
         if not 0 < fraction <= 1:
@@ -110,7 +110,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.num_workers = default_workers() if num_workers is None else num_workers
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.drop_last = drop_last
-        self.val_share = val_share
+        self.val_fraction = val_fraction
         self.per_class = per_class
         self.fraction = fraction
         self.test_each_epoch = test_each_epoch
@@ -157,11 +157,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def train_transform(self) -> Transform:
-        """Augmentation and normalisation of a training image."""
+        """Augmentation and normalization of a training image."""
 
     @abstractmethod
     def eval_transform(self) -> Transform:
-        """Preparation and normalisation of a validation or test image."""
+        """Preparation and normalization of a validation or test image."""
 
     def setup(self, stage: str | None = None) -> None:
         """Open and split the data, once for all stages."""
@@ -169,7 +169,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             return
         sources = self.open_sources()
         train = list(range(len(sources.train.targets)))
-        train, held_out = split_stratified(sources.train.targets, train, share=self.val_share, seed=self.split_seed)
+        train, held_out = split_stratified(sources.train.targets, train, share=self.val_fraction, seed=self.split_seed)
         if self.per_class is not None:
             train = take_per_class(sources.train.targets, train, limit=self.per_class, seed=self.split_seed)
         if self.fraction < 1:

@@ -76,7 +76,7 @@ class CIFAR10DataModule(ImageDataModule):
         return pipeline(geometry, mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
-        """Normalise only."""
+        """Normalize only."""
         return pipeline([], mean=self.mean, std=self.std)
 
     @cached_property
@@ -116,7 +116,7 @@ class CIFAR10DataModule(ImageDataModule):
             reason = f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
         elif folder.is_dir():
             reason = f"{folder.absolute()} lacks files, or has some with other checksums than the official ones."
-        return MissingDataError(self.title, looked_at=[folder, archive.path], remedy=remedy, reason=reason)
+        return MissingDataError(self.title, inputs=[folder, archive.path], remedy=remedy, reason=reason)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments.common.errors import UserError
 from experiments.data.base import ImageDataModule
 from experiments.data.errors import few
 from experiments.data.image_reading import read_image
@@ -43,10 +44,6 @@ IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png")
 LABELS = "labels.npy"
 
 
-class CorruptionError(ValueError):
-    """A corrupted test set is not there or not in its published layout; the message says what is wrong."""
-
-
 class CorruptedImages(ABC):
     """A corrupted test set: every type of corruption at five severities.
 
@@ -55,7 +52,7 @@ class CorruptedImages(ABC):
         data: The data module whose classes and evaluation transform it shares.
 
     Raises:
-        CorruptionError: If the layout is not the published one.
+        UserError: If the layout is not the published one.
     """
 
     layout: str
@@ -64,7 +61,7 @@ class CorruptedImages(ABC):
         self.root = root
         self.data = data
         if not self.types:
-            raise CorruptionError(f"corruptions.root {root.absolute()} holds no corruption: {self.layout}")
+            raise UserError(f"corruptions.root {root.absolute()} holds no corruption: {self.layout}")
 
     @property
     @abstractmethod
@@ -76,7 +73,7 @@ class CorruptedImages(ABC):
         """Look at what can be seen without reading images.
 
         Raises:
-            CorruptionError: If something is missing or does not fit the data module.
+            UserError: If something is missing or does not fit the data module.
         """
 
     @abstractmethod
@@ -132,19 +129,19 @@ class ArrayCorruptions(CorruptedImages):
     def _targets(self) -> np.ndarray:
         path = self.root / LABELS
         if not path.is_file():
-            raise CorruptionError(f"{path.absolute()} is missing: {self.layout}")
+            raise UserError(f"{path.absolute()} is missing: {self.layout}")
         targets = load_array(path)
         if targets.ndim != 1 or len(targets) == 0 or len(targets) % len(SEVERITIES):
-            raise CorruptionError(f"{path.absolute()} must hold 5 x n labels, got the shape {targets.shape}")
+            raise UserError(f"{path.absolute()} must hold 5 x n labels, got the shape {targets.shape}")
         if targets.min() < 0 or targets.max() >= self.data.num_classes:
-            raise CorruptionError(
+            raise UserError(
                 f"{path.absolute()} must hold labels in 0 to {self.data.num_classes - 1}, the data's classes; got "
                 f"{targets.min()} to {targets.max()}: the corrupted images of another data set?"
             )
         block = len(targets) // len(SEVERITIES)
         tested = np.asarray(self.data.split("test").targets)
         if len(tested) == block and (targets.reshape(-1, block) != tested).any():
-            raise CorruptionError(
+            raise UserError(
                 f"{path.absolute()} holds other labels than the test images of the data, which have the same number "
                 f"({block}): the corrupted images of another data set?"
             )
@@ -155,11 +152,11 @@ class ArrayCorruptions(CorruptedImages):
         path, count = self.root / f"{corruption}.npy", len(self._targets)
         images = load_array(path, in_memory=False)
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != count:
-            raise CorruptionError(
+            raise UserError(
                 f"{path.absolute()} must be bytes ({count},H,W,C), one image a label, got {images.dtype} {images.shape}"
             )
         if images.shape[-1] != self.data.in_channels or images.shape[-1] not in (1, 3):
-            raise CorruptionError(
+            raise UserError(
                 f"{path.absolute()} must have the data's {self.data.in_channels} channels last (1 or 3), got {images.shape}"
             )
 
@@ -220,13 +217,13 @@ class FolderCorruptions(CorruptedImages):
         folder = self.root / corruption
         missing = [str(severity) for severity in SEVERITIES if not (folder / str(severity)).is_dir()]
         if missing:
-            raise CorruptionError(f"{folder.absolute()} lacks the severities {', '.join(missing)}: {self.layout}")
+            raise UserError(f"{folder.absolute()} lacks the severities {', '.join(missing)}: {self.layout}")
         for severity in SEVERITIES:
             part = folder / str(severity)
             found, known = {entry.name for entry in scan(part) if entry.is_dir()}, set(self._classes)
             if found != known:
                 unknown, lacking = few(found - known) or "none", few(known - found) or "none"
-                raise CorruptionError(
+                raise UserError(
                     f"{part.absolute()} must hold the folders of the data's {len(known)} classes; "
                     f"not among the classes: {unknown}; without a folder: {lacking}"
                 )
@@ -244,11 +241,9 @@ class FolderCorruptions(CorruptedImages):
             targets += [label] * len(listing.files)
             empty += [] if listing.files else [name]
         if not paths:
-            raise CorruptionError(f"{folder.absolute()} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise UserError(f"{folder.absolute()} holds no images ({', '.join(IMAGE_SUFFIXES)})")
         if empty:
-            raise CorruptionError(
-                f"{folder.absolute()} holds no images of the classes {few(empty)}: an incomplete copy?"
-            )
+            raise UserError(f"{folder.absolute()} holds no images of the classes {few(empty)}: an incomplete copy?")
         return ImageFiles(paths, targets, mode="L" if self.data.in_channels == 1 else "RGB")
 
 
@@ -266,11 +261,11 @@ def open_corruptions(
         The set and the types to use.
 
     Raises:
-        CorruptionError: If it is not there, not in its layout, not of this data set, or lacks a type.
+        UserError: If it is not there, not in its layout, not of this data set, or lacks a type.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise CorruptionError(
+        raise UserError(
             f"corruptions.root must be a folder, got {root}: there is no {folder.absolute()}; corrupted images are not "
             f"downloaded: extract those of this data set there, {PUBLISHED_AT}"
         )
@@ -278,7 +273,7 @@ def open_corruptions(
     corrupted = kind(folder, data)
     lacking = [name for name in types or [] if name not in corrupted.types]
     if lacking:
-        raise CorruptionError(
+        raise UserError(
             f"corruptions.types: {folder.absolute()} has no {', '.join(lacking)}; it has {', '.join(corrupted.types)}"
         )
     chosen = corrupted.types if types is None else list(types)
@@ -291,12 +286,12 @@ def load_array(path: Path, *, in_memory: bool = True) -> np.ndarray:
     """The array of a file, read or only opened.
 
     Raises:
-        CorruptionError: If it is no whole array.
+        UserError: If it is no whole array.
     """
     try:
         return np.load(path, mmap_mode=None if in_memory else "r")
     except (OSError, ValueError, EOFError) as error:
-        raise CorruptionError(f"{path.absolute()} is no whole array ({error}); download or extract it again") from error
+        raise UserError(f"{path.absolute()} is no whole array ({error}); download or extract it again") from error
 
 
 def _sorted_types(names: Iterable[str]) -> list[str]:

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
+from experiments.common.random_streams import Stream
 from experiments.data.base import CommonSettings, ImageDataModule, Sources
 from experiments.data.splits import ImageSource, split_stratified
 from experiments.data.transforms import Transform, pipeline
-from experiments.random_streams import Stream
 
 INK_LEVELS = 16
 MEAN = (0.306,)
@@ -34,14 +34,14 @@ class DigitScans(ImageSource):
 class DigitsDataModule(ImageDataModule):
     """The digits, scaled up to 32x32, one channel, augmented by small shifts.
 
-    The test part is a stratified share of all scans, fixed by `split_seed`; `val_share` is taken from the rest.
+    The test part is a stratified share of all scans, fixed by `split_seed`; `val_fraction` is taken from the rest.
 
     Args:
         image_size: Side to scale the 8x8 scans to, in pixels.
         test_share: Share in (0,1) of every class that is kept for the test.
         max_shift: Largest augmenting shift in each direction, in pixels of the scaled image.
         common: Settings of `ImageDataModule`; here batch_size is 64, num_workers 0 (the images are in memory) and
-            val_share 0.1 unless given.
+            val_fraction 0.1 unless given.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class DigitsDataModule(ImageDataModule):
     ) -> None:
         common.setdefault("batch_size", 64)
         common.setdefault("num_workers", 0)
-        common.setdefault("val_share", 0.1)
+        common.setdefault("val_fraction", 0.1)
         super().__init__(image_size=image_size, mean=MEAN, std=STD, **common)
         if not 0 < test_share < 1:
             raise ValueError(f"data.test_share must be in (0, 1), got {test_share}")
@@ -77,7 +77,7 @@ class DigitsDataModule(ImageDataModule):
         return pipeline([v2.RandomCrop(self.image_size, padding=self.max_shift)], mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
-        """Normalise only."""
+        """Normalize only."""
         return pipeline([], mean=self.mean, std=self.std)
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
+from experiments.common.errors import UserError
 
-class DatasetError(ValueError):
+
+class DatasetError(UserError):
     """A data set cannot be used as it is; the message says in one line which file, what is wrong, and what to do.
 
     Args:

@@ -30,12 +30,12 @@ class FolderDataModule(ImageDataModule):
     Args:
         root: The folder that holds `train`.
         image_size: Side of the square that the model sees, in pixels.
-        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 if images are to be read as grey.
+        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 if images are to be read as gray.
         std: Standard deviation of each channel, in [0,1] units.
         common: Settings of `ImageDataModule`.
 
     Raises:
-        ValueError: If `mean` is neither that of grey nor of RGB images.
+        ValueError: If `mean` is neither that of gray nor of RGB images.
     """
 
     title = "The image folder"
@@ -51,7 +51,7 @@ class FolderDataModule(ImageDataModule):
     ) -> None:
         super().__init__(image_size=image_size, mean=mean, std=std, **common)
         if self.in_channels not in (1, 3):
-            raise ValueError(f"data.mean must have 1 value (images are read as grey) or 3 (as RGB), got {list(mean)}")
+            raise ValueError(f"data.mean must have 1 value (images are read as gray) or 3 (as RGB), got {list(mean)}")
         self.root = Path(root).expanduser()
 
     @property
@@ -86,7 +86,7 @@ class FolderDataModule(ImageDataModule):
         return pipeline(geometry, mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
-        """Resize the shorter side, crop the centre."""
+        """Resize the shorter side, crop the center."""
         return pipeline([v2.Resize(self.image_size), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
 
     @cached_property
@@ -110,7 +110,7 @@ class FolderDataModule(ImageDataModule):
             reason = f"{self.root} is a file, and images are read from folders: extract it, and name the folder."
         return MissingDataError(
             self.title,
-            looked_at=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],
+            inputs=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],
             remedy=self._remedy(),
             reason=reason,
         )

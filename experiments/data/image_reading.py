@@ -1,7 +1,7 @@
-"""Reading images of any kind as 8-bit grey or colour, or refusing them by name: the one way for all of the study.
+"""Reading images of any kind as 8-bit gray or color, or refusing them by name: the one way for all of the study.
 
 Images are turned upright as EXIF says, transparent parts are white, palettes are looked up, CMYK is converted without its
-color profile, of several frames the first is taken. Grey values of more than 8 bits are scaled by the range of their type,
+color profile, of several frames the first is taken. Gray values of more than 8 bits are scaled by the range of their type,
 floats by [0, 1].
 """
 
@@ -44,7 +44,7 @@ def read_image(
         mode: "RGB" or "L".
         name: What the image is called in messages; left out: the path.
         least_side: JPEG files may be decoded smaller, with no side below so many pixels; None: in full.
-        stretch: Whether grey values that have no white of their own are stretched from the smallest to the largest, to be
+        stretch: Whether gray values that have no white of their own are stretched from the smallest to the largest, to be
             looked at, instead of being refused.
 
     Raises:
@@ -97,7 +97,7 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _eight_bits(image: Image.Image, stretch: bool) -> np.ndarray:
-    """Grey values of more than 8 bits as bytes, 0 black and 255 white."""
+    """Gray values of more than 8 bits as bytes, 0 black and 255 white."""
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     white = _white(image, values, tags)

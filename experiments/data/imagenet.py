@@ -19,9 +19,9 @@ SYNSETS = "LOC_synset_mapping.txt"
 
 
 class ImageNetDataModule(FolderDataModule):
-    """ImageNet with the recipe's augmentation: random resized crop, flip, colour jitter 0.4 and PCA lighting 0.1.
+    """ImageNet with the recipe's augmentation: random resized crop, flip, color jitter 0.4 and PCA lighting 0.1.
 
-    Evaluation resizes the shorter side and crops the centre.
+    Evaluation resizes the shorter side and crops the center.
 
     Args:
         root: The folder that holds `train` and `val`.
@@ -92,17 +92,17 @@ class ImageNetDataModule(FolderDataModule):
         return len(self._train_part.classes)
 
     def train_transform(self) -> Transform:
-        """Random resized crop, flip and, if wanted, colour noise."""
-        colour: list[nn.Module] = []
+        """Random resized crop, flip and, if wanted, color noise."""
+        color: list[nn.Module] = []
         if self.jitter:
-            colour.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
+            color.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
         if self.lighting:
-            colour.append(Lighting(self.lighting))
+            color.append(Lighting(self.lighting))
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
-        return pipeline([crop, v2.RandomHorizontalFlip()], mean=self.mean, std=self.std, colour=colour)
+        return pipeline([crop, v2.RandomHorizontalFlip()], mean=self.mean, std=self.std, color=color)
 
     def eval_transform(self) -> Transform:
-        """Resize the shorter side, crop the centre."""
+        """Resize the shorter side, crop the center."""
         geometry = [v2.Resize(self.eval_resize), v2.CenterCrop(self.eval_size)]
         return pipeline(geometry, mean=self.mean, std=self.std)
 

@@ -4,21 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.common.errors import UserError
+
 ELSEWHERE = "data.root=/path/to/it, or set PUZZLEMIX_DATA to the folder of all data sets"
 
 
-class MissingDataError(FileNotFoundError):
+class MissingDataError(UserError):
     """A data set was not found; the message says where it was looked for and how to get it.
 
     Args:
         name: The data set.
-        looked_at: Every place that was tried.
+        inputs: Every place that was tried.
         remedy: How to get the data, a URL or a command.
         reason: What went wrong, where more is known than that nothing is there.
     """
 
-    def __init__(self, name: str, *, looked_at: Sequence[Path], remedy: str, reason: str = "") -> None:
-        places = "\n".join(f"  {path.expanduser().absolute()}" for path in looked_at)
+    def __init__(self, name: str, *, inputs: Sequence[Path], remedy: str, reason: str = "") -> None:
+        places = "\n".join(f"  {path.expanduser().absolute()}" for path in inputs)
         cause = f"{reason}\n" if reason else ""
         super().__init__(
             f"{name} was not found. {cause}Looked for:\n{places}\n"
@@ -44,7 +46,7 @@ class DownloadError(MissingDataError):
 
     def __init__(self, name: str, *, url: str, path: Path, reason: str, kept: str = "") -> None:
         path = path.expanduser().absolute()
-        FileNotFoundError.__init__(
+        UserError.__init__(
             self,
             f"{name} is not in {path.parent}. Downloading it failed: {url}: {reason}.{kept} Start again, or put that file "
             f"by hand at {path}, or say where the data is: {ELSEWHERE}.",
@@ -53,5 +55,5 @@ class DownloadError(MissingDataError):
 
 def _restore(kind: type[MissingDataError], message: str) -> MissingDataError:
     error = kind.__new__(kind)
-    FileNotFoundError.__init__(error, message)
+    UserError.__init__(error, message)
     return error

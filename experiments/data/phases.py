@@ -38,7 +38,7 @@ class PhasedDataModule(pl.LightningDataModule):
         phases: The phases in their order; the last one lasts as long as the run.
 
     Raises:
-        ValueError: If there are none, if they do not follow each other, or if they differ in channels or normalisation.
+        ValueError: If there are none, if they do not follow each other, or if they differ in channels or normalization.
     """
 
     def __init__(self, phases: Sequence[Phase]) -> None:

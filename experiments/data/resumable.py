@@ -7,8 +7,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
+from experiments.common.random_streams import Stream, torch_seed
 from experiments.data.splits import EpochPosition, Split
-from experiments.random_streams import Stream, torch_seed
 
 
 class EpochSampler(DistributedSampler[Any]):

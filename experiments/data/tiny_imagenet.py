@@ -36,7 +36,7 @@ class StoredImages(ImageSource):
         self.targets = list(targets)
 
     def load(self, index: int) -> Image.Image:
-        """The image in RGB; some of the files are grey.
+        """The image in RGB; some of the files are gray.
 
         Raises:
             DatasetError: If it is not there or no image; the message names the file, and the archive that it is in.
@@ -48,7 +48,7 @@ class StoredImages(ImageSource):
 class TinyImageNetDataModule(ImageDataModule):
     """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
-    The official test labels are not public: the official validation part, labelled by `val/val_annotations.txt`, is
+    The official test labels are not public: the official validation part, labeled by `val/val_annotations.txt`, is
     the test part here, and validates too by default. Images are read from the zip as it is.
 
     Args:
@@ -152,7 +152,7 @@ class TinyImageNetDataModule(ImageDataModule):
         return pipeline(geometry, mean=self.mean, std=self.std)
 
     def eval_transform(self) -> Transform:
-        """Normalise only."""
+        """Normalize only."""
         return pipeline([], mean=self.mean, std=self.std)
 
     @property
@@ -194,7 +194,7 @@ class TinyImageNetDataModule(ImageDataModule):
             reason = "It has not been downloaded yet: call prepare_data() first."
         return MissingDataError(
             "Tiny-ImageNet",
-            looked_at=self._places,
+            inputs=self._places,
             remedy=f"curl -o {shlex.quote(str(self._archive.path))} {URL}   (the zip is read as it is; extracting it works "
             "too), or run with data.download=true",
             reason=reason,

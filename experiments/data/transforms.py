@@ -11,11 +11,11 @@ Transform = Callable[[Any], Tensor]
 
 
 def pipeline(
-    geometry: Sequence[nn.Module], *, mean: Sequence[float], std: Sequence[float], colour: Sequence[nn.Module] = ()
+    geometry: Sequence[nn.Module], *, mean: Sequence[float], std: Sequence[float], color: Sequence[nn.Module] = ()
 ) -> Transform:
-    """Geometry on the image as read, conversion to float in [0,1], colour on that, normalisation."""
+    """Geometry on the image as read, conversion to float in [0,1], color on that, normalization."""
     return v2.Compose(
-        [*geometry, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *colour, v2.Normalize(list(mean), list(std))]
+        [*geometry, v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *color, v2.Normalize(list(mean), list(std))]
     )
 
 
@@ -31,7 +31,7 @@ def check_padding(padding: int) -> int:
 
 
 class Lighting(nn.Module):
-    """Colour noise along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1).
+    """Color noise along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1).
 
     Args:
         scale: Standard deviation of the three random coefficients; 0.1 in the paper.
@@ -45,6 +45,6 @@ class Lighting(nn.Module):
         self.scale = scale
 
     def forward(self, image: Tensor) -> Tensor:
-        """Add one random colour to a float image (3,H,W) in [0,1]; the result may leave [0,1] slightly."""
+        """Add one random color to a float image (3,H,W) in [0,1]; the result may leave [0,1] slightly."""
         coefficients = torch.randn(3) * self.scale * self.eigenvalues
         return image + (self.eigenvectors @ coefficients)[:, None, None]

@@ -32,7 +32,7 @@ def build_torchvision(
         )
     if in_channels != 3:
         _replace_first_convolution(net, in_channels)
-    _initialise_head(net, head_std)
+    _initialize_head(net, head_std)
     return net
 
 
@@ -59,7 +59,7 @@ def build_timm(
     if not timm.is_model(name):
         _check_name("timm", name, timm.list_models())
     net = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
-    _initialise_head(net, head_std)
+    _initialize_head(net, head_std)
     return net
 
 
@@ -88,7 +88,7 @@ def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
     setattr(net.get_submodule(parent), child, new)
 
 
-def _initialise_head(net: nn.Module, std: float | None) -> None:
+def _initialize_head(net: nn.Module, std: float | None) -> None:
     if std is None:
         return
     if std <= 0:

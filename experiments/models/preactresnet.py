@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from experiments.models.staged import StagedNet, initialise
+from experiments.models.staged import StagedNet, initialize
 
 
 class PreActBlock(nn.Module):
@@ -109,7 +109,7 @@ class PreActResNet(StagedNet):
             stages.append(stage)
         norm = nn.BatchNorm2d(channels) if final_norm else None
         super().__init__(stem, stages, norm, nn.Linear(channels, num_classes))
-        initialise(self, init)
+        initialize(self, init)
 
 
 def _make_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d | None:

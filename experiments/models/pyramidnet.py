@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.models.staged import StagedNet, initialise
+from experiments.models.staged import StagedNet, initialize
 
 STEM_CHANNELS = 16
 
@@ -80,4 +80,4 @@ class PyramidNet(StagedNet):
                 channels = inner * PyramidBottleneck.expansion
             stages.append(nn.Sequential(*blocks))
         super().__init__(stem, stages, nn.BatchNorm2d(channels), nn.Linear(channels, num_classes))
-        initialise(self, "he")
+        initialize(self, "he")

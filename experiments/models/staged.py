@@ -39,7 +39,7 @@ class StagedNet(nn.Module):
         return self.head(self.pool(self.relu(self.norm(x))).flatten(1))
 
 
-def initialise(net: nn.Module, init: str) -> None:
+def initialize(net: nn.Module, init: str) -> None:
     """Set the weights of all convolutions of `net` in place.
 
     Args:

@@ -2,8 +2,7 @@
 
 from experiments.robustness.attacks import FGSM, PGD, Attack
 from experiments.robustness.autoattack import AutoAttack
-from experiments.robustness.choosing import build_attacks
-from experiments.robustness.errors import EvaluationError
-from experiments.robustness.pixels import PixelSpace
+from experiments.robustness.pixel_space import PixelSpace
+from experiments.robustness.registry import build_attacks
 
-__all__ = ["FGSM", "PGD", "Attack", "AutoAttack", "EvaluationError", "PixelSpace", "build_attacks"]
+__all__ = ["FGSM", "PGD", "Attack", "AutoAttack", "PixelSpace", "build_attacks"]

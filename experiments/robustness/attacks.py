@@ -1,6 +1,6 @@
 """White-box attacks of bounded size: FGSM and PGD.
 
-Sizes are those of the pixels in [0,1]; the images going in and out are normalised as the model wants them.
+Sizes are those of the pixels in [0,1]; the images going in and out are normalized as the model wants them.
 """
 
 from abc import ABC, abstractmethod
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from experiments.robustness.pixels import PixelSpace, pixel_gradient, signs, under_attack
+from experiments.robustness.pixel_space import PixelSpace, pixel_gradient, signs, under_attack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class Attack(ABC):
         """Attack a batch; the model is left as it was found, also by callers in inference mode.
 
         Args:
-            model: Maps normalised images to logits (B,K); attacked in evaluation mode.
-            images: Normalised images (B,C,H,W).
+            model: Maps normalized images to logits (B,K); attacked in evaluation mode.
+            images: Normalized images (B,C,H,W).
             targets: Their classes (B,).
-            space: The normalisation.
+            space: The normalization.
             seed: Fixes everything random.
 
         Returns:
-            Normalised images (B,C,H,W) whose pixels are in [0,1] and at most `eps` from the given ones; NaN where the
+            Normalized images (B,C,H,W) whose pixels are in [0,1] and at most `eps` from the given ones; NaN where the
             gradient was NaN.
         """
         with under_attack(model):

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.common.errors import UserError
 from experiments.robustness.attacks import Attack
-from experiments.robustness.errors import EvaluationError
-from experiments.robustness.pixels import PixelModel, PixelSpace
+from experiments.robustness.pixel_space import PixelModel, PixelSpace
 
 # Of the targeted attacks: AutoAttack's standard version tries the nine most probable wrong classes.
 MAX_TARGET_CLASSES = 9
@@ -39,9 +39,7 @@ class AutoAttack(Attack):
         with torch.no_grad():
             classes = pixel_model(pixels[:1]).shape[1]
         if classes < MIN_CLASSES:
-            raise EvaluationError(
-                f"AutoAttack's targeted loss needs at least {MIN_CLASSES} classes, the model has {classes}"
-            )
+            raise UserError(f"AutoAttack's targeted loss needs at least {MIN_CLASSES} classes, the model has {classes}")
         with _contained(pixels.device):
             attack = _import()(pixel_model, eps=self.eps, seed=seed, device=pixels.device)
             for part in (attack.apgd_targeted, attack.fab):
@@ -54,7 +52,7 @@ def _import() -> Any:
     try:
         from pyautoattack import AutoAttack as Implementation
     except ImportError as error:
-        raise EvaluationError(
+        raise UserError(
             "attacks: AutoAttack needs the package pyautoattack; install it with `pip install pyautoattack`"
         ) from error
     return Implementation

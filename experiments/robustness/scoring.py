@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from experiments.classifier import CALIBRATION_BINS
-from experiments.random_streams import Stream, torch_seed
+from experiments.common.errors import UserError
+from experiments.common.random_streams import Stream, torch_seed
 from experiments.robustness.attacks import Attack
-from experiments.robustness.errors import EvaluationError
-from experiments.robustness.pixels import PixelSpace
+from experiments.robustness.pixel_space import PixelSpace
+from experiments.test_results.counts import CALIBRATION_BINS
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Images = Dataset[tuple[Tensor, int]]
@@ -54,10 +54,10 @@ class Accuracy:
 
 
 def score_clean(model: nn.Module, batches: Batches, *, num_classes: int, device: torch.device) -> CleanScores:
-    """Score the model, which must be in evaluation mode on `device`, on normalised images (B,C,H,W) and classes (B,).
+    """Score the model, which must be in evaluation mode on `device`, on normalized images (B,C,H,W) and classes (B,).
 
     Raises:
-        EvaluationError: If the model gives NaN or another number of logits.
+        UserError: If the model gives NaN or another number of logits.
     """
     start = time.perf_counter()
     metrics = _clean_metrics(num_classes).to(device)
@@ -66,13 +66,13 @@ def score_clean(model: nn.Module, batches: Batches, *, num_classes: int, device:
         for inputs, targets in _moved(batches, device):
             logits = model(inputs).float()
             if logits.shape[1] != num_classes:
-                raise EvaluationError(f"the model gives {logits.shape[1]} logits, the data has {num_classes} classes")
+                raise UserError(f"the model gives {logits.shape[1]} logits, the data has {num_classes} classes")
             metrics.update(logits, targets)
             nll += F.cross_entropy(logits, targets, reduction="sum")
             images += len(targets)
     values = {name: float(value) for name, value in metrics.compute().items()}
     if bool(nll.isnan()):
-        raise EvaluationError("the model gives NaN for some of the test images; its weights have probably diverged")
+        raise UserError("the model gives NaN for some of the test images; its weights have probably diverged")
     return CleanScores(
         accuracy=values["accuracy"],
         top5=values.get("top5"),
@@ -95,7 +95,7 @@ def _clean_metrics(num_classes: int) -> MetricCollection:
 
 
 def score_plain(model: nn.Module, batches: Batches, *, device: torch.device) -> Accuracy:
-    """Accuracy of the model, in evaluation mode on `device`, on normalised images (B,C,H,W) and classes (B,)."""
+    """Accuracy of the model, in evaluation mode on `device`, on normalized images (B,C,H,W) and classes (B,)."""
     start = time.perf_counter()
     hits, images = torch.zeros((), device=device, dtype=torch.long), 0
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def score_attacked(
     What is random about a batch is fixed by `seed` and the number of the batch, so also by the batch size.
 
     Raises:
-        EvaluationError: If a gradient was NaN, which would pass for an attack that failed.
+        UserError: If a gradient was NaN, which would pass for an attack that failed.
     """
     start = time.perf_counter()
     hits, broken = (torch.zeros((), device=device, dtype=torch.long) for _ in range(2))
@@ -126,7 +126,7 @@ def score_attacked(
             broken += attacked.isnan().flatten(1).any(dim=1).sum()
         images += len(targets)
     if int(broken) > 0:
-        raise EvaluationError(
+        raise UserError(
             f"the gradient was NaN for {int(broken)} of {images} images, so the attack says nothing about the model; "
             "look for a division, a root or a logarithm in it whose gradient is infinite"
         )
@@ -143,14 +143,14 @@ def _widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def spread(images: Images, limit: int | None) -> Images:
+def subsample(images: Images, limit: int | None) -> Images:
     """At most `limit` of the images, evenly spread: where they are sorted by class, the first ones would be of one class.
 
     Raises:
-        EvaluationError: If the limit is below 1.
+        UserError: If the limit is below 1.
     """
     if limit is not None and limit < 1:
-        raise EvaluationError(f"limit must be null or at least 1, got {limit}")
+        raise UserError(f"limit must be null or at least 1, got {limit}")
     total = len(images)  # type: ignore[arg-type]
     if limit is None or limit >= total:
         return images
@@ -170,7 +170,7 @@ def load(images: Images, *, batch_size: int, num_workers: int) -> Batches:
     )
 
 
-def watched(batches: Batches, description: str) -> Iterator[tuple[Tensor, Tensor]]:
+def with_progress(batches: Batches, description: str) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches, with a bar in a terminal while they are drawn; gone when they are used up."""
     console = get_console()
     if not console.is_terminal:

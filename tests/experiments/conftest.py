@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # The study is not installed, it is run from the repository's root.
 sys.path.insert(0, str(REPOSITORY))
 
-from experiments import settings  # noqa: E402
+from experiments.runs import hydra_setup as settings  # noqa: E402
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ WNIDS = ("n02", "n01", "n03")
 
 
 def write_image(path: Path, value: int, size: tuple[int, int] = (64, 64), mode: str = "RGB") -> None:
-    """A flat image of one grey value, so that what is read can be told apart."""
+    """A flat image of one gray value, so that what is read can be told apart."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, value if mode == "L" else (value,) * 3).save(path, format="JPEG")
 
@@ -24,7 +24,7 @@ def write_image(path: Path, value: int, size: tuple[int, int] = (64, 64), mode: 
 def write_tiny_imagenet(root: Path) -> Path:
     for order, wnid in enumerate(WNIDS):
         for number in range(4):
-            # The first training image of each class is grey, as some of the official ones are.
+            # The first training image of each class is gray, as some of the official ones are.
             mode = "L" if number == 0 else "RGB"
             write_image(root / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", 10 * order, mode=mode)
         (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("boxes")
@@ -70,7 +70,7 @@ def write_cifar(root: Path, module: type[CIFAR10DataModule], monkeypatch: pytest
 
 
 def pixels_of(module: ImageDataModule, image: Tensor) -> Tensor:
-    """Undo the normalisation: back to 0..255."""
+    """Undo the normalization: back to 0..255."""
     return (image * torch.tensor(module.std)[:, None, None] + torch.tensor(module.mean)[:, None, None]) * 255
 
 

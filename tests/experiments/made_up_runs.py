@@ -6,9 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.history import AccuracyByEpoch
-from experiments.reporting import Summary
-from experiments.timing import EpochSeconds
+from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary
 
 CHOICES = {
     "data": "digits", "model": "small", "optimizer": "sgd", "mix": "puzzlemix", "trainer": "cpu", "strategy": "single",

@@ -25,14 +25,14 @@ TURNED = {
 }  # fmt: skip
 
 
-def grey(values: np.ndarray) -> np.ndarray:
-    """The three channels of grey values in [0, 255]."""
+def gray(values: np.ndarray) -> np.ndarray:
+    """The three channels of gray values in [0, 255]."""
     return np.repeat(np.asarray(values, float)[..., None], 3, axis=2)
 
 
-def on_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+def on_white(colors: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     share = alpha[..., None] / 255
-    return share * colours + (1 - share) * 255
+    return share * colors + (1 - share) * 255
 
 
 def saved(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -117,8 +117,8 @@ def frames(kind: str) -> bytes:
     )
 
 
-def hidden_colours(mode: str) -> bytes:
-    """Colours below a transparency in the mode's own way."""
+def hidden_colors(mode: str) -> bytes:
+    """Colors below a transparency in the mode's own way."""
     if mode == "LA":
         return saved(Image.merge("LA", [Image.fromarray(COLOURS[..., 0]), Image.fromarray(ALPHA)]), "PNG")
     return saved(Image.fromarray(np.dstack([COLOURS, ALPHA])), "PNG")
@@ -131,36 +131,36 @@ CLEAR_GREY = int(GREYS[2, 3])
 # Content, and the pixels (6 or 8, 8 or 6, 3) in [0, 255] to be read.
 READABLE: dict[str, tuple[Callable[[], bytes], np.ndarray]] = {
     "rgb": (lambda: saved(Image.fromarray(COLOURS), "PNG"), COLOURS),
-    "grey": (lambda: saved(Image.fromarray(COLOURS[..., 0]), "PNG"), grey(COLOURS[..., 0])),
-    "one bit": (lambda: saved(Image.fromarray(BITS_OF_ONE), "PNG"), grey(255 * BITS_OF_ONE)),
-    "rgba": (lambda: hidden_colours("RGBA"), on_white(COLOURS, ALPHA)),
-    "la": (lambda: hidden_colours("LA"), on_white(grey(COLOURS[..., 0]), ALPHA)),
+    "gray": (lambda: saved(Image.fromarray(COLOURS[..., 0]), "PNG"), gray(COLOURS[..., 0])),
+    "one bit": (lambda: saved(Image.fromarray(BITS_OF_ONE), "PNG"), gray(255 * BITS_OF_ONE)),
+    "rgba": (lambda: hidden_colors("RGBA"), on_white(COLOURS, ALPHA)),
+    "la": (lambda: hidden_colors("LA"), on_white(gray(COLOURS[..., 0]), ALPHA)),
     "palette": (lambda: saved(paletted(), "PNG"), PALETTE[PLACES]),
-    "palette, one colour transparent": (
+    "palette, one color transparent": (
         lambda: saved(paletted(), "PNG", transparency=1), on_white(PALETTE[PLACES], 255 * ~BITS_OF_ONE)),
-    "palette, alpha for each colour": (
+    "palette, alpha for each color": (
         lambda: saved(paletted(), "PNG", transparency=bytes([255, 51, 0])),
         on_white(PALETTE[PLACES], np.array([255, 51, 0])[PLACES])),
-    "rgb, one colour transparent": (
+    "rgb, one color transparent": (
         lambda: saved(Image.fromarray(PALETTE[PLACES]), "PNG", transparency=(0, 128, 64)),
         on_white(PALETTE[PLACES], 255 * ~BITS_OF_ONE)),
-    "gif with a transparent colour": (
+    "gif with a transparent color": (
         lambda: saved(paletted(), "GIF", transparency=1), on_white(PALETTE[PLACES], 255 * ~BITS_OF_ONE)),
     "cmyk": (lambda: saved(Image.fromarray(CMYK, "CMYK"), "TIFF"),
              (255 - CMYK[..., :3].astype(float)) * (255 - CMYK[..., 3:].astype(float)) / 255),
-    "16 bits, png": (lambda: sixteen("PNG"), grey(GREYS / 257)),
-    "16 bits, tiff": (lambda: sixteen("TIFF"), grey(GREYS / 257)),
-    "16 bits, compressed tiff": (lambda: sixteen("TIFF", compression="tiff_lzw"), grey(GREYS / 257)),
+    "16 bits, png": (lambda: sixteen("PNG"), gray(GREYS / 257)),
+    "16 bits, tiff": (lambda: sixteen("TIFF"), gray(GREYS / 257)),
+    "16 bits, compressed tiff": (lambda: sixteen("TIFF", compression="tiff_lzw"), gray(GREYS / 257)),
     "16 bits, other bytes first": (
-        lambda: saved(Image.frombytes("I;16B", (8, 6), GREYS.astype(">u2").tobytes()), "TIFF"), grey(GREYS / 257)),
-    "16 bits, white is 0": (lambda: sixteen("TIFF", tiffinfo={PHOTOMETRIC: 0}), grey(255 - GREYS / 257)),
-    "16 bits, dark": (lambda: saved(Image.fromarray(PLACES.astype(np.uint16)), "PNG"), grey(0 * PLACES)),
-    "16 bits, one grey transparent": (
-        lambda: sixteen("PNG", transparency=CLEAR_GREY), grey(np.where(GREYS == CLEAR_GREY, 255, GREYS / 257))),
-    "16 bits, pgm": (pgm_of_16_bits, grey(GREYS / 257)),
-    "12 bits": (twelve_bits, grey((GREYS >> 4) / 4095 * 255)),
-    "floats": (lambda: floats(GREYS / 65535), grey(GREYS / 257)),
-    "floats, all black": (lambda: floats(0 * GREYS), grey(0 * GREYS)),
+        lambda: saved(Image.frombytes("I;16B", (8, 6), GREYS.astype(">u2").tobytes()), "TIFF"), gray(GREYS / 257)),
+    "16 bits, white is 0": (lambda: sixteen("TIFF", tiffinfo={PHOTOMETRIC: 0}), gray(255 - GREYS / 257)),
+    "16 bits, dark": (lambda: saved(Image.fromarray(PLACES.astype(np.uint16)), "PNG"), gray(0 * PLACES)),
+    "16 bits, one gray transparent": (
+        lambda: sixteen("PNG", transparency=CLEAR_GREY), gray(np.where(GREYS == CLEAR_GREY, 255, GREYS / 257))),
+    "16 bits, pgm": (pgm_of_16_bits, gray(GREYS / 257)),
+    "12 bits": (twelve_bits, gray((GREYS >> 4) / 4095 * 255)),
+    "floats": (lambda: floats(GREYS / 65535), gray(GREYS / 257)),
+    "floats, all black": (lambda: floats(0 * GREYS), gray(0 * GREYS)),
     "first frame of a gif": (
         lambda: saved(paletted(), "GIF", save_all=True, append_images=[Image.new("RGB", (8, 6), "blue")]), PALETTE[PLACES]),
     "first frame of a png": (lambda: frames("PNG"), COLOURS),
@@ -178,11 +178,11 @@ def exif_that_is_broken() -> bytes:
 DEEP = RANDOM.integers(0, 65536, (6, 8, 3)).astype(np.uint16)
 DEEP_ALPHA = (ALPHA.astype(np.uint16) * 257)[..., None]
 READABLE |= {
-    "16 bits a colour, png": (lambda: deep_png(DEEP, 2), DEEP / 257),
-    "16 bits a colour and alpha, png": (lambda: deep_png(np.dstack([DEEP, DEEP_ALPHA]), 6), on_white(DEEP / 257, ALPHA)),
+    "16 bits a color, png": (lambda: deep_png(DEEP, 2), DEEP / 257),
+    "16 bits a color and alpha, png": (lambda: deep_png(np.dstack([DEEP, DEEP_ALPHA]), 6), on_white(DEEP / 257, ALPHA)),
     "16 bits and alpha, png": (
-        lambda: deep_png(np.dstack([GREYS, DEEP_ALPHA]), 4), on_white(grey(GREYS / 257), ALPHA)),
-    "16 bits a colour, tiff": (lambda: tiff(DEEP, photometric="rgb"), DEEP / 257),
+        lambda: deep_png(np.dstack([GREYS, DEEP_ALPHA]), 4), on_white(gray(GREYS / 257), ALPHA)),
+    "16 bits a color, tiff": (lambda: tiff(DEEP, photometric="rgb"), DEEP / 257),
 }  # fmt: skip
 READABLE["exif that is broken"] = (exif_that_is_broken, COLOURS)
 
@@ -226,7 +226,7 @@ UNREADABLE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff(GREYS.astype(np.int32).clip(0, 30000).astype(np.int16)),
         "integers from 0 to 30000",
     ),
-    "floats a colour": (lambda: tiff(DEEP.astype(np.float32) / 65535, photometric="rgb"), ".+"),
+    "floats a color": (lambda: tiff(DEEP.astype(np.float32) / 65535, photometric="rgb"), ".+"),
     "floats of 64 bits": (lambda: tiff(GREYS / 65535), "that Pillow reads"),
     "five bands": (
         lambda: tiff(np.dstack([DEEP, DEEP[..., :2]]), photometric="minisblack", planarconfig="contig"),

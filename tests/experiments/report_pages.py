@@ -13,9 +13,9 @@ from made_up_runs import make_run
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 
-from experiments.history import AccuracyByEpoch
-from experiments.outcome import CalibrationCurve, Outcome
-from experiments.report import write_report
+from experiments.html_report.writing import write_report
+from experiments.runs.summary import AccuracyByEpoch
+from experiments.test_results.results import CalibrationCurve, TestResults
 
 # Names that would be markup, a formula, or a script.
 CLASSES = ("<b>cat</b> & dog", "a $x_1$ b", "</script><script>alert(1)</script>", "plain")
@@ -41,14 +41,14 @@ def log_metrics(folder: Path, *, epochs: int = 4, batches: int = 5, offset: floa
     logger.save()
 
 
-def make_outcome() -> Outcome:
+def make_outcome() -> TestResults:
     """Four classes, of which the last has no images."""
     nan = float("nan")
     curve = CalibrationCurve(
         edges=np.linspace(0, 1, 4), count=np.array([0, 10, 15]), confidence=np.array([nan, 0.6, 0.9]),
         accuracy=np.array([nan, 0.5, 1.0]),
     )  # fmt: skip
-    return Outcome(CLASSES, CONFUSION, curve)
+    return TestResults(CLASSES, CONFUSION, curve)
 
 
 def save_picture(path: Path, *, size: tuple[int, int] = (60, 40), seed: int = 0) -> None:
@@ -83,7 +83,7 @@ def make_full(folder: Path) -> Path:
     by_epoch = AccuracyByEpoch(best=0.9371, last=0.9123, median_last_10=0.9222)
     make_run(folder, accuracy=0.9123, by_epoch=by_epoch, calibration_error=0.0317, top5=0.99)
     log_metrics(folder)
-    make_outcome().save(folder / "test_outcome.json")
+    make_outcome().save(folder / "test_results.json")
     save_evaluation(folder / "evaluation")
     save_picture(folder / "evaluation" / "evaluation.png", size=(70, 30))
     save_picture(folder / "images.png", size=(80, 50))

@@ -1,0 +1,1 @@
+"""Reading weights from checkpoints, of this study and of the Puzzle Mix authors."""

@@ -1,0 +1,1 @@
+"""What all commands of the study share: console, files, configs, versions."""

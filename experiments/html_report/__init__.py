@@ -1,0 +1,1 @@
+"""The HTML report: reading run folders, drawing curves, rendering one page."""

@@ -1,0 +1,1 @@
+"""What CSV, W&B and TensorBoard are given."""

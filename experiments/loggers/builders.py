@@ -1,0 +1,91 @@
+"""Loggers that go on where an interrupted run left them."""
+
+import hashlib
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from experiments.common.atomic_files import write_text
+from experiments.common.console import short
+from experiments.common.masking import mask_settings
+from experiments.runs.ending import optional
+from experiments.runs.metrics_file import build_metrics_logger
+from experiments.runs.run_folder import comparable_overrides
+
+WANDB_ID = "wandb_id.txt"
+# Of W&B's limit of 128 letters.
+LONGEST_GROUP = 100
+
+
+def build_csv_logger(run_dir: str, *, kept_steps: int = 0) -> CSVLogger:
+    """Writes `logs/metrics.csv` in the run folder, line by line: a run that dies leaves what it measured.
+
+    Args:
+        run_dir: The run folder.
+        kept_steps: Optimizer steps of the checkpoint that is gone on from: lines of earlier steps are kept, later ones
+            will be written again.
+    """
+    return build_metrics_logger(run_dir, kept_steps)
+
+
+def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
+    """A WandbLogger whose run is gone on with when the run folder is.
+
+    Args:
+        run_dir: The run folder, for W&B's files and a note of the run's id.
+        settings: Those of WandbLogger and `wandb.init`. Unless given, `job_type` is "train" and `group` the runs that differ
+            in nothing but their seed, see `seedless_group`.
+    """
+    note = Path(run_dir) / WANDB_ID
+    settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
+    # Cut off, it names no run: a new one is begun.
+    if note.is_file() and (known := note.read_text(errors="replace").strip()):
+        settings |= {"id": known, "resume": "allow"}
+    # W&B's own settings are where a key belongs; the others are shown.
+    shown = mask_settings({key: value for key, value in settings.items() if key != "settings"})
+    logger = WandbLogger(save_dir=run_dir, **{**settings, **shown})
+    if rank_zero_only.rank == 0:
+        write_text(note, str(logger.experiment.id))
+    return logger
+
+
+def seedless_group(name: str | None) -> str | None:
+    """Name of the runs that were started by the same overrides but for the seed and the logger; None outside Hydra."""
+    if name is None or not HydraConfig.initialized():
+        return None
+    overrides = comparable_overrides(HydraConfig.get().overrides.task)
+    kept = [each for each in overrides if each.split("=")[0].split(".")[0] not in ("seed", "logger")]
+    group = " ".join([name, *kept])
+    if len(group) <= LONGEST_GROUP:
+        return group
+    # Two groups that begin alike stay two.
+    return f"{group[: LONGEST_GROUP - 9]} {hashlib.sha256(group.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def ended_wandb_run() -> Iterator[None]:
+    """End the W&B run that is begun inside; else the next job of a sweep in this process would write into it."""
+    try:
+        yield
+    except BaseException:
+        # Should that fail too, it must not stand in for what ended the run.
+        with suppress(Exception):
+            _end_wandb_run(exit_code=1)
+        raise
+    _end_wandb_run(exit_code=0)
+
+
+def _end_wandb_run(exit_code: int) -> None:
+    # Not imported here: without a W&B logger nobody has.
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        files = Path(wandb.run.dir).parent
+        with optional("the end of the run in W&B", shlex.join(["wandb", "sync", str(short(files))])):
+            wandb.finish(exit_code=exit_code)

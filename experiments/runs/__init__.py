@@ -1,0 +1,1 @@
+"""Run folders: their owner, their files, resuming, the summary at the end."""

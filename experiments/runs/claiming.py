@@ -1,0 +1,199 @@
+"""Run folders have one owner: a new run takes a name that no other has, a used folder is not written over."""
+
+import copy
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from experiments.common.atomic_files import DRAFT, UnwritableError, explained, remove_drafts
+from experiments.common.console import exit_with_error, print_plain, short
+from experiments.runs.errors import RunFolderError
+from experiments.runs.lock import Owner, RunningError, claim, find_owner, release
+from experiments.runs.run_folder import (
+    AUTO,
+    BEST_CHECKPOINT,
+    CHECKPOINTS,
+    LAST_CHECKPOINT,
+    SUMMARY,
+    find_unfinished,
+    is_done,
+)
+from experiments.test_results.results import TEST_RESULTS
+
+# Bytes that a run writes before it trains; without them Hydra would end with a traceback.
+ROOM = 1 << 16
+STAMP = "%Y-%m-%d_%H-%M-%S"
+
+log = logging.getLogger(__name__)
+
+
+class ClaimFolders(Callback):
+    """Takes the folder of a run, or of a sweep, before Hydra writes anything into it."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the run's folder; one that belongs to another run ends the program with a sentence."""
+        # Evaluations lie beside their checkpoint, and the other processes of a run go where the first one does.
+        if "resume" not in config or rank_zero_only.rank != 0:
+            return
+        HydraConfig.instance().set_config(config)
+        folder = None
+        try:
+            folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config, "run"))
+            _set(config, "run", folder)
+            # It holds a copy.
+            HydraConfig.instance().set_config(config)
+            with suppress(OmegaConfBaseException):
+                check_folder(_without_hydra(config), folder)
+        except (RunFolderError, UnwritableError) as error:
+            if folder is not None:
+                release(folder)
+            # Hydra would make a warning of any other exception.
+            exit_with_error(str(error))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the sweep's folder, if it is named by the time."""
+        try:
+            if _is_free(config, "sweep"):
+                _set(config, "sweep", _make_new(Path(config.hydra.sweep.dir)))
+        except UnwritableError as error:
+            exit_with_error(str(error))
+
+
+def _is_free(config: DictConfig, kind: str) -> bool:
+    """Whether the folder's name is the program's choice."""
+    pattern = OmegaConf.to_container(config.hydra[kind], resolve=False)
+    assert isinstance(pattern, dict)
+    return any(call in str(pattern["dir"]) for call in ("${run_dir:", "${now:"))
+
+
+def _set(config: DictConfig, kind: str, folder: Path) -> None:
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra[kind].dir = str(folder)
+        if kind == "run":
+            config.hydra.runtime.output_dir = str(folder.absolute())
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    cfg = copy.deepcopy(config)
+    with read_write(cfg), open_dict(cfg):
+        del cfg["hydra"]
+    return cfg
+
+
+def take_folder(chosen: Path, resume: str | None, *, is_free: bool) -> Path:
+    """Make this process the owner of a run folder, and say what that means for others.
+
+    Args:
+        chosen: The folder, see `choose_run_dir`.
+        resume: The setting.
+        is_free: Whether it may be another one, as the user has not named it.
+
+    Returns:
+        The folder: of the same name with a number behind it where another run was faster.
+
+    Raises:
+        RunningError: If the user has named it and it belongs to a run that is running.
+        UnwritableError: If it cannot be made.
+    """
+    if not is_free:
+        _claim(chosen)
+        return chosen
+    if resume == AUTO and chosen.is_dir():
+        with suppress(RunningError):
+            _claim(chosen)
+            return chosen
+        # Another process has begun to go on with it meanwhile.
+        chosen = chosen.with_name(time.strftime(STAMP))
+    while True:
+        folder = _make_new(chosen)
+        with suppress(RunningError):
+            _claim(folder)
+            break
+    if resume == AUTO:
+        for twin in find_unfinished(folder.parent, HydraConfig.get().overrides.task):
+            owner = find_owner(twin)
+            if owner is not None:
+                print_plain(f"{short(twin)} is still running ({owner}): this is a new run, in {short(folder)}")
+    return folder
+
+
+def _make_new(wanted: Path) -> Path:
+    """Make a folder that was not there, in one step, so that no two processes have the same."""
+    with explained(wanted):
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    raise AssertionError
+
+
+def _claim(folder: Path) -> None:
+    former = claim(folder)
+    if former is not None:
+        print_plain(_describe_stale(folder, former))
+    for each in (folder, folder / CHECKPOINTS):
+        remove_drafts(each)
+    probe = folder / f".room{DRAFT}"
+    with explained(folder):
+        try:
+            probe.write_bytes(bytes(ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _describe_stale(folder: Path, former: Owner) -> str:
+    return f"{short(folder)} was left by a run that is gone without having ended ({former}); its lock is taken over"
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Own a run folder inside; it may be taken already, by `ClaimFolders`.
+
+    Raises:
+        RunningError: If it belongs to a run that is running.
+        UnwritableError: If it cannot be made.
+    """
+    if rank_zero_only.rank == 0:
+        _claim(folder)
+    try:
+        yield
+    finally:
+        release(folder)
+
+
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Look whether a run may go into a folder.
+
+    Raises:
+        RunFolderError: If it holds another run, finished or not.
+    """
+    if cfg.resume == AUTO:
+        is_done(cfg, folder)
+        return
+    inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
+    found = [name for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
+    if found and not inside:
+        raise RunFolderError(
+            f"{folder} holds another run ({', '.join(map(str, found))}): go on with it by resume=auto, name another folder "
+            "(hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
+        )
+
+
+def clear_folder(folder: Path, *, keep_checkpoints: bool) -> None:
+    """Remove the results of an earlier training, so that they are not taken for those of the one that begins."""
+    checkpoints = () if keep_checkpoints else (LAST_CHECKPOINT, BEST_CHECKPOINT)
+    with explained(folder):
+        for name in (SUMMARY, TEST_RESULTS, *checkpoints):
+            (folder / name).unlink(missing_ok=True)

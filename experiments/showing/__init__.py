@@ -1,1 +1,0 @@
-"""Parts of `python -m experiments.show_mixing`: pictures in, settings, the network that looks at them, the grid."""

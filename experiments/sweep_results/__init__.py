@@ -1,0 +1,1 @@
+"""Finished runs compared: reading their folders, the table, the plot."""

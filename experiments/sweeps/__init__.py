@@ -1,0 +1,1 @@
+"""Hydra multiruns: the folder of a sweep, failed jobs, the report at its end."""

@@ -1,0 +1,1 @@
+"""The test of a run class by class: counts, file, plots."""

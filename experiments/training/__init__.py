@@ -1,0 +1,1 @@
+"""What is trained and how: module, loss, optimizer, callbacks of a run."""

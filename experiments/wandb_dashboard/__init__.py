@@ -1,0 +1,1 @@
+"""The W&B workspace and report of the study, from code."""

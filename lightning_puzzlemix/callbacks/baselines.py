@@ -1,0 +1,137 @@
+"""The baselines as callbacks, on the same base as PuzzleMixCallback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_puzzlemix.callbacks.base import MixCallback
+from lightning_puzzlemix.callbacks.batch import Location
+from lightning_puzzlemix.callbacks.containers import as_keys, joined, tensors_of
+from lightning_puzzlemix.callbacks.layer_mix import LayerMix
+from lightning_puzzlemix.mixers.baselines import CutMix, ManifoldMix, MixUp
+from lightning_puzzlemix.results import MixedBatch
+from lightning_puzzlemix.sampling import INPUT, BaselineDraw
+
+
+class MixUpCallback(MixCallback):
+    """Mix every training batch by input mixup; ``options`` are those of :class:`MixCallback`.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``log_images_every_n_steps``.
+    """
+
+    name = "mixup"
+
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(MixUp(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+
+
+class CutMixCallback(MixCallback):
+    """Mix every training batch by CutMix; ``options`` are those of :class:`MixCallback`.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        per_sample: One box for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``log_images_every_n_steps``.
+    """
+
+    name = "cutmix"
+
+    def __init__(
+        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(CutMix(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+
+
+class ManifoldMixCallback(MixCallback):
+    """Mix the output of a random layer of the model in every training batch, through a hook for the length of the step.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0.
+        layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
+            batch. Each must return a tensor with the batch first, and run once in a forward pass.
+        per_sample: One lam for each sample instead of one for the batch, as published.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
+        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
+            ``log_images_every_n_steps``.
+    """
+
+    name = "manifoldmix"
+    mixer: ManifoldMix
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        *,
+        layers: Sequence[str] = (INPUT, "layer1", "layer2"),
+        per_sample: bool = False,
+        num_classes: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        if len(as_keys(self.image_key)) > 1 and set(self.mixer.layers) != {INPUT}:
+            raise ValueError(
+                f"image_key={self.image_key!r} names several views, whose layers could not be told apart: use "
+                f"layers=['input'] in place of layers={list(self.mixer.layers)}, or name one view"
+            )
+        self._layer_mix: LayerMix | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse layers that the module does not have."""
+        super().setup(trainer, pl_module, stage)
+        names = dict(pl_module.named_modules())
+        unknown = [layer for layer in self.mixer.layers if layer != INPUT and layer not in names]
+        if stage == "fit" and unknown:
+            candidates = [name for name in names if name and name.count(".") <= 2][:20]
+            raise ValueError(
+                f"layers must name submodules of the module or 'input', got {unknown}: it has {candidates}"
+            )
+
+    def _mix_part(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
+    ) -> MixedBatch:
+        mixed = super()._mix_part(trainer, pl_module, batch, batch_idx, part, where)
+        draw = mixed.draw
+        if not isinstance(draw, BaselineDraw) or draw.layer == INPUT:
+            return mixed
+        if part:
+            raise ValueError(
+                "ManifoldMixCallback cannot mix several image batches in one step, whose layers it could not tell apart: "
+                "name one with image_key and target_key, or use layers=['input']"
+            )
+        self._layer_mix = LayerMix(
+            pl_module,
+            draw.layer,
+            draw.permutation,
+            mixed.ratio,
+            step=lambda: self._swap.runs if self._swap.running else 0,
+            others=[joined(path) for path, value in tensors_of(batch) if value.ndim == 4 and path != where.images],
+        )
+        return mixed
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Make sure that the layer was mixed, and leave nothing on the module."""
+        missed = None if self._layer_mix is None or self._layer_mix.ran else self._layer_mix.layer
+        super().on_train_batch_end(*args, **kwargs)
+        if missed is not None:
+            raise RuntimeError(
+                f"layers: {missed!r} did not run in training_step in the mode that the model was in before it, so nothing was "
+                "mixed although the targets were: name a layer that runs"
+            )
+
+    def _forget_batch(self) -> None:
+        super()._forget_batch()
+        if self._layer_mix is not None:
+            self._layer_mix.remove()
+        self._layer_mix = None

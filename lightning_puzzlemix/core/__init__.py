@@ -1,0 +1,1 @@
+"""Pure functions of tensors: images and their saliency to mixed images."""

@@ -1,0 +1,220 @@
+"""Puzzle Mix of one batch, given its saliency: the pipeline as a list of calls."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.core.grid import Grid, expand
+from lightning_puzzlemix.core.transport import move_and_blend
+from lightning_puzzlemix.results import MixResult
+from lightning_puzzlemix.solvers.host import plan_moves, solve_masks
+from lightning_puzzlemix.solvers.problem import Energy, MixingProblem
+from lightning_puzzlemix.solvers.transfer import to_device, to_host
+from lightning_puzzlemix.validation import check_mix_inputs, check_moving_blocks, check_on_host
+
+
+@dataclass(frozen=True)
+class _Grids:
+    """The three ways in which a batch is cut: into the mask's blocks, the cells compared at borders, the moving blocks."""
+
+    blocks: Grid
+    cells: Grid
+    moves: Grid
+
+    @classmethod
+    def of(cls, images: Tensor, blocks_per_side: int, config: PuzzleMixConfig) -> _Grids:
+        height, width = images.shape[2:]
+        return cls(
+            Grid.of(height, width, blocks_per_side),
+            Grid.of(height, width, blocks_per_side, config.neighborhood_size),
+            Grid.of(height, width, blocks_per_side, config.transport_size if config.transport else None),
+        )
+
+
+@torch.no_grad()
+def puzzle_mix(
+    images: Tensor,
+    saliency: Tensor,
+    *,
+    permutation: Tensor,
+    lam: float | Tensor,
+    blocks_per_side: int,
+    config: PuzzleMixConfig | None = None,
+    first_content: Tensor | None = None,
+    partner_content: Tensor | None = None,
+) -> MixResult:
+    """Mix each image with a partner so that as much saliency of both as possible stays visible.
+
+    Every image b is paired with ``images[permutation[b]]``. A mask over n x n blocks minimizes the energy of the paper's
+    section 4.1 (hidden saliency, smoothness, prior), then the blocks of both images move to where the mask shows them
+    (section 4.2), and both are blended. The arguments are left unchanged and nothing is random here.
+
+    Args:
+        images: (B, C, H, W) floating point; any C, H and W. Un-normalized with ``config.mean`` and ``config.std`` they lie
+            in [0, 1]; averages of cells beyond 1e6 are refused.
+        saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
+            a uniform one.
+        permutation: (B,) integers in [0, B), the partner of each image.
+        lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
+        blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`); each still counts the same in ``ratio``.
+        config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
+        first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
+            for the adversarial variant.
+        partner_content: (B, C, H, W) the same for the partners, before ``permutation``.
+
+    Returns:
+        The mixed images, their ratio and their masks.
+
+    Raises:
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit together or values lie outside their range.
+        ImportError: If ``config.solver`` is ``"gco"`` and gco-wrapper is not installed.
+    """
+    config = PuzzleMixConfig() if config is None else config
+    check_mix_inputs(images, saliency, permutation, lam, blocks_per_side, config)
+    first = _checked_content("first_content", first_content, images)
+    second = _checked_content("partner_content", partner_content, images)
+    # A plain integer: NumPy's would give its dtype to what is computed with it.
+    grids = _Grids.of(images, int(blocks_per_side), config)
+    check_moving_blocks(grids.moves.shape, images, config)
+    partner = permutation.to(images.device, torch.int64)
+    # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
+    with torch.autocast(images.device.type, enabled=False):
+        problem = _build_problem(images, saliency, partner, grids, config)
+        host, lam_host = _fetch(problem, lam)
+        check_on_host(host.extremes, lam_host, config)
+        solution = _solve(host, lam_host, config)
+        return _apply(first, second, partner, to_device(solution, images.device), grids, config)
+
+
+def _checked_content(name: str, content: Tensor | None, images: Tensor) -> Tensor:
+    if content is None:
+        return images
+    if content.shape != images.shape or content.dtype != images.dtype or content.device != images.device:
+        raise ValueError(
+            f"{name} must be {tuple(images.shape)} {images.dtype} on {images.device} like images, got "
+            f"{tuple(content.shape)} {content.dtype} on {content.device}"
+        )
+    return content
+
+
+def _build_problem(
+    images: Tensor, saliency: Tensor, partner: Tensor, grids: _Grids, config: PuzzleMixConfig
+) -> MixingProblem[Tensor]:
+    """State on the images' device what is to be solved."""
+    shares = block_saliency(saliency, grids.blocks)
+    moving = shares if grids.moves == grids.blocks else block_saliency(saliency, grids.moves)
+    cells = pixel_cells(images, grids.cells, config)
+    energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
+    flat = cells.flatten(1)
+    peaks = saliency.flatten(1)
+    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
+    return MixingProblem(energy, moving, moving[partner], extremes)
+
+
+def _as_float(values: Tensor) -> Tensor:
+    """Convert to float32; doubles that it cannot hold keep their sign, and stay finite where they are."""
+    if values.dtype != torch.float64:
+        return values.float()
+    limits = torch.finfo(torch.float32)
+    size = torch.where(values == 0, values, values.abs().clamp(limits.tiny, limits.max))
+    return torch.where(values.isfinite(), size.copysign(values), values).float()
+
+
+def _fetch(problem: MixingProblem[Tensor], lam: float | Tensor) -> tuple[MixingProblem[np.ndarray], float | np.ndarray]:
+    """Copy the problem to the host, with lam where that lies on the device too."""
+    arrays = problem.arrays()
+    if not isinstance(lam, Tensor):
+        return MixingProblem.of(to_host(arrays)), float(lam)
+    batch, device = len(arrays[0]), arrays[0].device
+    if lam.device != device:
+        return MixingProblem.of(to_host(arrays)), lam.detach().cpu().double().numpy()
+    *host, lam_host = to_host([*arrays, lam.float().expand(batch)])
+    return MixingProblem.of(host), lam_host
+
+
+def _solve(problem: MixingProblem[np.ndarray], lam: float | np.ndarray, config: PuzzleMixConfig) -> list[np.ndarray]:
+    """Return the labels of the mask and, with transport, the plans of both images."""
+    labels = solve_masks(problem.energy, lam, config)
+    if not config.transport:
+        return [labels]
+    return [labels, *plan_moves(problem.moving_first, problem.moving_second, labels, config)]
+
+
+def _apply(
+    first: Tensor, second: Tensor, partner: Tensor, solution: list[Tensor], grids: _Grids, config: PuzzleMixConfig
+) -> MixResult:
+    """Mix the images by the solution."""
+    labels, *plans = solution
+    mask = labels.float() / (config.num_labels - 1)
+    plan = torch.stack(plans).unflatten(2, grids.moves.shape) if plans else None
+    return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
+
+
+def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: Tensor | None, grids: _Grids) -> Tensor:
+    """Move the blocks of both images and blend them by the mask."""
+    if plan is not None:
+        flat = plan.flatten(2)
+        mixed = move_and_blend(first, second, partner, flat[0], flat[1], mask, grids.moves)
+    else:
+        mixed = torch.lerp(second[partner], first, expand(mask, grids.blocks).unsqueeze(1).to(first.dtype))
+    if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
+        mixed = mixed.contiguous(memory_format=torch.channels_last)
+    return mixed
+
+
+@torch.no_grad()
+def mix_like(
+    images: Tensor, mask: Tensor, plan: Tensor | None, *, permutation: Tensor, config: PuzzleMixConfig
+) -> Tensor:
+    """Mix images by the mask and the moves that were found for another view of them.
+
+    Args:
+        images: (B, C, H, W) floating point.
+        mask: (B, n, n), as in :class:`MixResult`; n at most the shorter side of the images.
+        plan: (2, B, R, C), as there; the images must have as many moving blocks.
+        permutation: (B,) integers in [0, B), the partner of each image.
+        config: The hyperparameters that the mask and the plan were found with.
+
+    Returns:
+        (B, C, H, W) mixed images, a new tensor.
+
+    Raises:
+        ValueError: If the images are too small for the blocks, or have other moving blocks.
+    """
+    blocks, shorter = mask.shape[-1], min(images.shape[2:])
+    if blocks > shorter:
+        raise ValueError(
+            f"images {tuple(images.shape)} cannot be cut into {blocks} x {blocks} blocks: use grid_sizes up to {shorter}"
+        )
+    grids = _Grids.of(images, blocks, config)
+    if plan is not None and plan.shape[2:] != grids.moves.shape:
+        raise ValueError(
+            f"images {tuple(images.shape)} have {grids.moves.shape} moving blocks and not {tuple(plan.shape[2:])}: use "
+            "transport_size=None, by which the mask's own blocks move, or views of the same size"
+        )
+    images = images.detach()
+    return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
+
+
+def warm_up(config: PuzzleMixConfig) -> float:
+    """Compile the kernels now (about 10 s once, then read from disk) and return the seconds that it took.
+
+    Without this the first mixed batch would take that time unexplained. No batch needs more than is compiled here: the
+    kernels are always called with the same dtypes.
+    """
+    start = time.perf_counter()
+    flat = np.full((1, 2, 2), 0.25, np.float32)
+    energy = Energy(flat, flat, np.zeros((1, 1, 2), np.float32), np.zeros((1, 2, 1), np.float32))
+    labels = solve_masks(energy, 0.5, config)
+    if config.transport:
+        plan_moves(flat, flat, labels, config)
+    return time.perf_counter() - start

@@ -1,0 +1,255 @@
+"""MixUp, CutMix and manifold mixup, to compare with: the mixing of a batch, on the same draws and targets as Puzzle Mix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
+from lightning_puzzlemix.mixers.timer import PhaseTimer
+from lightning_puzzlemix.results import MixedBatch
+from lightning_puzzlemix.saliency.objective import ForwardContext
+from lightning_puzzlemix.saliency.source import PerModel, count_classes
+from lightning_puzzlemix.sampling import INPUT, BaselineDraw, MixDraw, seed_sequence
+from lightning_puzzlemix.task_targets import mix_task_targets
+from lightning_puzzlemix.validation import check_channels_first, check_images, check_num_classes
+
+
+class _Baseline:
+    """What the baselines share: lam, partners, and mixed targets.
+
+    Args:
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
+        per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
+        num_classes: Number of classes, >= 1, where probabilities as targets do not say it; ``None`` asks the model by one
+            forward pass.
+    """
+
+    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
+        self.num_classes = check_num_classes(num_classes)
+        if not isinstance(per_sample, bool):
+            raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
+        self.alpha = check_alpha(alpha)
+        self.per_sample = per_sample
+        self._classes_of: PerModel[int] = PerModel()
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> BaselineDraw:
+        """Draw the random choices for a batch.
+
+        Args:
+            images: (B, C, H, W); only their shape and device count.
+            key: What the draw depends on; ``None`` takes it from torch's global random state (``torch.manual_seed``).
+        """
+        check_images(images, PuzzleMixConfig())
+        if key is None:
+            key = (int(torch.randint(2**62, ())),)
+        rng = np.random.default_rng(seed_sequence(key))
+        lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
+        generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
+        permutation = torch.randperm(len(images), device=images.device, generator=generator)
+        return self._finish_draw(images, permutation, lam, rng)
+
+    def _finish_draw(
+        self, images: Tensor, permutation: Tensor, lam: float | np.ndarray, rng: np.random.Generator
+    ) -> BaselineDraw:
+        return BaselineDraw(permutation, torch.from_numpy(lam) if isinstance(lam, np.ndarray) else float(lam))
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = nullcontext,
+        timer: PhaseTimer | None = None,
+    ) -> MixedBatch:
+        """Mix a batch; images, targets and model are left unchanged.
+
+        Args:
+            model: Only asked, once, how many classes it has, where ``targets`` do not tell.
+            images: (B, C, H, W) floating point.
+            targets: (B,) class indices or (B, classes) probabilities.
+            draw: The random choices; ``None`` draws them.
+            forward_context: Makes the context of that one forward pass.
+            timer: Measures the phase "mixing".
+        """
+        check_images(images, PuzzleMixConfig())
+        check_channels_first(images)
+        chosen = self.draw(images) if draw is None else self._accept(draw)
+        timer = PhaseTimer() if timer is None else timer
+        num_classes = self.num_classes
+        if num_classes is None:
+            num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
+        with timer.phase("mixing", images.device), torch.no_grad():
+            mixed, ratio = self._mix(images, chosen)
+            # One output may be that of a regression.
+            soft = mix_task_targets(
+                targets,
+                permutation=chosen.permutation,
+                ratio=ratio,
+                num_classes=num_classes,
+                bounded=num_classes > 1,
+            )
+        mask = ratio[:, None, None]
+        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
+
+    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
+        """Mix a second view of a batch as the first was mixed: by the same partners and shares.
+
+        Args:
+            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
+            mixed: The first view, mixed by this.
+
+        Returns:
+            (B, C, H, W) mixed images, a new tensor.
+        """
+        check_images(view, PuzzleMixConfig())
+        with torch.no_grad():
+            return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        return self._mix(view, draw)[0]
+
+    def _accept(self, draw: MixDraw) -> BaselineDraw:
+        """Take a draw made elsewhere; one that leaves open what this baseline needs is refused, never filled in."""
+        if isinstance(draw, BaselineDraw):
+            return draw
+        raise ValueError(
+            f"draw must be a BaselineDraw for {type(self).__name__}, got a {type(draw).__name__}, which has no boxes and no "
+            f"layer: use {type(self).__name__}.draw, or pass lightning_puzzlemix.BaselineDraw"
+        )
+
+    def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
+        """Return (B, C, H, W) mixed images and the (B,) share of the first."""
+        raise NotImplementedError
+
+
+def _ratio(images: Tensor, lam: float | Tensor) -> Tensor:
+    """Return lam as (B,) float32 on the images' device."""
+    if isinstance(lam, Tensor):
+        return lam.to(images.device, torch.float32, non_blocking=True).expand(len(images))
+    return torch.full((len(images),), float(lam), dtype=torch.float32, device=images.device)
+
+
+def blend(values: Tensor, permutation: Tensor, ratio: Tensor) -> Tensor:
+    """Return ``ratio * values + (1 - ratio) * values[permutation]``, sample by sample; differentiable."""
+    partner = values[permutation.to(values.device, torch.int64)]
+    return torch.lerp(partner, values, ratio.to(values.dtype).view(-1, *[1] * (values.ndim - 1)))
+
+
+class MixUp(_Baseline):
+    """Input mixup (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018): images blended by lam."""
+
+    def _accept(self, draw: MixDraw) -> BaselineDraw:
+        # Partners and lam are all that it needs, and every draw has those.
+        return draw if isinstance(draw, BaselineDraw) else BaselineDraw(draw.permutation, draw.lam)
+
+    def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
+        ratio = _ratio(images, draw.lam)
+        return blend(images.detach(), draw.permutation, ratio), ratio
+
+
+class CutMix(_Baseline):
+    """CutMix (Yun et al., ICCV 2019): a box of the partner in place of the image's own pixels.
+
+    The box has the area (1 - lam) H W before it is cut off at the border; ratio is the share that is really left.
+    """
+
+    def _finish_draw(
+        self, images: Tensor, permutation: Tensor, lam: float | np.ndarray, rng: np.random.Generator
+    ) -> BaselineDraw:
+        height, width = images.shape[2:]
+        side = np.sqrt(1 - np.atleast_1d(lam))
+        edges = []
+        for length in (height, width):
+            half = (side * length).astype(np.int64) // 2
+            middle = rng.integers(length, size=len(side))
+            edges += [np.clip(middle - half, 0, length), np.clip(middle + half, 0, length)]
+        draw = super()._finish_draw(images, permutation, lam, rng)
+        return BaselineDraw(draw.permutation, draw.lam, boxes=np.stack(edges, axis=1))
+
+    def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
+        if draw.boxes is None:
+            raise ValueError("boxes is missing from the draw: use CutMix.draw, or pass boxes of shape (1 or B, 4)")
+        height, width = images.shape[2:]
+        top, bottom, left, right = draw.boxes.T
+        kept = 1 - (bottom - top) * (right - left) / (height * width)
+        partner = images.detach()[draw.permutation.to(images.device, torch.int64)]
+        if len(draw.boxes) == 1:
+            mixed = images.detach().clone()
+            window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
+            mixed[window] = partner[window]
+            return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
+        edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
+            images.device, non_blocking=True
+        )
+        rows, cols = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+        inside_rows = (rows >= edges[:, 0:1]) & (rows < edges[:, 1:2])
+        inside_cols = (cols >= edges[:, 2:3]) & (cols < edges[:, 3:4])
+        inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
+        return torch.where(inside, partner, images.detach()), edges[:, 4].float()
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        """Cut the box in proportion; a pixel that it covers in part is mixed by that part, so that the ratio stays right."""
+        before, after = mixed.images.shape[2:], view.shape[2:]
+        if before == after:
+            return self._mix(view, draw)[0]
+        assert draw.boxes is not None
+        edges = torch.from_numpy(draw.boxes).to(view.device, torch.float32, non_blocking=True)
+        rows = _covered(after[0], edges[:, 0:2] * (after[0] / before[0]))
+        cols = _covered(after[1], edges[:, 2:4] * (after[1] / before[1]))
+        inside = (rows[:, :, None] * cols[:, None, :])[:, None].to(view.dtype)
+        return torch.lerp(view, view[draw.permutation.to(view.device, torch.int64)], inside)
+
+
+def _covered(size: int, edges: Tensor) -> Tensor:
+    """Return (B, size): how much of each pixel lies between the (B, 2) edges, in pixels."""
+    pixel = torch.arange(size, device=edges.device)
+    return (torch.minimum(edges[:, 1:], pixel + 1) - torch.maximum(edges[:, :1], pixel)).clamp(0, 1)
+
+
+class ManifoldMix(_Baseline):
+    """Manifold mixup (Verma et al., ICML 2019): the output of a random layer blended by lam instead of the image.
+
+    This mixes targets, and images where the draw fell on the input; for any other layer :class:`ManifoldMixCallback` mixes
+    that layer's output while ``training_step`` runs.
+
+    Args:
+        layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
+        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
+        per_sample: Whether every sample gets a lam of its own.
+        num_classes: Number of classes, where targets do not say it; ``None`` asks the model.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[str] = (INPUT, "layer1", "layer2"),
+        *,
+        alpha: float = 2.0,
+        per_sample: bool = False,
+        num_classes: int | None = None,
+    ) -> None:
+        super().__init__(alpha=alpha, per_sample=per_sample, num_classes=num_classes)
+        if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
+            raise ValueError(f"layers must name at least one submodule or 'input', got {layers!r}")
+        self.layers = tuple(layers)
+
+    def _finish_draw(
+        self, images: Tensor, permutation: Tensor, lam: float | np.ndarray, rng: np.random.Generator
+    ) -> BaselineDraw:
+        draw = super()._finish_draw(images, permutation, lam, rng)
+        return BaselineDraw(draw.permutation, draw.lam, layer=str(rng.choice(self.layers)))
+
+    def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
+        ratio = _ratio(images, draw.lam)
+        return (blend(images.detach(), draw.permutation, ratio) if draw.layer == INPUT else images.detach()), ratio
+
+    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
+        if draw.layer != INPUT:
+            raise ValueError(f"the layer {draw.layer!r} is mixed once a batch: use layers=['input'], or name one view")
+        return super()._mix_view(view, draw, mixed)

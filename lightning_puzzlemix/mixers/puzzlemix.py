@@ -1,0 +1,265 @@
+"""PuzzleMix: one call that mixes a batch for a model; for plain PyTorch, Fabric and the callback alike."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_weight
+from lightning_puzzlemix.core.pipeline import mix_like, puzzle_mix
+from lightning_puzzlemix.mixers.adversarial import add_noise, adversarial_noise
+from lightning_puzzlemix.mixers.clean_loss import CleanGradients, is_sharded
+from lightning_puzzlemix.mixers.timer import PhaseTimer
+from lightning_puzzlemix.results import MixedBatch
+from lightning_puzzlemix.saliency.gradient import SaliencyPass
+from lightning_puzzlemix.saliency.objective import ForwardContext, SaliencyLoss
+from lightning_puzzlemix.saliency.source import PerModel, SaliencyCallable, SaliencySource, count_classes
+from lightning_puzzlemix.sampling import MixDraw, draw_mix
+from lightning_puzzlemix.task_targets import check_task_targets, mix_task_targets
+from lightning_puzzlemix.validation import check_channels_first, check_images, check_num_classes
+
+
+class Mixer(Protocol):
+    """What mixes a batch for a model: :class:`~lightning_puzzlemix.PuzzleMix` or one of the baselines."""
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
+        """Draw the random choices for a batch; the same key gives the same draw."""
+        ...
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = ...,
+        timer: PhaseTimer | None = None,
+    ) -> MixedBatch:
+        """Mix a batch."""
+        ...
+
+
+class PuzzleMix:
+    """Mix batches for a model.
+
+    Examples:
+        >>> mixer = PuzzleMix(PuzzleMixConfig(mean=(0.5,), std=(0.5,)))  # doctest: +SKIP
+        >>> mixed = mixer(model, images, targets)  # doctest: +SKIP
+        >>> loss = torch.nn.functional.cross_entropy(model(mixed.images), mixed.targets)  # doctest: +SKIP
+
+    Args:
+        config: Hyperparameters of the mixing; by default those of :class:`PuzzleMixConfig`.
+        clean_weight: Weight of the mean cross-entropy (or ``saliency_loss``) of the unmixed batch, in [0, 1e6] (``clean_lam``;
+            times 2/num_classes where the loss is the CIFAR code's BCE on the softmax). Above 0 the saliency pass runs in
+            training mode. Needs ``saliency="gradient"``.
+        adversarial_prob: Chance in [0, 1], a batch and side, of adversarial noise (``adv_p``). Needs
+            ``saliency="gradient"``.
+        adversarial_eps: Amplitude of that noise in [0, 1] pixel units (``adv_eps`` / 255).
+        saliency: Where saliency comes from. ``"gradient"``: the paper's, the loss's gradient at the images. ``"feature"``:
+            its gradient at a feature map inside the network, cheaper and close to the paper's. ``"spectral"``: the
+            spectral residual of the image, which costs next to nothing but is another method and ignores the model. Or a
+            callable (module, images, targets) that returns (B, H, W) floats >= 0; it is called with gradients switched
+            on and the model in its present mode, in the trainer's forward context.
+        saliency_layer: Name of the submodule whose output ``"feature"`` looks at; ``None`` takes the first third of the
+            network (:func:`lightning_puzzlemix.saliency.feature.find_default_layer`).
+        saliency_loss: For models whose forward does not return logits: a callable (module, images, targets), or the name
+            of a method of the model with the arguments (images, targets), that returns the batch's mean loss or (B,)
+            losses to differentiate instead of cross-entropy. A further parameter named ``batch`` gets the whole batch, for
+            models that need more than images.
+        saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
+            (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
+        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it, or where the
+            model returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward
+            pass.
+
+    Raises:
+        TypeError: If a value has the wrong type.
+        ValueError: If a value lies outside its range, or two do not go together.
+    """
+
+    def __init__(
+        self,
+        config: PuzzleMixConfig | None = None,
+        *,
+        clean_weight: float = 0.0,
+        adversarial_prob: float = 0.0,
+        adversarial_eps: float = 10 / 255,
+        saliency: str | SaliencyCallable = "gradient",
+        saliency_layer: str | None = None,
+        saliency_loss: SaliencyLoss | str | None = None,
+        saliency_precision: str | None = None,
+        num_classes: int | None = None,
+    ) -> None:
+        if config is not None and not isinstance(config, PuzzleMixConfig):
+            raise TypeError(f"config must be a PuzzleMixConfig, got {config!r}")
+        self.config = PuzzleMixConfig() if config is None else config
+        self.clean_weight = check_weight("clean_weight", clean_weight)
+        self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
+        self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
+        self.num_classes = check_num_classes(num_classes)
+        self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
+        self._refuse_without_gradient()
+        self._classes_of: PerModel[int] = PerModel()
+
+    def _refuse_without_gradient(self) -> None:
+        """Refuse what needs the gradients that only the paper's saliency computes."""
+        if self.source.source == "gradient":
+            return
+        for name, value, needed in (
+            ("clean_weight", self.clean_weight, "the gradients of all parameters"),
+            ("adversarial_prob", self.adversarial_prob, "the gradient at the images"),
+        ):
+            if value:
+                raise ValueError(
+                    f"{name}={value} needs {needed}, which saliency={self.source.source!r} does not compute: use "
+                    f"saliency='gradient', or {name}=0"
+                )
+
+    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
+        """Draw the random choices for a batch.
+
+        Args:
+            images: (B, C, H, W); only their shape and device count.
+            key: What the draw depends on; ``None`` takes it from torch's global random state (``torch.manual_seed``).
+        """
+        check_images(images, self.config)
+        if key is None:
+            key = (int(torch.randint(2**62, ())),)
+        return draw_mix(
+            images, self.config, key, adversarial_prob=self.adversarial_prob, adversarial_eps=self.adversarial_eps
+        )
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        draw: MixDraw | None = None,
+        *,
+        forward_context: ForwardContext = nullcontext,
+        timer: PhaseTimer | None = None,
+        batch: Any = None,
+    ) -> MixedBatch:
+        """Mix a batch by the model's own saliency; images, targets and model are left unchanged.
+
+        Args:
+            model: Maps (B, C, H, W) to (B, classes) logits, where the source of saliency needs them.
+            images: (B, C, H, W) floating point, normalized with the config's mean and std.
+            targets: (B,) class indices; (B, classes) floats, one label or several a row; for one logit (B,) or (B, 1), 0 and
+                1 or floats in between. With ``saliency_loss`` floats may have any values.
+            draw: The random choices; ``None`` draws them.
+            forward_context: Makes the context of the saliency's forward pass, for example autocast.
+            timer: Measures the phases "saliency" and "mixing".
+            batch: The whole batch, for a ``saliency_loss`` that has a parameter of that name.
+
+        Raises:
+            TypeError: If an argument has the wrong type or dtype.
+            ValueError: If shapes or values do not fit together.
+        """
+        check_images(images, self.config)
+        check_channels_first(images)
+        draw = self.draw(images) if draw is None else draw
+        timer = PhaseTimer() if timer is None else timer
+        with timer.phase("saliency", images.device):
+            inputs = images if draw.noise is None else add_noise(images, draw.noise, self.config)
+            found, clean = self._look(model, inputs, targets, forward_context, batch)
+            num_classes = self._count_classes(model, images, targets, found, forward_context)
+        with timer.phase("mixing", images.device):
+            noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
+            mix = puzzle_mix(
+                images,
+                found.saliency,
+                permutation=draw.permutation,
+                lam=draw.lam,
+                blocks_per_side=draw.blocks_per_side,
+                config=self.config,
+                first_content=noisy if draw.adversarial_first else None,
+                partner_content=noisy if draw.adversarial_second else None,
+            )
+            soft = mix_task_targets(
+                targets,
+                permutation=draw.permutation,
+                ratio=mix.ratio,
+                num_classes=num_classes,
+                bounded=self.source.asks_for_probabilities(num_classes),
+            )
+        return MixedBatch(
+            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
+        )  # fmt: skip
+
+    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
+        """Mix a second view of a batch as the first was mixed: by the same partners, mask and moves.
+
+        Args:
+            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
+            mixed: The first view, mixed by this.
+
+        Returns:
+            (B, C, H, W) mixed images, a new tensor.
+
+        Raises:
+            ValueError: If the view's blocks are not those of the first, or that was mixed with adversarial noise.
+        """
+        if mixed.draw.noise is not None:
+            raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
+        check_images(view, PuzzleMixConfig())
+        return mix_like(view, mixed.mask, mixed.plan, permutation=mixed.draw.permutation, config=self.config)
+
+    def _look(
+        self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any
+    ) -> tuple[SaliencyPass, CleanGradients | None]:
+        """Run the source; with clean regularization in training mode and for the parameters too."""
+        if not self.clean_weight:
+            return self.source.compute(model, images, targets, forward_context=forward_context, batch=batch), None
+        parameters = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
+        if not parameters:
+            raise ValueError(
+                f"clean_weight={self.clean_weight} needs parameters to regularize, but the model has none that require a "
+                "gradient: use clean_weight=0"
+            )
+        # Sharded parameters are gathered anew in each pass, and what hooks make of a gradient (a mask, a limit) must be made
+        # of the whole: then the loss itself is kept, and differentiated together with that of the mixed batch.
+        keep_loss = is_sharded(model) or any(parameter._backward_hooks for parameter in parameters)
+        found = self.source.compute(
+            model,
+            images,
+            targets,
+            training=True,
+            parameters=() if keep_loss else parameters,
+            keep_loss=keep_loss,
+            forward_context=forward_context,
+            batch=batch,
+        )
+        return found, CleanGradients(self.clean_weight, parameters, found.parameter_gradients, found.loss)
+
+    def _count_classes(
+        self, model: nn.Module, images: Tensor, targets: Tensor, found: SaliencyPass, forward_context: ForwardContext
+    ) -> int:
+        """Return the number of classes, and check the targets by it where the source has not."""
+        if found.num_classes is not None:
+            if self.num_classes not in (None, found.num_classes):
+                raise ValueError(
+                    f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out, "
+                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are no logits"
+                )
+            return found.num_classes
+        num_classes = self.num_classes
+        if num_classes is None:
+            num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
+        bounded = self.source.asks_for_probabilities(num_classes)
+        check_task_targets(targets, len(images), num_classes, bounded=bounded)
+        return num_classes
+
+    def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:
+        """Return the images with adversarial noise."""
+        if found.gradient is None:
+            raise ValueError(
+                f"draw.noise needs the gradient at the images, which saliency={self.source.source!r} does not compute: use "
+                "saliency='gradient', or a draw without noise"
+            )
+        noise = adversarial_noise(images, start, found.gradient, self.config, eps=self.adversarial_eps, scale=scale)
+        return add_noise(images, noise, self.config)

@@ -1,0 +1,1 @@
+"""Metrics and images of what a mix did."""

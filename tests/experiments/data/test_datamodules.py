@@ -1,0 +1,202 @@
+"""Every data module on small files in the official layouts."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from layouts import pixels_of, ready, write_cifar, write_tiny_imagenet
+from torch import Tensor
+
+from experiments.data import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    DigitsDataModule,
+    FolderDataModule,
+    ImageNetDataModule,
+    MissingDataError,
+    TinyImageNetDataModule,
+)
+from experiments.data.splits import split_stratified, take_fraction, take_per_class
+
+SHARED_TINY = Path(__file__).resolve().parents[4] / "shared" / "data" / "tiny-imagenet-200.zip"
+
+
+def test_digits_are_split_without_overlap_and_normalized() -> None:
+    module = ready(DigitsDataModule())
+    sizes = {name: len(module.split(name)) for name in ("train", "val", "test")}
+    assert sum(sizes.values()) == 1797
+    assert 350 <= sizes["test"] <= 370
+    train_source, test_source = module.split("train").source, module.split("test").source
+    assert train_source is not test_source
+    assert not set(module.split("train").indices) & set(module.split("val").indices)
+    counts = np.bincount(module.split("test").targets)
+    assert counts.max() - counts.min() <= 2
+    images, targets = next(iter(module.train_dataloader()))
+    assert images.shape == (64, 1, 32, 32)
+    assert targets.dtype == torch.int64
+    everything = torch.stack([module.split("test")[index][0] for index in range(sizes["test"])])
+    assert abs(everything.mean()) < 0.05
+    assert abs(everything.std() - 1) < 0.05
+
+
+def test_digits_test_part_depends_on_the_split_seed_only() -> None:
+    def test_images(**settings: int) -> Tensor:
+        return ready(DigitsDataModule(**settings)).split("test").source.images  # type: ignore[attr-defined]
+
+    assert torch.equal(test_images(seed=1), test_images(seed=2))
+    assert not torch.equal(test_images(split_seed=1), test_images(split_seed=2))
+
+
+def test_stratified_split_and_parts_count_by_class() -> None:
+    targets = [0] * 10 + [1] * 20 + [2] * 5
+    kept, taken = split_stratified(targets, range(35), share=0.2, seed=0)
+    assert sorted(kept + taken) == list(range(35))
+    assert np.bincount([targets[index] for index in taken]).tolist() == [2, 4, 1]
+    limited = take_per_class(targets, kept, limit=6, seed=0)
+    assert set(limited) <= set(kept)
+    assert np.bincount([targets[index] for index in limited]).tolist() == [6, 6, 4]
+    assert limited != take_per_class(targets, kept, limit=6, seed=1)
+    half = take_fraction(targets, kept, fraction=0.5, seed=0)
+    assert np.bincount([targets[index] for index in half]).tolist() == [4, 8, 2]
+    assert half != take_fraction(targets, kept, fraction=0.5, seed=1)
+
+
+def test_smaller_parts_are_part_of_larger_ones() -> None:
+    targets = [index % 3 for index in range(60)]
+    few, more = (set(take_per_class(targets, range(60), limit=limit, seed=0)) for limit in (2, 7))
+    assert few < more
+    tenth, half = (set(take_fraction(targets, range(60), fraction=fraction, seed=0)) for fraction in (0.1, 0.5))
+    assert tenth < half
+    # Never nothing: a class without images could not be learnt.
+    assert len(take_fraction(targets, range(60), fraction=0.001, seed=0)) == 3
+
+
+def test_digits_on_a_fraction_of_the_training_images() -> None:
+    whole, tenth = (ready(DigitsDataModule(fraction=fraction)) for fraction in (1.0, 0.1))
+    assert len(tenth.split("train")) == pytest.approx(0.1 * len(whole.split("train")), abs=5)
+    for part in ("val", "test"):
+        assert tenth.split(part).indices == whole.split(part).indices
+
+
+def test_test_images_are_scored_in_every_epoch_where_others_validate() -> None:
+    module = ready(DigitsDataModule())
+    assert not module.validates_on_test
+    sizes = [len(loader.dataset) for loader in module.val_dataloader()]  # type: ignore[arg-type]
+    assert sizes == [len(module.split("val")), len(module.split("test"))]
+    assert len(ready(DigitsDataModule(test_each_epoch=False)).val_dataloader()) == 1
+    module = ready(DigitsDataModule(val_fraction=0.0))
+    assert module.validates_on_test
+    assert len(module.val_dataloader()) == 1
+
+
+@pytest.mark.parametrize("module_class", [CIFAR10DataModule, CIFAR100DataModule])
+def test_cifar_reads_the_official_pickles(
+    module_class: type[CIFAR10DataModule], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_cifar(tmp_path, module_class, monkeypatch)
+    module = ready(module_class(root=tmp_path, batch_size=4, num_workers=0))
+    assert module.num_classes == len(module.class_names) == module_class.classes
+    assert len(module.split("train")) == 10 * len(module_class.dataset.train_list)
+    image, target = module.split("test")[7]
+    assert target == 1
+    assert image.shape == (3, 32, 32)
+    assert torch.allclose(pixels_of(module, image), torch.full((3, 32, 32), 7.0), atol=1e-3)
+    assert module.split("val") is module.split("test")
+
+
+def test_cifar_validation_share_comes_from_the_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar(tmp_path, CIFAR10DataModule, monkeypatch)
+    module = ready(CIFAR10DataModule(root=tmp_path, num_workers=0, val_fraction=0.2))
+    assert len(module.split("train")) == 40
+    assert len(module.split("val")) == 10
+    # Validation images are not augmented: every pixel keeps its value.
+    assert pixels_of(module, module.split("val")[0][0]).std() < 1e-3
+
+
+def test_cifar_without_files_and_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CIFAR10DataModule.dataset, "url", "file:///nowhere/cifar-10-python.tar.gz")
+    with pytest.raises(MissingDataError, match="Downloading it failed") as caught:
+        CIFAR10DataModule(root=tmp_path).prepare_data()
+    for hint in (str(tmp_path), "cifar-10-python.tar.gz", "data.root="):
+        assert hint in str(caught.value)
+    with pytest.raises(MissingDataError, match=r"data\.download=true"):
+        CIFAR10DataModule(root=tmp_path, download=False).setup()
+
+
+@pytest.mark.parametrize("layout", ["folder", "zip", "holds folder", "holds zip"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_tiny_imagenet_from_every_place(layout: str, num_workers: int, tmp_path: Path) -> None:
+    root = write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    if "zip" in layout:
+        archive = tmp_path / "zipped" / "tiny-imagenet-200.zip"
+        archive.parent.mkdir()
+        with zipfile.ZipFile(archive, "w") as file:
+            for path in root.rglob("*.*"):
+                file.write(path, path.relative_to(tmp_path))
+        root = archive
+    place = root.parent if layout.startswith("holds") else root
+    module = ready(TinyImageNetDataModule(root=place, num_workers=num_workers, batch_size=5))
+    assert module.class_names == ["goldfish", "tree frog", "ox"]
+    assert module.num_classes == 3
+    assert sorted(module.split("train").targets) == [0] * 4 + [1] * 4 + [2] * 4
+    # val_0 is an ox, val_1 a goldfish: the labels come from the annotations, not from any order.
+    images, targets = next(iter(module.test_dataloader()))
+    assert targets.tolist() == [2, 0]
+    assert torch.allclose(images.mean(dim=(1, 2, 3)) * 127.5 + 127.5, torch.tensor([100.0, 150.0]), atol=2)
+    batches = [batch for batch, _ in module.train_dataloader()]
+    assert sum(len(batch) for batch in batches) == 12
+    assert batches[0].shape == (5, 3, 64, 64)
+
+
+def test_tiny_imagenet_per_class(tmp_path: Path) -> None:
+    root = write_tiny_imagenet(tmp_path / "tiny")
+    module = ready(TinyImageNetDataModule(root=root, per_class=2))
+    assert np.bincount(module.split("train").targets).tolist() == [2, 2, 2]
+    assert len(module.split("test")) == 2
+
+
+@pytest.mark.skipif(not SHARED_TINY.exists(), reason="needs ../shared/data/tiny-imagenet-200.zip")
+def test_tiny_imagenet_official_zip() -> None:
+    module = ready(TinyImageNetDataModule(root=SHARED_TINY, per_class=2, num_workers=0, batch_size=8))
+    assert module.num_classes == 200
+    assert "goldfish" in module.class_names
+    assert len(module.split("train")) == 400
+    images, _ = next(iter(module.train_dataloader()))
+    assert images.shape == (8, 3, 64, 64)
+    assert images.std() > 0.2
+    assert module.split("test").targets[0] == module.wnids.index("n03444034")
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"),
+    [
+        (lambda root: TinyImageNetDataModule(root=root), "tiny-imagenet-200.zip"),
+        (lambda root: ImageNetDataModule(root=root), "image-net.org"),
+        (lambda root: FolderDataModule(root=root), "train/<class>"),
+    ],
+)
+def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError) as caught:
+        _ = module(tmp_path / "absent").num_classes
+    for part in (str(tmp_path / "absent"), hint, "data.root=", "PUZZLEMIX_DATA"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
+        ({"seed": -1}, r"data\.seed must be at least 0, got -1"),
+        ({"split_seed": -1}, r"data\.split_seed must be at least 0, got -1"),
+        ({"val_fraction": 1.0}, r"data\.val_fraction must be in \[0, 1\), got 1\.0"),
+        ({"per_class": 0}, r"data\.per_class must be null or at least 1, got 0"),
+        ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),
+        ({"fraction": 0.5, "per_class": 3}, r"data\.per_class=3 and data\.fraction=0\.5 exclude each other"),
+        ({"test_share": 0.0}, r"data\.test_share must be in \(0, 1\), got 0\.0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DigitsDataModule(**settings)  # type: ignore[arg-type]

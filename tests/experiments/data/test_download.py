@@ -1,0 +1,357 @@
+"""The download code against a server that does what servers do: break off, hang, crawl, refuse, and serve something else."""
+
+import logging
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from archive_server import ArchiveServer, publish_cifar, publish_tiny_imagenet, serve
+from filelock import FileLock
+
+from experiments.data import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    ImageDataModule,
+    MissingDataError,
+    TinyImageNetDataModule,
+    download,
+    transfer,
+    transfer_bar,
+)
+from experiments.data.missing import DownloadError
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.01)
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture
+def cifar(server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    return publish_cifar(server, CIFAR100DataModule, tmp_path / "official", monkeypatch)
+
+
+def fresh(tmp_path: Path, kind: type[CIFAR10DataModule] = CIFAR100DataModule) -> CIFAR10DataModule:
+    return kind(root=tmp_path / "not" / "there yet", batch_size=2, num_workers=0)
+
+
+def trains(module: ImageDataModule) -> None:
+    """As the command does it: prepared, asked for the classes, then set up."""
+    module.prepare_data()
+    assert module.num_classes == len(module.class_names)
+    module.setup("fit")
+    images, _ = next(iter(module.train_dataloader()))
+    assert images.shape[1] == 3
+
+
+def refusal(module: ImageDataModule) -> str:
+    with pytest.raises(DownloadError) as caught:
+        module.prepare_data()
+    message = str(caught.value)
+    # One line that says from where, to where and what else can be done.
+    assert "\n" not in message
+    for part in ("http://127.0.0.1", str(module.root.absolute()), "by hand at", "data.root="):  # type: ignore[attr-defined]
+        assert part in message
+    return message
+
+
+@pytest.mark.parametrize("kind", [CIFAR10DataModule, CIFAR100DataModule])
+def test_an_empty_folder_is_filled_once(
+    kind: type[CIFAR10DataModule], server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish_cifar(server, kind, tmp_path / "official", monkeypatch)
+    module = fresh(tmp_path, kind)
+    trains(module)
+    trains(fresh(tmp_path, kind))
+    assert server.requests == [(name, None)]
+    assert not list(module.root.glob("*.part"))
+
+
+@pytest.mark.parametrize("root", ["data", "data/tiny-imagenet-200.zip", "data/named otherwise.zip"])
+def test_tiny_imagenet_is_downloaded_where_it_is_looked_for(
+    root: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish_tiny_imagenet(server, tmp_path / "official", monkeypatch)
+    for _ in range(2):
+        trains(TinyImageNetDataModule(root=tmp_path / root, batch_size=2, num_workers=0))
+    assert server.requests == [(name, None)]
+
+
+def test_a_zip_that_was_named_is_never_replaced(
+    server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_tiny_imagenet(server, tmp_path / "official", monkeypatch)
+    mine = tmp_path / "holiday.zip"
+    mine.write_bytes(b"not a zip")
+    module = TinyImageNetDataModule(root=mine)
+    with pytest.raises((MissingDataError, ValueError), match=r"holiday\.zip is no zip"):
+        trains(module)
+    assert mine.read_bytes() == b"not a zip"
+    assert not server.requests
+
+
+@pytest.mark.parametrize("root", ["data", "data/tiny-imagenet-200.zip"])
+def test_a_zip_that_was_cut_short_is_completed(
+    root: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = publish_tiny_imagenet(server, tmp_path / "official", monkeypatch)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(server.files[name][:2000])
+    trains(TinyImageNetDataModule(root=tmp_path / root, batch_size=2, num_workers=0))
+    assert server.requests == [(name, "bytes=2000-")]
+
+
+def test_a_broken_connection_is_continued(cifar: str, server: ArchiveServer, tmp_path: Path) -> None:
+    # Also a server that is away for a moment, once something has arrived.
+    server.faults = [400, "503", 300]
+    trains(fresh(tmp_path))
+    assert [wanted for _, wanted in server.requests] == [None, "bytes=400-", "bytes=400-", "bytes=700-"]
+
+
+def test_the_next_start_continues_what_an_interrupted_one_left(
+    cifar: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(transfer, "MAX_CONNECTIONS", 1)
+    server.faults = [1000]
+    message = refusal(fresh(tmp_path))
+    assert "the connection ended after 1,000 bytes of" in message
+    assert "The 1,000 bytes that arrived are kept: the next start continues there" in message
+    trains(fresh(tmp_path))
+    assert server.requests[1:] == [(cifar, "bytes=1000-")]
+    assert "continuing at 1,000 bytes" in caplog.text
+
+
+def test_ctrl_c_keeps_what_has_arrived(
+    cifar: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "CHUNK", 700)
+        patch.setattr(transfer_bar.TransferBar, "update", press)
+        with pytest.raises(KeyboardInterrupt):
+            fresh(tmp_path).prepare_data()
+    assert "keeps 700 bytes, and the next start continues there" in caplog.text
+    trains(fresh(tmp_path))
+    assert server.requests[-1] == (cifar, "bytes=700-")
+
+
+def test_a_server_that_cannot_continue_is_asked_anew(
+    cifar: str, server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.ranges, server.faults = False, [1000]
+    trains(fresh(tmp_path))
+    assert "cannot be continued: begun again" in caplog.text
+
+
+@pytest.mark.parametrize("left", ["something else", "longer", "complete"])
+def test_what_is_left_may_be_anything(
+    left: str, cifar: str, server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, content = fresh(tmp_path), server.files[cifar]
+    module.root.mkdir(parents=True)
+    part = module.root / f"{cifar}.part"
+    part.write_bytes({"something else": b"x" * 900, "longer": b"x" * len(content) * 2, "complete": content}[left])
+    trains(module)
+    assert [wanted for _, wanted in server.requests if wanted is None] == ([] if left == "complete" else [None])
+    assert ("does not belong to this file: begun again" in caplog.text) == (left == "something else")
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("mine", [False, True], ids=["cut short", "another file"])
+def test_an_archive_with_a_wrong_checksum_is_replaced_and_nothing_lost(
+    mine: bool, cifar: str, server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = fresh(tmp_path)
+    module.root.mkdir(parents=True)
+    found = b"my own file" if mine else server.files[cifar][:900]
+    (module.root / cifar).write_bytes(found)
+    trains(module)
+    assert "is incomplete or another file: its MD5 checksum is not" in caplog.text
+    aside = module.root / f"{cifar}.other"
+    assert aside.exists() == mine
+    assert not mine or aside.read_bytes() == found
+
+
+def test_a_wrong_checksum_says_so_and_is_not_kept(cifar: str, server: ArchiveServer, tmp_path: Path) -> None:
+    good, server.files[cifar] = server.files[cifar], b"<html>log in to this network first</html>"
+    message = refusal(fresh(tmp_path))
+    assert "the 41 bytes that arrived have the MD5 checksum" in message
+    assert f"instead of {CIFAR100DataModule.dataset.tgz_md5}" in message
+    assert "are kept" not in message
+    server.files[cifar] = good
+    trains(fresh(tmp_path))
+
+
+def test_a_server_that_refuses_or_is_not_there(
+    cifar: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.faults = ["404", "503"]
+    assert "the server answers 404 Not Found" in refusal(fresh(tmp_path))
+    assert "the server answers 503 Service Unavailable" in refusal(fresh(tmp_path))
+    monkeypatch.setattr(CIFAR100DataModule.dataset, "url", "http://127.0.0.1:1/cifar-100-python.tar.gz")
+    assert "the server cannot be reached ([Errno 111] Connection refused)" in refusal(fresh(tmp_path))
+    assert len(server.requests) == 2
+
+
+def test_a_server_that_hangs_or_crawls(
+    cifar: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.2)
+    server.faults = ["stall"] + ["503"] * (transfer.MAX_IDLE + 1)
+    assert "the server answers 503" in refusal(fresh(tmp_path))
+    server.faults = ["stall"]
+    monkeypatch.setattr(transfer, "MAX_CONNECTIONS", 1)
+    assert "the connection broke at 200 bytes (nothing for 0.2 s)" in refusal(fresh(tmp_path))
+    monkeypatch.setattr(transfer, "SLOW_SECONDS", 0.3)
+    server.faults = ["trickle"]
+    message = refusal(fresh(tmp_path))
+    assert "the server is too slow" in message
+    assert "are kept: the next start continues there" in message
+    monkeypatch.setattr(transfer, "SLOW_SECONDS", 60.0)
+    trains(fresh(tmp_path))
+
+
+def test_two_at_once_download_once(
+    cifar: str, server: ArchiveServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    server.gate.clear()
+    modules = [fresh(tmp_path) for _ in range(3)]
+    threads = [threading.Thread(target=module.prepare_data) for module in modules]
+    for thread in threads:
+        thread.start()
+    # The server answers when all others wait.
+    while caplog.text.count("waiting for another process that is downloading CIFAR-100 into") < 2:
+        assert all(thread.is_alive() for thread in threads)
+        time.sleep(0.01)
+    server.gate.set()
+    for thread in threads:
+        thread.join()
+    assert server.requests == [(cifar, None)]
+    for module in modules:
+        assert module.num_classes == len(module.class_names)
+
+
+def test_a_lock_file_left_behind_holds_nobody_up(cifar: str, tmp_path: Path) -> None:
+    module = fresh(tmp_path)
+    module.root.mkdir(parents=True)
+    (module.root / f".{cifar}.lock").write_text("of a process that was killed")
+    trains(module)
+
+
+def test_a_hung_owner_of_the_lock_is_named(cifar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "HUNG_SECONDS", 0.2)
+    monkeypatch.setattr(download, "POLL_SECONDS", 0.1)
+    module = fresh(tmp_path)
+    module.root.mkdir(parents=True)
+    with FileLock(module.root / f".{cifar}.lock"):
+        outcome: list[str] = []
+        thread = threading.Thread(target=lambda: outcome.append(refusal(module)))
+        thread.start()
+        thread.join()
+    assert f".{cifar}.lock and has written nothing for" in outcome[0]
+
+
+def test_a_file_system_without_locks_still_downloads(
+    cifar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(download.FileLock, "acquire", refuse)
+    trains(fresh(tmp_path))
+    assert "cannot be locked ([Errno 37] No locks available)" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written(cifar: str, server: ArchiveServer, tmp_path: Path) -> None:
+    (tmp_path / "not").write_text("a file where the folder should be")
+    assert "the folder cannot be made" in refusal(fresh(tmp_path))
+    assert not server.requests
+
+
+def test_a_full_disk_is_no_traceback(cifar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer.os, "fsync", refuse)
+        assert "it cannot be written ([Errno 28] No space left on device)" in refusal(fresh(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(CIFAR10DataModule, "_extract", refuse)
+        assert "cannot be extracted ([Errno 28] No space left on device)" in refusal(fresh(tmp_path))
+    trains(fresh(tmp_path))
+
+
+@pytest.mark.parametrize("lost", ["meta", "train", "test"])
+@pytest.mark.parametrize("how", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["gone", "empty"])
+def test_files_that_were_damaged_are_extracted_again(
+    lost: str, how: Callable[[Path], object], cifar: str, server: ArchiveServer, tmp_path: Path
+) -> None:
+    module = fresh(tmp_path)
+    module.prepare_data()
+    how(module.root / module.dataset.base_folder / lost)
+    trains(fresh(tmp_path))
+    assert len(server.requests) == 1
+
+
+def test_an_archive_put_there_by_hand_needs_no_network(cifar: str, server: ArchiveServer, tmp_path: Path) -> None:
+    module = CIFAR100DataModule(root=tmp_path / "data", download=False, batch_size=2, num_workers=0)
+    module.root.mkdir()
+    module.prepare_data()
+    with pytest.raises(MissingDataError, match=r"data\.download=true"):
+        _ = module.class_names
+    (module.root / cifar).write_bytes(server.files[cifar][:-1])
+    module.prepare_data()
+    with pytest.raises(MissingDataError, match=f"{cifar} is incomplete or another file: its MD5 checksum is not"):
+        _ = module.class_names
+    (module.root / cifar).write_bytes(server.files[cifar])
+    trains(module)
+    assert not server.requests
+
+
+def test_asked_too_early_says_what_to_call(tmp_path: Path) -> None:
+    for module in (fresh(tmp_path), TinyImageNetDataModule(root=tmp_path)):
+        with pytest.raises(MissingDataError, match=r"call prepare_data\(\) first"):
+            _ = module.class_names
+
+
+def test_progress_is_logged_where_there_is_no_terminal(
+    cifar: str, server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(transfer_bar, "LOG_EVERY_SECONDS", 0.0)
+    fresh(tmp_path).prepare_data()
+    size = len(server.files[cifar])
+    assert f"downloading: CIFAR-100 ({size:,} bytes) from {server.url(cifar)} to {tmp_path}" in caplog.text
+    assert f"CIFAR-100: {size:,} bytes of {size:,} bytes, 100%" in caplog.text
+
+
+def test_progress_is_a_bar_in_a_terminal(
+    cifar: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(transfer_bar, "get_console", lambda: Console(force_terminal=True, width=100))
+    fresh(tmp_path).prepare_data()
+    shown = capsys.readouterr().out
+    assert "CIFAR-100" in shown
+    assert "━" in shown
+
+
+def test_errors_reach_other_processes_whole(tmp_path: Path) -> None:
+    for error in (
+        MissingDataError("Cats", inputs=[tmp_path], remedy="adopt one"),
+        DownloadError("Cats", url="http://cats", path=tmp_path / "cats.zip", reason="asleep"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again)) == (type(error), str(error))
