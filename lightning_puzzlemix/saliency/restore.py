@@ -24,10 +24,11 @@ def restore_names(names: MutableMapping[str, Any], found: dict[str, Any], skip: 
 def restore_slots(owner: Any, slots: Iterable[str], found: dict[str, Any]) -> None:
     """Bind the attributes in an object's slots as they were, and delete new ones."""
     for name in slots:
-        if name in found:
+        if name not in found:
+            if hasattr(owner, name):
+                delattr(owner, name)
+        elif getattr(owner, name, restore_slots) is not found[name]:
             setattr(owner, name, found[name])
-        elif hasattr(owner, name):
-            delattr(owner, name)
 
 
 def restore_class(kind: type, found: dict[str, Any]) -> None:
