@@ -63,14 +63,14 @@ def check_values(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleMi
             f"images hold NaN or infinity in {bad.size} of {len(extremes)} samples, first in sample {bad[0]}: inspect the "
             "data or its transforms (averages beyond 3e38 count as infinite)"
         )
-    normalization = f"images un-normalized with mean={config.mean}, std={config.std}"
     # Float32 energies would lose the saliency beside such differences, and overflow further on.
     huge = np.flatnonzero(np.abs(extremes[:, :2]).max(1) > LARGEST)
     if huge.size:
         low, high = extremes[huge[0], :2]
         raise ValueError(
-            f"{normalization} must lie near [0, 1], at most {LARGEST:g} in size, got [{low:.4g}, {high:.4g}] in sample "
-            f"{huge[0]}: inspect the data, or pass the mean and std that they were normalized with"
+            f"images un-normalized with mean={config.mean}, std={config.std} must lie near [0, 1], at most {LARGEST:g} in "
+            f"size, got [{low:.4g}, {high:.4g}] in sample {huge[0]}: inspect the data, or pass the mean and std that they were "
+            "normalized with"
         )
     negative = np.flatnonzero(extremes[:, 2] < 0)
     if negative.size:
@@ -86,6 +86,7 @@ def check_values(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleMi
     if (low < -_PIXEL_TOLERANCE or high > 1 + _PIXEL_TOLERANCE) and key not in _warned_normalizations:
         _warned_normalizations.add(key)
         warn_caller(
-            f"{normalization} span [{low:.2f}, {high:.2f}] where [0, 1] is expected, so that differences across block borders "
-            "weigh too much: pass the mean and std that the images were normalized with"
+            f"images un-normalized with mean={config.mean}, std={config.std} span [{low:.2f}, {high:.2f}] where [0, 1] is "
+            "expected, so that differences across block borders weigh too much: pass the mean and std that the images were "
+            "normalized with"
         )
