@@ -5,14 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from lightning_puzzlemix.config import MOST_BLOCKS, MOST_MOVING_BLOCKS, PuzzleMixConfig
+from lightning_puzzlemix.sampling import MixDraw
 from lightning_puzzlemix.solvers import check_lam
 from lightning_puzzlemix.validation import check_integer, check_permutation
 
 
-def check_mix_inputs(
-    images: Tensor, saliency: Tensor, permutation: Tensor, lam: float | Tensor, blocks_per_side: int
-) -> None:
-    """Check the arguments of :func:`lightning_puzzlemix.puzzle_mix` against (B, C, H, W) images.
+def check_mix_inputs(images: Tensor, saliency: Tensor, draw: MixDraw) -> None:
+    """Check saliency and draw against (B, C, H, W) images.
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
@@ -29,14 +28,15 @@ def check_mix_inputs(
         )
     if saliency.device != images.device:
         raise ValueError(f"saliency must lie on the images' device {images.device}, got {saliency.device}")
-    check_permutation(permutation, batch)
-    check_lam(lam, batch)
-    if check_integer("blocks_per_side", blocks_per_side, least=1) > min(height, width):
+    check_permutation(draw.permutation, batch)
+    check_lam(draw.lam, batch)
+    blocks, shorter = check_integer("blocks_per_side", draw.blocks_per_side, least=1), min(height, width)
+    if blocks > shorter:
         raise ValueError(
-            f"blocks_per_side must be at least 1 and at most the shorter image side {min(height, width)}, got "
-            f"{blocks_per_side}: choose smaller grid_sizes"
+            f"blocks_per_side must be at least 1 and at most the shorter image side {shorter}, got {blocks}: choose smaller "
+            "grid_sizes"
         )
-    check_integer("blocks_per_side", blocks_per_side, least=1, most=MOST_BLOCKS, hint=": choose smaller grid_sizes")
+    check_integer("blocks_per_side", blocks, least=1, most=MOST_BLOCKS, hint=": choose smaller grid_sizes")
 
 
 def check_content(name: str, content: Tensor, images: Tensor) -> None:

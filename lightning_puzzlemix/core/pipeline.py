@@ -13,6 +13,7 @@ from lightning_puzzlemix.core.grid import Grid, expand
 from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
+from lightning_puzzlemix.sampling import MixDraw
 from lightning_puzzlemix.solvers import MixingProblem, solve
 from lightning_puzzlemix.validation import check_images
 
@@ -58,7 +59,7 @@ def puzzle_mix(
         saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
             a uniform one.
         permutation: (B,) integers in [0, B), the partner of each image.
-        lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
+        lam: Target share of the first image in [0, 1]: one number, or (B,) of them.
         blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
             differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`); each still counts the same in ``ratio``.
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
@@ -79,41 +80,24 @@ def puzzle_mix(
     for name, content in (("first_content", first_content), ("partner_content", partner_content)):
         if content is not None:
             check_content(name, content, images)
-    return mix_checked(
-        images,
-        saliency,
-        permutation=permutation,
-        lam=lam,
-        blocks_per_side=blocks_per_side,
-        config=config,
-        first_content=first_content,
-        partner_content=partner_content,
-    )
+    first, second = (images if content is None else content for content in (first_content, partner_content))
+    return mix_checked(images, saliency, MixDraw(permutation, lam, blocks_per_side), config, first, second)
 
 
 @torch.no_grad()
 def mix_checked(
-    images: Tensor,
-    saliency: Tensor,
-    *,
-    permutation: Tensor,
-    lam: float | Tensor,
-    blocks_per_side: int,
-    config: PuzzleMixConfig,
-    first_content: Tensor | None = None,
-    partner_content: Tensor | None = None,
+    images: Tensor, saliency: Tensor, draw: MixDraw, config: PuzzleMixConfig, first: Tensor, second: Tensor
 ) -> MixResult:
-    """Do what :func:`puzzle_mix` does, for images and contents that have been checked."""
-    check_mix_inputs(images, saliency, permutation, lam, blocks_per_side)
+    """Do what :func:`puzzle_mix` does, for checked images, showing ``first`` of the first images and ``second`` of partners."""
+    check_mix_inputs(images, saliency, draw)
     # A plain integer: NumPy's would give its dtype to what is computed with it.
-    grids = _Grids.of(images, int(blocks_per_side), config)
+    grids = _Grids.of(images, int(draw.blocks_per_side), config)
     check_moving_blocks(grids.moves.shape, images, config)
-    first, second = (images if content is None else content for content in (first_content, partner_content))
-    partner = permutation.to(images.device, torch.int64)
+    partner = draw.permutation.to(images.device, torch.int64)
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
         problem = _build_problem(images, saliency, partner, grids, config)
-        labels, plans = solve(problem, lam, config)
+        labels, plans = solve(problem, draw.lam, config)
         mask = labels.float() / (config.num_labels - 1)
         plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
         return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)

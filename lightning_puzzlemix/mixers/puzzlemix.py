@@ -153,17 +153,10 @@ class PuzzleMix:
             found, clean = self._compute_saliency(model, inputs, targets, forward_context, batch)
             num_classes = self._count_classes(model, images, targets, found, forward_context)
         with timer.phase("mixing", images.device):
-            noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
-            mix = mix_checked(
-                images,
-                found.saliency,
-                permutation=draw.permutation,
-                lam=draw.lam,
-                blocks_per_side=draw.blocks_per_side,
-                config=self.config,
-                first_content=noisy if draw.adversarial_first else None,
-                partner_content=noisy if draw.adversarial_second else None,
-            )
+            noisy = images if draw.noise is None else self._add_adversarial_noise(images, draw, found)
+            first = noisy if draw.adversarial_first else images
+            second = noisy if draw.adversarial_second else images
+            mix = mix_checked(images, found.saliency, draw, self.config, first, second)
             soft = blend_targets(
                 targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes
             )  # fmt: skip
@@ -234,12 +227,13 @@ class PuzzleMix:
         check_task_targets(targets, len(images), num_classes, bounded=bounded)
         return num_classes
 
-    def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:
-        """Return the images with adversarial noise."""
-        if found.gradient is None:
+    def _add_adversarial_noise(self, images: Tensor, draw: MixDraw, found: SaliencyPass) -> Tensor:
+        if found.gradient is None or draw.noise is None:
             raise ValueError(
                 f"draw.noise needs the gradient at the images, which saliency={self.source.source!r} does not compute: use "
                 "saliency='gradient', or a draw without noise"
             )
-        noise = adversarial_noise(images, start, found.gradient, self.config, eps=self.adversarial_eps, scale=scale)
+        noise = adversarial_noise(
+            images, draw.noise, found.gradient, self.config, eps=self.adversarial_eps, scale=draw.noise_scale
+        )
         return add_noise(images, noise, self.config)

@@ -57,7 +57,7 @@ _LARGEST_TENSOR = 64 * 2**20
 
 @contextmanager
 def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]:
-    """Give a model its state back after a forward and a backward pass in this block.
+    """Restore a model's state after a forward and a backward pass in this block.
 
     Restored are: attributes of all modules (reassigned, added, deleted); lists, dicts, sets, deques and NumPy arrays that
     are reachable from them, through user-defined objects too; what users' hooks and forward methods, and the functions that
@@ -70,8 +70,8 @@ def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]
     inside TorchScript, and what has left the process, such as lines printed, files written, or calls to a logger.
 
     Args:
-        model: The model; modules of torch.distributed inside it keep their own books and are left alone.
-        tensors: ``False`` leaves buffers and other tensors as the pass made them, as clean regularization wants it.
+        model: The model; modules of torch.distributed inside it keep track of their own state and are left alone.
+        tensors: ``False`` keeps what the pass did to buffers and other tensors, for clean regularization.
     """
     snapshot = _Snapshot(model, tensors)
     snapshot.watch_model(model)
@@ -155,10 +155,10 @@ class _Snapshot:
             if parameter is None or parameter.requires_grad:
                 continue
             path = f"{name}.{key}"
-            if (parameter.ndim <= 1 and key not in _USUAL_TENSORS) or self._frozen.is_written(path):
+            if (parameter.ndim <= 1 and key not in _USUAL_TENSORS) or self._frozen.written.get(path):
                 self._watch_tensor(parameter, path)
-            elif self._frozen.is_unknown(path, parameter):
-                self._frozen.compute(path, parameter, self._watch_tensor(parameter, path))
+            elif self._frozen.can_compare(path, parameter):
+                self._frozen.compare(path, parameter, self._watch_tensor(parameter, path))
 
     def _watch_names(
         self, names: MutableMapping[str, Any], path: str, *, skip: frozenset[str] = frozenset(), inside: bool = True
