@@ -205,7 +205,7 @@ def is_targets(value: Any, batch: int) -> bool:
 
 
 def target_advice(value: Any, batch: int) -> str | None:
-    """Say how to turn an entry that nearly is into targets; ``None`` where that is impossible or unnecessary."""
+    """Describe how to turn an entry that is almost targets into them; ``None`` where that is impossible or unnecessary."""
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or is_targets(value, batch):
         return None
     if value.dtype == torch.bool and value.ndim == 1:

@@ -18,8 +18,7 @@ from lightning_puzzlemix.solvers import Energy
 def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
     """Pool (B, H, W) saliency to (B, rows, cols) shares that sum to 1 (method, step 2).
 
-    A map that is all zero, or that holds NaN or infinity, says nothing: that sample alone gets a
-    uniform map.
+    A map that is all zero, or that holds NaN or infinity, becomes uniform, for that sample alone.
     """
     # Finite values may overflow in a sum; as shares of the largest they cannot. A double may be too large or too small for a
     # float, so that the shares are taken before.

@@ -62,9 +62,8 @@ class PuzzleMix:
             models that need more than images.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it, or where the
-            model returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward
-            pass.
+        num_classes: Number of classes, 1 to 1,000,000; 1 for one logit. ``None`` takes it from logits, from probabilities as
+            targets, or from one forward pass. Needed where the model returns several outputs that could be the logits.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -217,7 +216,7 @@ class PuzzleMix:
             if self.num_classes not in (None, found.num_classes):
                 raise ValueError(
                     f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out, "
-                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are no logits"
+                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are not logits"
                 )
             return found.num_classes
         num_classes = self.num_classes

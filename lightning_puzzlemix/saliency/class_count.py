@@ -17,13 +17,13 @@ Fact = TypeVar("Fact")
 
 
 class PerModel(WeakKeyDictionary[nn.Module, Any], Generic[Fact]):
-    """What was found out about a model once; forgotten with the model, and by copies and pickles of this.
+    """A fact about each model, computed once; copies and pickles of this forget it, and it ends with the model.
 
-    A model whose parameters have other shapes than then, as with a new head, is another one.
+    It is computed again when the model's parameters have other shapes, as with a new head.
     """
 
     def recall(self, model: nn.Module, find: Callable[[], Fact]) -> Fact:
-        """Return what is known about a model as it is now, which ``find`` finds out where nothing is."""
+        """Return the fact about a model as it is now, which ``find`` computes where it is unknown."""
         shapes = [_shape(parameter) for parameter in model.parameters()]
         known = self.get(model)
         if known is None or known[0] != shapes:
@@ -57,16 +57,16 @@ def count_classes(
     until its parameters have other shapes. It runs with one image, and with the batch if it refuses that.
 
     Raises:
-        TypeError: If ``targets`` is no tensor.
+        TypeError: If ``targets`` is not a tensor.
         ValueError: If forward returns no logits.
     """
     if isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim in (1, 2):
         return targets.shape[1] if targets.ndim == 2 else 1
 
-    def ask() -> int:
+    def count() -> int:
         with evaluation_pass(model, images.device), without_graph():
             try:
-                return _ask(model, images, targets, forward_context)
+                return _count_logits(model, images, targets, forward_context)
             # What a forward that is not made for this raises; a LightningModule without one: NotImplementedError.
             except (TypeError, ValueError, NotImplementedError) as error:
                 raise _unknown_classes(model, error) from error
@@ -76,12 +76,12 @@ def count_classes(
                     raise
                 raise _unknown_classes(model, error) from error
 
-    found = known.recall(model, ask)
+    found = known.recall(model, count)
     on_host = isinstance(targets, Tensor) and targets.device.type == "cpu" and targets.numel() > 0
     if on_host and found > 1 and int(targets.max()) >= found:
         # A model may use more of its outputs as classes come in, without another parameter.
         known.pop(model)
-        found = known.recall(model, ask)
+        found = known.recall(model, count)
     return found
 
 
@@ -95,7 +95,7 @@ def _unknown_classes(model: nn.Module, error: Exception) -> ValueError:
     )
 
 
-def _ask(model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext) -> int:
+def _count_logits(model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext) -> int:
     def width(part: Tensor) -> int:
         output = call_forward(model, part.detach().clone(), forward_context)
         return logits_of(output, len(part), targets=targets).shape[1]

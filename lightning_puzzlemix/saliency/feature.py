@@ -181,7 +181,7 @@ def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_
     maps = [name for name in chain if visits[name].calls == 1 and visits[name].positions]
     if not maps:
         raise ValueError(
-            f"no submodule of {type(model).__name__} returns a (B, channels, h, w) feature map where one is looked for "
+            f"no submodule of {type(model).__name__} returns a (B, channels, h, w) feature map among those searched "
             f"({', '.join(chain) or 'it has none'}): pass saliency_layer, or use saliency='gradient'"
         )
     early = [name for name in maps if visits[name].end <= _FIRST_PART * visits[""].end]

@@ -34,7 +34,7 @@ from lightning_puzzlemix.saliency.user_code import (
     user_slots,
 )
 
-# What every module has. Its contents are looked after by name below.
+# What every module has. Its contents are recorded by name below.
 _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
 # In evaluation mode torch's own layers leave these alone.
 _USUAL_TENSORS = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
@@ -48,7 +48,7 @@ _GLOBAL_HOOKS = (
 _COLLECTIONS = (list, dict, set, deque)
 _FUNCTIONS = (FunctionType, MethodType, partial)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.device, torch.Size)
-# Entries of longer collections are not looked into, only kept.
+# Entries of longer collections are restored, but not their contents.
 _MOST_ENTRIES = 1024
 _MOST_OBJECTS = 20_000
 # A copy of a larger tensor in each batch would cost more than it saves; a change to one is reported.

@@ -147,7 +147,7 @@ def call_forward(model: nn.Module, images: Tensor, forward_context: ForwardConte
         with forward_context():
             return model(images)
     except (TypeError, LookupError, AttributeError, ValueError, NotImplementedError) as error:
-        # A message of this package, which says more.
+        # A message of this package.
         if "saliency" in str(error):
             raise
         raise ValueError(
@@ -159,7 +159,7 @@ def call_forward(model: nn.Module, images: Tensor, forward_context: ForwardConte
             raise ValueError(
                 f"forward of {name} takes its images out of autograd ({error}), so they have no gradient: {_RECIPE}"
             ) from error
-        # Those of torch itself have classes of their own where they say more, such as OutOfMemoryError.
+        # Specific errors of torch, such as OutOfMemoryError, have classes of their own.
         if type(error) is not RuntimeError or "saliency" in str(error):
             raise
         raise RuntimeError(

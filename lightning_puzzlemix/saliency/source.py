@@ -20,7 +20,7 @@ from lightning_puzzlemix.saliency.spectral import spectral_saliency
 SALIENCY_SOURCES = ("gradient", "feature", "spectral")
 # As Lightning names them.
 SALIENCY_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
-# They log, update metrics and may step optimizers: run for saliency, they would do so twice a batch.
+# They log, update metrics and may step optimizers, which would then happen twice a batch.
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 SaliencyCallable = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -122,7 +122,7 @@ class SaliencySource:
             parameters: For ``"gradient"``: parameters whose gradients are returned too.
             keep_loss: For ``"gradient"``: return the mean loss with its graph.
             forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
-            batch: The whole batch, for a loss that asks for it.
+            batch: The whole batch, for a loss that takes it.
 
         Raises:
             TypeError: If an argument has the wrong type or dtype.

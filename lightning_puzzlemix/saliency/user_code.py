@@ -1,4 +1,4 @@
-"""Tell code of the user from that of libraries, and find what a function of theirs keeps outside of itself."""
+"""Distinguishes code of the user from libraries, and finds what a function of the user's keeps outside of itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _is_left_alone(kind: type) -> bool:
 
 @functools.cache
 def _is_user_module(name: str | None) -> bool:
-    """Tell whether a module is neither installed nor part of Python: its objects are safe to look into and to change back."""
+    """Tell whether a module is neither installed nor part of Python: its objects are safe to inspect and to restore."""
     if name is None or name.partition(".")[0] == _OWN_PACKAGE:
         return False
     module = sys.modules.get(name)
@@ -145,7 +145,7 @@ class Captured:
     Attributes:
         cells: The cells of closures with their present contents.
         names: Namespaces of globals, each with those of their bindings that the function names.
-        values: Everything found, to be looked into.
+        values: Everything found, to be recorded.
     """
 
     cells: list[tuple[CellType, Any]] = field(default_factory=list)
