@@ -132,9 +132,6 @@ def datamodule_normalization(datamodule: Any) -> Normalization | None:
 
     Returns:
         ``None`` if it has neither, or only one of them, which is logged.
-
-    Raises:
-        ValueError: If one is something else, or out of range.
     """
     owner = type(datamodule).__name__
     values = {name: getattr(datamodule, name, None) for name in ("mean", "std")}

@@ -11,12 +11,7 @@ from lightning_puzzlemix.validation import check_integer, check_permutation
 
 
 def check_mix_inputs(images: Tensor, saliency: Tensor, draw: MixDraw) -> None:
-    """Check saliency and draw against (B, C, H, W) images.
-
-    Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes do not fit together or a value lies outside its range.
-    """
+    """Check saliency and draw against (B, C, H, W) images."""
     batch, _, height, width = images.shape
     if not isinstance(saliency, Tensor) or not saliency.is_floating_point():
         kind = saliency.dtype if isinstance(saliency, Tensor) else type(saliency).__name__

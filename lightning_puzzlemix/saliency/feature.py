@@ -43,10 +43,6 @@ def feature_saliency(
 
     Returns:
         ``saliency`` (B, H, W) and, from logits, ``num_classes``; no gradients.
-
-    Raises:
-        TypeError: If targets or the loss have the wrong type.
-        ValueError: If shapes or values do not fit, or the submodule does not exist or does not fit.
     """
     model_loss = ModelLoss() if model_loss is None else model_loss
     model = _bare(model)

@@ -67,10 +67,6 @@ class ModelLoss:
             model: The model, in the mode it is to run in.
             images: (B, C, H, W); the model may work on them in place.
             targets: (B,) class indices or (B, classes) floats; for one logit (B,) or (B, 1), integers or floats.
-
-        Raises:
-            TypeError: If targets or the loss have the wrong type.
-            ValueError: If shapes or values do not fit, or the model cannot be called with images alone.
         """
         if self.loss is not None:
             return self._call_user_loss(self.loss, model, images, targets)

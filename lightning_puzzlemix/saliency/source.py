@@ -123,10 +123,6 @@ class SaliencySource:
             keep_loss: For ``"gradient"``: return the mean loss with its graph.
             forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
             batch: The whole batch, for a loss that takes it.
-
-        Raises:
-            TypeError: If an argument has the wrong type or dtype.
-            ValueError: If shapes or values do not fit.
         """
         if self.source == "spectral":
             return spectral_saliency(images)

@@ -2,8 +2,9 @@
 
 The reference (paper, Algorithm 1; ``mask_transport``) lets every source block take its cheapest target, lets every target keep
 its cheapest source and raises the cost of the losers' pairs by 1, n times over, on a dense (n^2, n^2) cost. With saliency in
-[0, 1] a source that lost a target never returns to it, and targets that the mask hides do not matter. What is left is synchronous
-deferred acceptance (Gale and Shapley, 1962) over the few visible targets that a source gains by, cut off after n rounds.
+[0, 1] a source that lost a target never returns to it, and targets that the mask hides do not matter. What remains is
+synchronous deferred acceptance (Gale and Shapley, 1962) over the few visible targets that a source gains by, cut off after n
+rounds.
 """
 
 from __future__ import annotations

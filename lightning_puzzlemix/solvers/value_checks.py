@@ -21,12 +21,7 @@ _warned_normalizations: set[tuple[object, object]] = set()
 
 
 def check_lam(lam: object, batch: int) -> None:
-    """Check that lam is a number in [0, 1] or (B,) floats; the values of a tensor are checked on the host later.
-
-    Raises:
-        TypeError: If ``lam`` is neither.
-        ValueError: If it lies outside [0, 1] or has the wrong shape.
-    """
+    """Check that lam is a number in [0, 1] or (B,) floats; the values of a tensor are checked on the host later."""
     if isinstance(lam, Tensor):
         if not lam.is_floating_point():
             raise TypeError(f"lam must be floating point, got {lam.dtype}")
@@ -51,10 +46,6 @@ def check_values(extremes: np.ndarray, lam: float | np.ndarray, config: PuzzleMi
         extremes: (B, 4): least and greatest cell average of the un-normalized image, least and greatest saliency.
         lam: Share of the first image, one or (B,).
         config: The normalization that was undone.
-
-    Raises:
-        ValueError: If lam lies outside [0, 1], an image holds NaN, infinity or values far beyond [0, 1], or a saliency is
-            negative.
     """
     _check_lam_values(np.asarray(lam))
     bad = np.flatnonzero(~np.isfinite(extremes[:, :2]).all(1))
