@@ -118,6 +118,32 @@ def pair_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor) -> Pair
     return PairTargets(targets, targets[permutation.to(targets.device, torch.int64)], ratio)
 
 
+@torch.no_grad()
+def dominant_class(targets: Tensor | PairTargets) -> Tensor:
+    """Return the (B,) class with the largest share of each sample, of (B,) classes, (B, classes) shares or pairs.
+
+    One logit has shares of class 1, (B,) or (B, 1) floats, and gets zeros and ones in their shape.
+    """
+    if isinstance(targets, Tensor):
+        if targets.ndim == 1 and not targets.is_floating_point():
+            return targets
+        return dominant_labels(targets) if targets.shape[1:] in ((), (1,)) else targets.argmax(1)
+    first, second, ratio = targets
+    if first.is_floating_point():
+        share = ratio.to(first.dtype).unsqueeze(1)
+        return (share * first + (1 - share) * second).argmax(1)
+    return torch.where(ratio >= 0.5, first, second)
+
+
+@torch.no_grad()
+def dominant_labels(targets: Tensor | PairTargets) -> Tensor:
+    """Return the zeros and ones of the image with the larger share, of shares in [0, 1] of any shape, or of pairs."""
+    if isinstance(targets, Tensor):
+        return (targets >= 0.5).long()
+    first, second, ratio = targets
+    return torch.where(ratio.view(-1, *[1] * (first.ndim - 1)) >= 0.5, first, second).long()
+
+
 def is_targets(value: Any, batch: int) -> bool:
     """Tell whether a value can be targets of a batch: (B,) integers or (B, classes) floats."""
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or value.dtype == torch.bool:

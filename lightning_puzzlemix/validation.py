@@ -217,7 +217,7 @@ def check_log_images_every(every: object) -> None:
     """
     if every is not None and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
         raise ValueError(
-            f"log_images_every_n_steps must be an integer of at least 1, or None for no pictures, got {every!r}"
+            f"log_images_every_n_steps must be an integer of at least 1, or None for no images, got {every!r}"
         )
 
 
@@ -241,6 +241,11 @@ def describe_value(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text to ``width`` characters, the last of which is then an ellipsis."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def check_channels_first(images: Tensor) -> None:

@@ -96,7 +96,8 @@ class _Baseline:
                 bounded=num_classes > 1,
             )
         mask = ratio[:, None, None]
-        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
+        layer = None if chosen.layer == INPUT else chosen.layer
+        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=chosen.boxes, layer=layer)
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
         """Mix a second view of a batch as the first was mixed: by the same partners and shares.

@@ -188,7 +188,8 @@ class PuzzleMix:
                 bounded=self.source.asks_for_probabilities(num_classes),
             )
         return MixedBatch(
-            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
+            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan,
+            mean=self.config.mean, std=self.config.std,
         )  # fmt: skip
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:

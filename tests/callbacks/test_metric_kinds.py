@@ -202,7 +202,7 @@ def test_says_which_metrics_were_given_soft_targets_in_place_of_classes(caplog: 
         fit(CLASSES, acc=MulticlassAccuracy(5), own=Keeping(), comparing=Comparing())
     said = [record.getMessage() for record in caplog.records if "soft targets in place of" in record.getMessage()]
     assert len(said) == 1
-    assert "metrics.own. One" in said[0]
+    assert "metrics.own. If" in said[0]
     assert "metrics.acc" not in said[0]
     caplog.clear()
     with caplog.at_level("INFO"):

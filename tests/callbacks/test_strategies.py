@@ -166,7 +166,7 @@ def test_only_rank_zero_logs_and_it_logs_its_own_batches(folder: Path, everythin
     report = of(everything, "ddp")[0]
     assert [path.name for path in folder.rglob("metrics*.csv")] == ["metrics.csv"]
     # The first mixed batch and the last.
-    assert len(list(folder.rglob("pictures/*.png"))) == 2
+    assert len(list(folder.rglob("images/*.png"))) == 2
     assert len(list(folder.rglob("*.png"))) == 2
     with (folder / "log" / "metrics.csv").open() as file:
         logged = [float(row["puzzlemix/ratio"]) for row in csv.DictReader(file) if row["puzzlemix/ratio"]]

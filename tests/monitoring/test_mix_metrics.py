@@ -1,4 +1,4 @@
-"""The figures of a mix against worked examples, random boxes and a pixel-by-pixel count."""
+"""The metrics of a mix against worked examples, random boxes and a pixel-by-pixel count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_device import DeviceTensor, FakeDevice
 from torch import Tensor, nn
 
 import lightning_puzzlemix as pm
-from lightning_puzzlemix.monitoring.metrics import (
+from lightning_puzzlemix.monitoring import (
     expected_cutmix_saliency,
     mix_metrics,
     retained_saliency,
@@ -21,7 +21,7 @@ from lightning_puzzlemix.monitoring.metrics import (
 
 
 def batch(mask: list[list[list[float]]], saliency: Tensor, plan: list[list[list[list[int]]]] | None) -> pm.MixedBatch:
-    """Two images that are each other's partner; only what the figures read is true."""
+    """Two images that are each other's partner; only what the metrics read is real."""
     images, shares = torch.zeros(2, 1, *saliency.shape[1:]), torch.tensor(mask)
     draw = pm.MixDraw(torch.tensor([1, 0]), 0.5, shares.shape[-1])
     moved = None if plan is None else torch.tensor(plan, dtype=torch.int32)
@@ -49,11 +49,11 @@ def test_worked_example() -> None:
     assert moved.nonzero().tolist() == [[0, 0, 0, 0], [1, 0, 0, 1]]
     # Two blocks of each image in the first pair; three of the first and four of the second image in the other.
     assert int(visible.sum()) == 11
-    figures = {name: float(value) for name, value in mix_metrics(mixed).items()}
-    assert figures["moved_blocks"] == pytest.approx(2 / 11)
-    assert figures["mask_entropy"] == pytest.approx(3 / 8)
-    assert figures["ratio"] == pytest.approx((0.5 + 0.375) / 2)
-    assert figures["retained_saliency"] == pytest.approx(np.mean(expected), abs=1e-6)
+    metrics = {name: float(value) for name, value in mix_metrics(mixed).items()}
+    assert metrics["moved_blocks"] == pytest.approx(2 / 11)
+    assert metrics["mask_entropy"] == pytest.approx(3 / 8)
+    assert metrics["ratio"] == pytest.approx((0.5 + 0.375) / 2)
+    assert metrics["retained_saliency"] == pytest.approx(np.mean(expected), abs=1e-6)
 
 
 def test_a_block_that_is_shown_twice_counts_once() -> None:
@@ -135,9 +135,9 @@ def test_puzzle_mix_keeps_more_than_cutmix_where_saliency_is_peaked() -> None:
     config, images = pm.PuzzleMixConfig(), torch.rand(8, 3, 32, 32)
     mixer = pm.PuzzleMix(config, saliency=lambda module, images, targets: saliency, num_classes=8)
     mixed = mixer(nn.Identity(), images, torch.arange(8), pm.MixDraw(torch.arange(8).roll(1), 0.5, 8))
-    figures = mix_metrics(mixed)
-    assert figures["retained_saliency"] > 0.9
-    assert 0.3 < figures["retained_saliency_cutmix"] < 0.7
+    metrics = mix_metrics(mixed)
+    assert metrics["retained_saliency"] > 0.9
+    assert 0.3 < metrics["retained_saliency_cutmix"] < 0.7
 
 
 def test_baselines_have_a_ratio_alone() -> None:
