@@ -214,18 +214,13 @@ class MixCallback(LightningCallback):
             self._log_metrics(trainer, pl_module)
 
     def _mix(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, where: SamplePaths, key: dict[str, int]
+        self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
-        """Mix one set of images and targets in the batch, by the draw for ``key``."""
+        """Mix one set of images and targets in the batch by the draw for ``key``; ``options`` are those of the mixer."""
         images, targets = read(batch, where.images[0]), read(batch, where.targets[0])
-        draw = self.draw(images, **key)
-        options = self._mixer_options(batch) | {"forward_context": trainer.precision_plugin.forward_context}
+        draw, context = self.draw(images, **key), trainer.precision_plugin.forward_context
         assert self._model is not None
-        return self.mixer(self._model, images, targets, draw, timer=self._timer, **options)
-
-    def _mixer_options(self, batch: Any) -> dict[str, Any]:
-        """Return further arguments of the mixer."""
-        return {}
+        return self.mixer(self._model, images, targets, draw, forward_context=context, timer=self._timer, **options)
 
     def _count_classes(self, trainer: pl.Trainer, batch: Any, where: SamplePaths) -> int | None:
         """Return the number of classes if the targets of an unmixed batch are converted by it."""

@@ -96,9 +96,9 @@ class ManifoldMixCallback(MixCallback):
             )
 
     def _mix(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, where: SamplePaths, key: dict[str, int]
+        self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
-        mixed = super()._mix(trainer, pl_module, batch, where, key)
+        mixed = super()._mix(trainer, pl_module, batch, where, key, **options)
         if mixed.layer is None:
             return mixed
         if "part" in key:

@@ -7,7 +7,6 @@ import os
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
@@ -176,26 +175,14 @@ class PuzzleMixCallback(MixCallback):
         if mean != self.config.mean:
             self.mixer.config = dataclasses.replace(self.config, mean=mean, std=std)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse optimizers that cannot work."""
-        super().on_train_start(trainer, pl_module)
-        if self.mixer.clean_weight and any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers):
-            raise ValueError(
-                f"clean_weight={self.mixer.clean_weight} cannot be used with LBFGS, which differentiates each batch several "
-                "times: use clean_weight=0 or another optimizer"
-            )
-
     def _mix(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, where: SamplePaths, key: dict[str, int]
+        self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
         self._fit_channels(read(batch, where.images[0]))
-        mixed = super()._mix(trainer, pl_module, batch, where, key)
+        mixed = super()._mix(trainer, pl_module, batch, where, key, batch=batch, **options)
         if mixed.clean is not None:
             self._clean.append(mixed.clean)
         return mixed
-
-    def _mixer_options(self, batch: Any) -> dict[str, Any]:
-        return {"batch": batch}
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularization to the loss."""

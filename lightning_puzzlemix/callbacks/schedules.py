@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_puzzlemix.callbacks.base import MixCallback
 
 
-class Scheduled(Protocol):
-    """The attributes of a mixing callback that decide."""
-
-    start_epoch: int
-    stop_epoch: int | None
-    targets: str
-
-
-Callback = TypeVar("Callback", bound=Scheduled)
-
-
-def check_schedules(callbacks: Sequence[Scheduled]) -> None:
+def check_schedules(callbacks: Sequence[MixCallback]) -> None:
     """Refuse callbacks that mix in the same epoch, or whose targets have different forms.
 
     Raises:
@@ -35,15 +27,15 @@ def check_schedules(callbacks: Sequence[Scheduled]) -> None:
         raise ValueError(f"{_names(callbacks)} must return targets of one form, got {forms}: use the same for all")
 
 
-def active_callback(callbacks: Sequence[Callback], epoch: int) -> Callback:
+def active_callback(callbacks: Sequence[MixCallback], epoch: int) -> MixCallback:
     """Return the callback that mixes in an epoch; the first one if none does, to convert the targets."""
     return next((each for each in callbacks if is_active(each, epoch)), callbacks[0])
 
 
-def is_active(callback: Scheduled, epoch: int) -> bool:
+def is_active(callback: MixCallback, epoch: int) -> bool:
     """Tell whether a callback mixes in an epoch."""
     return callback.start_epoch <= epoch and (callback.stop_epoch is None or epoch < callback.stop_epoch)
 
 
-def _names(callbacks: Sequence[Scheduled]) -> str:
+def _names(callbacks: Sequence[MixCallback]) -> str:
     return " and ".join(type(each).__name__ for each in callbacks)

@@ -1,4 +1,4 @@
-"""Finding and replacing images and targets in batches of every kind."""
+"""Find and replace images and targets in batches of every kind."""
 
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
@@ -71,7 +71,7 @@ def test_named_keys_win_over_guesses() -> None:
         ((), "found no images"),
     ],
 )
-def test_says_what_it_saw_when_unsure(batch: Any, message: str) -> None:
+def test_ambiguous_batches_are_described(batch: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_samples(batch)
 
@@ -125,7 +125,7 @@ def test_finds_pairs_in_nested_batches(batch: Any, paths: Any) -> None:
     assert [(*found.images, *found.targets) for found in find_samples(batch)] == paths
 
 
-def test_paths_name_what_lies_apart() -> None:
+def test_paths_name_entries_of_different_containers() -> None:
     batch = [IMAGES, {"label": CLASSES, "other": CLASSES}]
     with pytest.raises(ValueError, match="found no targets"):
         find_samples(batch)
@@ -138,7 +138,7 @@ def test_paths_name_what_lies_apart() -> None:
         find_samples(batch, None, "1.label")
 
 
-def test_replaces_in_nested_batches_without_touching_them() -> None:
+def test_replaces_in_nested_batches_without_changing_them() -> None:
     inner = {"image": IMAGES, "label": CLASSES, "id": "kept"}
     batch = {"labeled": (inner, "kept"), "unlabeled": IMAGES}
     changed = replaced(batch, {("labeled", 0, "label"): PROBABILITIES, ("labeled", 0, "image"): IMAGES + 1})
@@ -199,7 +199,7 @@ Named = namedtuple("Named", "image label index")
         (([IMAGES, IMAGES], CLASSES), r"found no images.*0: list, 1: int64"),
     ],
 )
-def test_batches_that_can_be_read_in_two_ways_are_refused(batch: Any, message: str) -> None:
+def test_ambiguous_batches_are_refused(batch: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_samples(batch)
 
@@ -216,7 +216,7 @@ def test_batches_that_can_be_read_in_two_ways_are_refused(batch: Any, message: s
         ({"image": IMAGES, "category_id": CLASSES}, "image", "category_id"),
     ],
 )
-def test_what_is_no_candidate_is_left_alone(batch: Any, images: Any, targets: Any) -> None:
+def test_other_entries_are_ignored(batch: Any, images: Any, targets: Any) -> None:
     (found,) = find_samples(batch)
     assert found == SamplePaths(((images,),), ((targets,),))
 
@@ -247,7 +247,7 @@ def test_several_views_and_forms_are_named_in_lists() -> None:
         (["a"] * 4, r"target_key='label' must name a tensor of targets, got list"),
     ],
 )
-def test_named_targets_that_are_none_say_what_makes_them_some(value: Any, message: str) -> None:
+def test_named_entries_that_are_not_targets_get_advice(value: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         find_samples({"image": IMAGES, "label": value}, target_key="label")
 
@@ -262,7 +262,7 @@ def test_images_that_are_not_channels_first_are_refused(shape: tuple[int, ...]) 
     "shape",
     [(3, 16, 3), (1, 28, 1), (3, 4, 4), (16, 4, 4), (2, 8, 3), (64, 3, 3), (12, 5000, 1), (10, 16, 16), (2, 1, 1)],
 )
-def test_tiny_images_and_odd_channels_are_none_of_those(shape: tuple[int, ...]) -> None:
+def test_tiny_images_and_unusual_channels_are_accepted(shape: tuple[int, ...]) -> None:
     assert find_samples((torch.zeros(4, *shape), CLASSES))[0].images == ((0,),)
 
 
@@ -275,7 +275,7 @@ def test_tiny_images_and_odd_channels_are_none_of_those(shape: tuple[int, ...]) 
         ([IMAGES, [CLASSES, CLASSES]], (0, "1.1")),
     ],
 )
-def test_images_and_targets_of_two_containers_are_shown_by_their_paths(batch: Any, paths: tuple[Any, Any]) -> None:
+def test_images_and_targets_in_two_containers_are_listed_by_path(batch: Any, paths: tuple[Any, Any]) -> None:
     nested = [path for path in paths if isinstance(path, str)]
     with pytest.raises(ValueError, match="image_key= and target_key=, both as such paths") as caught:
         find_samples(batch)

@@ -70,7 +70,7 @@ def test_entropy_in_bits() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.19, 0.5, 0.91, 1.0])
-def test_cutmix_in_expectation_is_the_mean_over_random_boxes(ratio: float) -> None:
+def test_expected_cutmix_saliency_is_the_mean_over_random_boxes(ratio: float) -> None:
     generator = np.random.default_rng(3)
     saliency = torch.from_numpy(generator.random((2, 20, 30)) ** 4).float()
     mixed = batch([[[ratio]], [[ratio]]], saliency, None)
@@ -87,7 +87,7 @@ def test_cutmix_in_expectation_is_the_mean_over_random_boxes(ratio: float) -> No
     torch.testing.assert_close(expected_cutmix_saliency(mixed), expected, atol=3e-3, rtol=0)
 
 
-def test_uniform_saliency_keeps_what_the_areas_say() -> None:
+def test_uniform_saliency_is_retained_by_area() -> None:
     mixed = batch([[[1.0, 0.0], [0.0, 0.5]], [[0.0, 0.0], [0.0, 1.0]]], torch.ones(2, 64, 64), None)
     areas = torch.stack([mixed.ratio, 1 - mixed.ratio])
     torch.testing.assert_close(retained_saliency(mixed), areas)
@@ -96,7 +96,7 @@ def test_uniform_saliency_keeps_what_the_areas_say() -> None:
 
 @pytest.mark.parametrize("transport", [True, False])
 @pytest.mark.parametrize(("side", "transport_size"), [(16, None), (16, 2), (19, 2)])
-def test_the_plan_says_where_every_pixel_came_from(side: int, transport_size: int | None, transport: bool) -> None:
+def test_the_plan_tells_the_source_of_every_pixel(side: int, transport_size: int | None, transport: bool) -> None:
     torch.manual_seed(side)
     images, saliency = torch.rand(5, 3, side, side), torch.rand(5, side, side) ** 6
     config = pm.PuzzleMixConfig(transport=transport, transport_size=transport_size, transport_cost=0.01, num_labels=2)
@@ -126,7 +126,7 @@ def test_the_plan_says_where_every_pixel_came_from(side: int, transport_size: in
         torch.testing.assert_close(shown, image[:, top : top + size, left : left + size])
 
 
-def test_puzzle_mix_keeps_more_than_cutmix_where_saliency_is_peaked() -> None:
+def test_puzzle_mix_retains_more_than_cutmix_of_peaked_saliency() -> None:
     torch.manual_seed(0)
     saliency = torch.zeros(8, 32, 32)
     for index in range(8):
@@ -140,7 +140,7 @@ def test_puzzle_mix_keeps_more_than_cutmix_where_saliency_is_peaked() -> None:
     assert 0.3 < metrics["retained_saliency_cutmix"] < 0.7
 
 
-def test_baselines_have_a_ratio_alone() -> None:
+def test_baselines_have_only_a_ratio() -> None:
     mixed = pm.CutMix()(nn.Identity(), torch.rand(4, 3, 8, 8), torch.eye(4))
     assert list(mix_metrics(mixed)) == ["ratio"]
     with pytest.raises(ValueError, match=r"mixed\.saliency is None"):
