@@ -199,7 +199,7 @@ class MixCallback(LightningCallback):
         for part, where in enumerate(samples):
             if mixes:
                 key = {"rank": trainer.global_rank, "epoch": epoch, "batch_idx": batch_idx}
-                # The first part has no number, so that overrides of draw() need no argument for it.
+                # The first part passes none, so that overrides of draw() work without this argument.
                 mixed = self._mix(trainer, pl_module, batch, where, key | ({"part": part} if part else {}))
                 entries |= mixed_entries(self.mixer, batch, where, mixed, self.targets)
                 self.last = dataclasses.replace(mixed, clean=None)

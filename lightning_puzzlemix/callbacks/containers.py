@@ -89,11 +89,11 @@ def replaced(batch: Any, values: Mapping[Path, Any]) -> Any:
         return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
     changed = copy.copy(batch)
     for key, value in new.items():
-        if _is_dataclass(batch):
+        if isinstance(batch, (Mapping, list)):
+            changed[key] = value
+        else:
             # Also works for frozen dataclasses.
             object.__setattr__(changed, str(key), value)
-        else:
-            changed[key] = value
     return changed
 
 

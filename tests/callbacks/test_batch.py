@@ -29,6 +29,21 @@ class Frozen:
     y: torch.Tensor
 
 
+@dataclass
+class Output(OrderedDict):
+    """A mapping and a dataclass at once, like the outputs of transformers."""
+
+    x: torch.Tensor | None = None
+    y: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        super().update(x=self.x, y=self.y)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        object.__setattr__(self, key, value)
+
+
 @pytest.mark.parametrize(
     ("batch", "images", "targets"),
     [
@@ -98,6 +113,7 @@ def test_refuses_unknown_keys_and_containers() -> None:
         (UserDict(image=IMAGES, label=CLASSES), "label"),
         (Sample(["p"], IMAGES, CLASSES), "label"),
         (Frozen(IMAGES, CLASSES), "y"),
+        (Output(IMAGES, CLASSES), "y"),
     ],
 )
 def test_replaces_in_a_copy_of_the_same_type(batch: Any, key: Any) -> None:
