@@ -105,7 +105,7 @@ class BatchSwap:
     def _changed(self, path: Path, batch: Any) -> RuntimeError:
         shown = describe(batch) if is_container(batch) else type(batch).__name__
         return RuntimeError(
-            f"{self._owner}: entry '{dotted(path)}' of the batch was changed between mixing and training_step, which got "
+            f"{self._owner}: entry {str(dotted(path))!r} of the batch was changed between mixing and training_step, which got "
             f"{shown}; the change would be lost. Make it in the dataset, in on_after_batch_transfer or in "
             "on_train_batch_start (of the module or of any callback), which all run before the mixing"
         )
