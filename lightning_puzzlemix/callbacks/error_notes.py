@@ -25,7 +25,7 @@ def add_targets_note(error: BaseException, owner: str, entries: Sequence[tuple[o
         return
     for name, before, after in entries:
         if isinstance(before, Tensor) and _has_other_form(before, after) and hasattr(error, "add_note"):
-            soft = f"soft targets, {describe_value(after)}," if isinstance(after, Tensor) else None
+            soft = f"soft targets, {describe_value(after)}," if isinstance(after, Tensor) else ""
             given = soft or "PairTargets (first, second, ratio)"
             text = f"{owner} gave training_step {given} for {name!r}, {describe_value(before)} in the batch."
             error.add_note(f"{text} {_advice(after)}")

@@ -64,11 +64,6 @@ def _extended(execute: Callable[[ModuleType], Any]) -> Callable[[ModuleType], An
     return execute_and_add_base
 
 
-def _follow_imports() -> None:
-    imported = sys.modules.get(_OTHER)
-    if imported is not None and hasattr(imported, "Callback"):
-        _add_base(imported)
-    sys.meta_path.insert(0, _BaseFinder())
-
-
-_follow_imports()
+if hasattr(sys.modules.get(_OTHER), "Callback"):
+    _add_base(sys.modules[_OTHER])
+sys.meta_path.insert(0, _BaseFinder())

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
@@ -175,6 +176,19 @@ class PuzzleMixCallback(MixCallback):
         if mean != self.config.mean:
             self.mixer.config = dataclasses.replace(self.config, mean=mean, std=std)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse optimizers that cannot work."""
+        super().on_train_start(trainer, pl_module)
+        if self.mixer.clean_weight and any(isinstance(each, torch.optim.LBFGS) for each in trainer.optimizers):
+            raise self._repeated_backward()
+
+    def _repeated_backward(self) -> ValueError:
+        return ValueError(
+            f"clean_weight={self.mixer.clean_weight} cannot be used with an optimizer that differentiates each batch "
+            "several times (LBFGS, SAM and the like), since its gradients belong to the weights of the first: use "
+            "clean_weight=0 or another optimizer"
+        )
+
     def _mix(
         self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
@@ -187,11 +201,7 @@ class PuzzleMixCallback(MixCallback):
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Add clean regularization to the loss."""
         if self._clean and self._differentiated:
-            raise ValueError(
-                f"clean_weight={self.mixer.clean_weight} cannot be used with an optimizer that differentiates each batch "
-                "several times (LBFGS, SAM and the like), since its gradients belong to the weights of the first: use "
-                "clean_weight=0 or another optimizer"
-            )
+            raise self._repeated_backward()
         self._differentiated = True
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         for clean in self._clean:

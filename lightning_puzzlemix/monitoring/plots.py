@@ -188,11 +188,8 @@ def _show_mask(axes: Axes, mixed: MixedBatch, row: int) -> None:
         values[top:bottom, left:right] = 0
     _show(axes, values, f"{float(mixed.ratio[row]):.0%} of the first", vmin=0, vmax=1, cmap=mask_colormap())
     host = torch.device("cpu")
-    for side, edges, line in (
-        (height, grid.rows.edges(host), axes.axhline),
-        (width, grid.cols.edges(host), axes.axvline),
-    ):
-        for edge in edges[:: grid.rows.cells].tolist():
+    for side, axis, line in ((height, grid.rows, axes.axhline), (width, grid.cols, axes.axvline)):
+        for edge in axis.edges(host)[:: axis.cells].tolist():
             if 0 < edge < side:
                 line(edge - 0.5, color="white", linewidth=0.4)
 
