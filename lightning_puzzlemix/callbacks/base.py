@@ -22,14 +22,13 @@ from lightning_puzzlemix.callbacks.lightning_private import is_logging_step
 from lightning_puzzlemix.callbacks.method_patch import MethodPatch
 from lightning_puzzlemix.callbacks.metric_adapter import MetricAdapter
 from lightning_puzzlemix.callbacks.schedules import active_callback, check_schedules, is_active
-from lightning_puzzlemix.config import check_probability
-from lightning_puzzlemix.mixers.puzzlemix import Mixer
+from lightning_puzzlemix.mixers import Mixer
 from lightning_puzzlemix.mixers.timer import PhaseTimer
 from lightning_puzzlemix.monitoring import MixImageLogger, mix_metrics
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.saliency.source import PerModel, count_classes
+from lightning_puzzlemix.saliency import PerModel, count_classes
 from lightning_puzzlemix.sampling import MixDraw, draw_decision
-from lightning_puzzlemix.validation import check_epochs, check_log_images_every
+from lightning_puzzlemix.validation import check_epochs, check_log_images_every, check_probability
 
 LOG_IMAGES_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")

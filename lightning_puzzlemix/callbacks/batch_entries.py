@@ -11,8 +11,7 @@ from lightning_puzzlemix.callbacks.batch import SamplePaths
 from lightning_puzzlemix.callbacks.containers import Path, dotted, read
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency.source import SaliencySource
-from lightning_puzzlemix.targets import pair_targets
-from lightning_puzzlemix.task_targets import mix_task_targets
+from lightning_puzzlemix.targets import mix_task_targets, pair_targets
 
 
 @runtime_checkable
