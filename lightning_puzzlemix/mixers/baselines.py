@@ -88,7 +88,9 @@ class _Baseline:
             soft = mix_task_targets(
                 targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes, bounded=bounded
             )
-        return MixedBatch(mixed, soft, ratio, ratio[:, None, None], None, chosen, images.detach())
+        mask = ratio[:, None, None]
+        layer = None if chosen.layer == INPUT else chosen.layer
+        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=chosen.boxes, layer=layer)
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
         """Mix a second view of a batch as the first was mixed: by the same partners and shares.

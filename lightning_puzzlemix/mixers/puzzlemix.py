@@ -160,7 +160,8 @@ class PuzzleMix:
                 targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes
             )  # fmt: skip
         return MixedBatch(
-            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
+            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan,
+            mean=self.config.mean, std=self.config.std,
         )  # fmt: skip
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
