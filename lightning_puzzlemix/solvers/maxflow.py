@@ -38,10 +38,10 @@ import numpy as np
 from lightning_puzzlemix.solvers.numba_runtime import inlined, kernel
 
 _UNREACHABLE = np.int32(1 << 30)
-# What bounds the terms of one energy, times (L-1)**2, once scaled to integers. The bound counts every term as the largest of its
-# kind: some 2**6 times too much on 16 x 16 blocks, so that the integers are still far finer than the 24 bits of float32 (rounding
-# changes no energy of the paper's three labels by more than one part in 10**10), and far below 2**60, so that no sum overflows.
-# Maxima and not sums, because those do not depend on an order: on a device the integers are the same.
+# What bounds the terms of one energy, times (L-1)**2, once scaled to integers. The bound counts every term as the largest of
+# its kind: some 2**6 times too much on 16 x 16 blocks, so that the integers are still far finer than the 24 bits of float32
+# (rounding changes no energy of the paper's three labels by more than one part in 10**10), and far below 2**60, so that no sum
+# overflows. Maxima and not sums, because those do not depend on an order: on a device the integers are the same.
 _INTEGER_RANGE = float(1 << 52)
 # Keeps a block that has no label left to move to where it is; above every sum of real terms.
 _FORCED = np.int64(1 << 60)
