@@ -21,16 +21,15 @@ from lightning_puzzlemix.callbacks.lightning_names import CallbackOfBoth
 from lightning_puzzlemix.callbacks.metric_adapter import MetricAdapter
 from lightning_puzzlemix.callbacks.patched_method import PatchedMethod
 from lightning_puzzlemix.callbacks.views import mixed_entries, needs_classes, unmixed_entries
-from lightning_puzzlemix.config import check_probability
-from lightning_puzzlemix.mixers.puzzlemix import Mixer
+from lightning_puzzlemix.mixers import Mixer
 from lightning_puzzlemix.mixers.timer import PhaseTimer
 from lightning_puzzlemix.monitoring.image_logger import MixImageLogger
 from lightning_puzzlemix.monitoring.metrics import mix_metrics
 from lightning_puzzlemix.normalization import datamodule_normalization
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.saliency.source import PerModel, count_classes
+from lightning_puzzlemix.saliency import PerModel, count_classes
 from lightning_puzzlemix.sampling import MixDraw, draw_decision
-from lightning_puzzlemix.validation import check_epochs, check_log_images_every
+from lightning_puzzlemix.validation import check_epochs, check_log_images_every, check_probability
 
 LOG_IMAGES_EVERY_N_STEPS = 1000
 _TARGETS = ("soft", "pair")

@@ -11,8 +11,7 @@ from lightning_puzzlemix.callbacks.batch import Location
 from lightning_puzzlemix.callbacks.containers import Path, joined, read
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency.source import SaliencySource
-from lightning_puzzlemix.targets import PairTargets, pair_targets
-from lightning_puzzlemix.task_targets import mix_task_targets
+from lightning_puzzlemix.targets import PairTargets, mix_task_targets, pair_targets
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.grid import Grid, pool
-from lightning_puzzlemix.normalization import per_channel
-from lightning_puzzlemix.solvers.problem import Energy
+from lightning_puzzlemix.normalization import to_pixels
+from lightning_puzzlemix.solvers import Energy
 
 
 def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
@@ -33,10 +33,7 @@ def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
 
 def pixel_cells(images: Tensor, grid: Grid, config: PuzzleMixConfig) -> Tensor:
     """Average (B, C, H, W) normalized images over the grid's cells and bring them to [0, 1] pixel units, as float32."""
-    cells = pool(images.float(), grid)
-    if config.mean is None or config.std is None:
-        return cells
-    return cells * per_channel(config.std, cells.device) + per_channel(config.mean, cells.device)
+    return to_pixels(pool(images.float(), grid), config.mean, config.std)
 
 
 def _across_rows(upper: Tensor, lower: Tensor, cells: tuple[int, int]) -> Tensor:
