@@ -13,7 +13,7 @@ from lightning_puzzlemix.core.grid import Grid, expand
 from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
-from lightning_puzzlemix.solvers import MixingProblem, solve
+from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, solve
 from lightning_puzzlemix.validation import check_images
 
 
@@ -102,8 +102,9 @@ def mix_checked(
     config: PuzzleMixConfig,
     first_content: Tensor | None = None,
     partner_content: Tensor | None = None,
+    checks: DeferredChecks | None = None,
 ) -> MixResult:
-    """Do what :func:`puzzle_mix` does, for images and contents that have been checked."""
+    """Do what :func:`puzzle_mix` does, for images and contents that have been checked; values may be checked later."""
     check_mix_inputs(images, saliency, permutation, lam, blocks_per_side)
     # A plain integer: NumPy's would give its dtype to what is computed with it.
     grids = _Grids.of(images, int(blocks_per_side), config)
@@ -113,7 +114,7 @@ def mix_checked(
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
         problem = _build_problem(images, saliency, partner, grids, config)
-        labels, plans = solve(problem, lam, config)
+        labels, plans = solve(problem, lam, config, checks)
         mask = labels.float() / (config.num_labels - 1)
         plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
         return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)

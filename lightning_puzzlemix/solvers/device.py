@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.solvers import cuda_runtime
 from lightning_puzzlemix.solvers.cuda_runtime import Kernels
-from lightning_puzzlemix.solvers.matching import sorted_moves
 from lightning_puzzlemix.solvers.problem import Energy, mixing_prior
+from lightning_puzzlemix.solvers.transfer import send
 
 # One thread a block of the mask in a thread block of 512, and one bit a column in a 32-bit word.
 MOST_BLOCKS_PER_SIDE = 22
@@ -23,7 +23,9 @@ _WARP = 32
 _PLAN_THREADS = 256
 
 
-def why_not(device: torch.device, blocks_per_side: int, moving: tuple[int, int], config: PuzzleMixConfig) -> str | None:
+def unsupported(
+    device: torch.device, blocks_per_side: int, moving: tuple[int, int], config: PuzzleMixConfig
+) -> str | None:
     """Return why the device cannot solve this, as the end of a sentence; ``None`` where it can.
 
     Args:
@@ -112,22 +114,13 @@ def device_prior(lam: float | Tensor, config: PuzzleMixConfig, blocks_per_side: 
     if not isinstance(lam, Tensor) or lam.device.type == "cpu":
         shares = lam.detach().double().numpy() if isinstance(lam, Tensor) else lam
         prior = torch.from_numpy(mixing_prior(shares, num_labels, eta=config.eta, blocks_per_side=blocks_per_side))
-        # From memory that is not pinned the copy would wait for all work that is queued on the device.
-        return prior if device.type == "cpu" else prior.pin_memory().to(device, non_blocking=True)
+        return send(prior, device)
     top = num_labels - 1
     share = lam.detach().double().reshape(-1, 1).clamp(1e-8, 1 - 1e-8)
     label = torch.arange(num_labels, device=device, dtype=torch.float64)
     ways = torch.lgamma(torch.full_like(label, num_labels)) - torch.lgamma(label + 1) - torch.lgamma(top - label + 1)
     likelihood = ways + label * share.log() + (top - label) * torch.log1p(-share)
     return -config.eta / blocks_per_side**2 * likelihood
-
-
-def warm_up(device: torch.device, moving: list[tuple[int, int]], config: PuzzleMixConfig) -> None:
-    """Compile the kernels and put the moves of all grids on the device, before training or a graph capture."""
-    _kernels(device)
-    if config.transport:
-        for rows, cols in moving:
-            _moves(rows, cols, config.transport_cost, device)
 
 
 def _whole_warps(threads: int) -> int:
@@ -146,7 +139,10 @@ def _on(device: torch.device) -> torch.cuda.device:
 @lru_cache(maxsize=64)
 def _moves(rows: int, cols: int, cost: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """The host's moves and their prices, kept on the device: (moves, 2) int16 and (moves,) float32."""
+    # Numba takes 0.4 s to import: late, and never with the package.
+    from lightning_puzzlemix.solvers.matching import sorted_moves
+
     steps, squared = sorted_moves(rows, cols)
     # In float32 as on the host, so that the same pairs tie.
     prices = np.float32(cost) * squared.astype(np.float32)
-    return torch.from_numpy(steps.astype(np.int16)).to(device), torch.from_numpy(prices).to(device)
+    return send(torch.from_numpy(steps.astype(np.int16)), device), send(torch.from_numpy(prices), device)

@@ -237,11 +237,11 @@ def test_what_a_device_cannot_solve_has_a_reason(
     settings = {key: changes[key] for key in ("solver", "num_labels") if key in changes}
     config = PuzzleMixConfig(**settings)  # type: ignore[arg-type]
     where = changes.get("device", torch.device("cuda:0"))
-    assert reason in str(device.why_not(where, changes.get("blocks", 16), changes.get("moving", (16, 16)), config))  # type: ignore[arg-type]
+    assert reason in str(device.unsupported(where, changes.get("blocks", 16), changes.get("moving", (16, 16)), config))  # type: ignore[arg-type]
 
 
 def test_what_it_can_solve_has_none(installed: EmulatedKernels) -> None:
-    assert device.why_not(torch.device("cuda:0"), 22, (62, 64), PuzzleMixConfig(num_labels=16)) is None
+    assert device.unsupported(torch.device("cuda:0"), 22, (62, 64), PuzzleMixConfig(num_labels=16)) is None
 
 
 def test_a_prior_made_on_the_device_is_the_hosts_but_for_rounding() -> None:
@@ -256,6 +256,6 @@ def test_a_prior_made_on_the_device_is_the_hosts_but_for_rounding() -> None:
 
 
 class _Elsewhere(Tensor):
-    """A tensor of the CPU whose device is another."""
+    """A tensor of the CPU whose device is another one."""
 
     device = torch.device("meta")  # type: ignore[assignment]

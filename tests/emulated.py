@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_device import DeviceTensor
 from torch import Tensor
 
 import lightning_puzzlemix
@@ -57,7 +58,9 @@ class EmulatedKernels:
         assert shared_bytes <= 48 * 1024
         for argument in arguments:
             assert not isinstance(argument, Tensor) or argument.is_contiguous()
-        values = [ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else each for each in arguments]
+        # What a tensor of the device that does not exist holds, see fake_device.py.
+        plain = [each.inner if isinstance(each, DeviceTensor) else each for each in arguments]
+        values = [ctypes.c_void_p(each.data_ptr()) if isinstance(each, Tensor) else each for each in plain]
         self.seed += 1
         finished = self._functions[name](*values, grid[0], threads, ctypes.c_uint64(self.seed))
         if not finished:
