@@ -8,9 +8,7 @@ import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from fake_device import DeviceTensor
 from torch import Tensor
 
@@ -70,7 +68,3 @@ class EmulatedKernels:
         """Let :mod:`lightning_puzzlemix.solvers.device` take these."""
         monkeypatch.setattr(device, "_kernels", lambda _: self)
         monkeypatch.setattr(device, "_on", lambda _: nullcontext())
-
-
-def to_tensors(arrays: list[np.ndarray]) -> list[Tensor]:
-    return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]

@@ -64,16 +64,25 @@ def solve_masks(energy: Energy[Tensor], lam: float | Tensor, config: PuzzleMixCo
     Returns:
         (B, n, n) int32 labels k; the mask is k / (num_labels - 1).
     """
+    return minimize_labels(energy, device_prior(lam, config, energy.cost_first.shape[1], energy.cost_first.device))
+
+
+def minimize_labels(energy: Energy[Tensor], priors: Tensor) -> Tensor:
+    """Return the (B, n, n) int32 labels of least energy, the same as ``maxflow.minimize_labels``.
+
+    Args:
+        energy: The energies of the batch.
+        priors: (B, L) or (1, L) float64, convex in the label.
+    """
     batch, n = energy.cost_first.shape[:2]
-    device = energy.cost_first.device
-    prior = device_prior(lam, config, n, device)
+    device, num_labels = energy.cost_first.device, priors.shape[1]
     labels = torch.empty((batch, n, n), dtype=torch.int32, device=device)
     terms = [each.float().contiguous() for each in vars(energy).values()]
-    stride = config.num_labels if len(prior) > 1 else 0
+    stride = num_labels if len(priors) > 1 else 0
     with _on(device):
         _kernels(device).launch(
-            "puzzlemix_mask", (batch, 1), _whole_warps(n * n), 0, *terms, prior, stride, n, config.num_labels - 1, labels
-        )  # fmt: skip
+            "puzzlemix_mask", (batch, 1), _whole_warps(n * n), 0, *terms, priors, stride, n, num_labels - 1, labels
+        )
     return labels
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import emulated
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import FAMILIES, draw_energy, draw_shares
-from emulated import EmulatedKernels, to_tensors
+from emulated import EmulatedKernels
 from recorded import load_photos
 from torch import Tensor
 
@@ -40,12 +40,25 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> EmulatedKernels:
     return emulated.build(tmp_path_factory.mktemp("emulator"))
 
 
-@pytest.fixture
-def installed(kernels: EmulatedKernels, monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedKernels]:
-    kernels.install(monkeypatch)
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def target(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """Where the kernels run: on the CPU, thread by thread in a random order, or on a device."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    if request.param == "emulated":
+        request.getfixturevalue("kernels").install(monkeypatch)
     device._moves.cache_clear()
-    yield kernels
+    yield CPU if request.param == "emulated" else torch.device("cuda")
     device._moves.cache_clear()
+
+
+def samples(target: torch.device, emulated_count: int) -> int:
+    """The size of a batch: a device solves many as fast as few."""
+    return emulated_count if target.type == "cpu" else 256
+
+
+def on(target: torch.device, arrays: Iterable[np.ndarray]) -> list[Tensor]:
+    return [torch.from_numpy(np.ascontiguousarray(array)).to(target) for array in arrays]
 
 
 def host_labels(energy: Energy[np.ndarray], priors: np.ndarray) -> np.ndarray:
@@ -56,58 +69,51 @@ def host_labels(energy: Energy[np.ndarray], priors: np.ndarray) -> np.ndarray:
     return labels
 
 
-def device_labels(energy: Energy[np.ndarray], priors: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Solve with priors of any kind, where the public way takes lam."""
-    monkeypatch.setattr(device, "device_prior", lambda *_: torch.from_numpy(priors))
-    config = PuzzleMixConfig(num_labels=priors.shape[1])
-    return device.solve_masks(Energy(*to_tensors(list(vars(energy).values()))), 0.5, config).numpy()
+def device_labels(energy: Energy[np.ndarray], priors: np.ndarray, target: torch.device = CPU) -> np.ndarray:
+    return device.minimize_labels(Energy(*on(target, vars(energy).values())), *on(target, [priors])).cpu().numpy()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("n", "num_labels"), [(2, 3), (7, 2), (9, 4), (16, 3), (22, 6)])
-def test_drawn_masks_are_the_hosts(
-    family: str, n: int, num_labels: int, installed: EmulatedKernels, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    energy, priors = draw_energy(family, 40 if n < 16 else 6, n, num_labels, seed=n)
-    labels = device_labels(energy, priors, monkeypatch)
+def test_drawn_masks_are_the_hosts(family: str, n: int, num_labels: int, target: torch.device) -> None:
+    energy, priors = draw_energy(family, samples(target, 40 if n < 16 else 6), n, num_labels, seed=n)
+    labels = device_labels(energy, priors, target)
     np.testing.assert_array_equal(labels, host_labels(energy, priors))
 
 
 @pytest.mark.parametrize("lam", [0.3, [0.0, 0.2, 0.5, 1.0]])
-def test_one_block_and_one_lam_for_each_sample(lam: float | list[float], installed: EmulatedKernels) -> None:
+def test_one_block_and_one_lam_for_each_sample(lam: float | list[float], target: torch.device) -> None:
     for n in (1, 4):
         energy, _ = draw_energy("random", 4, n, 3, seed=n)
         shares = lam if isinstance(lam, float) else torch.tensor(lam)
         expected = host.solve_masks(energy, lam if isinstance(lam, float) else np.array(lam), PuzzleMixConfig())
-        found = device.solve_masks(Energy(*to_tensors(list(vars(energy).values()))), shares, PuzzleMixConfig())
-        np.testing.assert_array_equal(found.numpy(), expected)
+        found = device.solve_masks(Energy(*on(target, vars(energy).values())), shares, PuzzleMixConfig())
+        np.testing.assert_array_equal(found.cpu().numpy(), expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("term", ["cost_first", "cost_second", "weight_rows", "weight_cols"])
-def test_a_sample_without_meaning_ends_and_spoils_no_other(
-    value: float, term: str, installed: EmulatedKernels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_without_meaning_ends_and_spoils_no_other(value: float, term: str, target: torch.device) -> None:
     energy, priors = draw_energy("random", 3, 5, 3, seed=1)
     expected = host_labels(energy, priors)
     getattr(energy, term)[1].flat[7] = value
-    labels = device_labels(energy, priors, monkeypatch)
+    labels = device_labels(energy, priors, target)
     np.testing.assert_array_equal(labels[[0, 2]], expected[[0, 2]])
     assert ((labels[1] >= 0) & (labels[1] < 3)).all()
 
 
 @pytest.mark.parametrize("family", ["random", "sparse", "onehot", "tied", "zero"])
 @pytest.mark.parametrize(("n", "rows", "cols"), GRIDS)
-def test_plans_are_the_hosts(family: str, n: int, rows: int, cols: int, installed: EmulatedKernels) -> None:
+def test_plans_are_the_hosts(family: str, n: int, rows: int, cols: int, target: torch.device) -> None:
     rng = np.random.default_rng(rows * cols)
-    batch = 2 if rows * cols > 300 else 8
+    batch = samples(target, 2 if rows * cols > 300 else 8)
     for cost in (1e-3, 0.05, 0.8, 3.0):
         config = PuzzleMixConfig(num_labels=3, transport_cost=cost)
         shares = [draw_shares(family, (batch, rows, cols), rng) for _ in range(2)]
         labels = rng.integers(0, 3, (batch, n, n)).astype(np.int32)
         expected = np.stack(host.plan_moves(shares[0], shares[1], labels, config))
-        found = device.plan_moves(*to_tensors([*shares, labels]), config)
-        np.testing.assert_array_equal(found.numpy(), expected)
+        found = device.plan_moves(*on(target, [*shares, labels]), config)
+        np.testing.assert_array_equal(found.cpu().numpy(), expected)
 
 
 def recorded_problems() -> list[tuple[Energy[np.ndarray], float, int]]:
@@ -130,16 +136,16 @@ def recorded_problems() -> list[tuple[Energy[np.ndarray], float, int]]:
     return problems
 
 
-def test_masks_of_photographs_are_the_hosts(installed: EmulatedKernels) -> None:
-    samples = 0
+def test_masks_of_photographs_are_the_hosts(target: torch.device) -> None:
+    compared = 0
     for energy, lam, _ in recorded_problems():
         for num_labels in (2, 3, 4):
             config = PuzzleMixConfig(num_labels=num_labels)
             expected = host.solve_masks(energy, lam, config)
-            found = device.solve_masks(Energy(*to_tensors(list(vars(energy).values()))), lam, config)
-            np.testing.assert_array_equal(found.numpy(), expected)
-            samples += len(expected)
-    assert samples > 200
+            found = device.solve_masks(Energy(*on(target, vars(energy).values())), lam, config)
+            np.testing.assert_array_equal(found.cpu().numpy(), expected)
+            compared += len(expected)
+    assert compared > 200
 
 
 SENT = "if (!__syncthreads_or(nonzero(sent))) break;"
@@ -177,18 +183,18 @@ def test_planted_faults_are_found(fault: str, tmp_path: Path, monkeypatch: pytes
     emulated.build(tmp_path, **{file: source.replace(right, wrong)}).install(monkeypatch)
     device._moves.cache_clear()
     try:
-        agree = _masks_agree(monkeypatch) if file == "mask" else _plans_agree()
+        agree = _masks_agree() if file == "mask" else _plans_agree()
     except RuntimeError:
         # The threads wait for each other forever, which is said.
         return
     assert not agree
 
 
-def _masks_agree(monkeypatch: pytest.MonkeyPatch) -> bool:
+def _masks_agree() -> bool:
     for seed in range(8):
         for family in ("strong", "heavy", "corridor", "maze"):
             energy, priors = draw_energy(family, 30, 12, 3, seed=seed)
-            if not np.array_equal(device_labels(energy, priors, monkeypatch), host_labels(energy, priors)):
+            if not np.array_equal(device_labels(energy, priors), host_labels(energy, priors)):
                 return False
     return True
 
@@ -197,7 +203,7 @@ def _plans_agree() -> bool:
     rng, config = np.random.default_rng(0), PuzzleMixConfig(transport_cost=0.05)
     shares = [draw_shares("tied", (40, 8, 8), rng) for _ in range(2)]
     labels = rng.integers(0, 3, (40, 8, 8)).astype(np.int32)
-    found = device.plan_moves(*to_tensors([*shares, labels]), config).numpy()
+    found = device.plan_moves(*on(CPU, [*shares, labels]), config).numpy()
     return np.array_equal(found, np.stack(host.plan_moves(*shares, labels, config)))
 
 
@@ -232,15 +238,17 @@ def test_a_device_newer_than_nvrtc_gets_code_that_its_driver_finishes() -> None:
     ],
 )
 def test_what_a_device_cannot_solve_has_a_reason(
-    changes: dict[str, object], reason: str, installed: EmulatedKernels
+    changes: dict[str, object], reason: str, kernels: EmulatedKernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kernels.install(monkeypatch)
     settings = {key: changes[key] for key in ("solver", "num_labels") if key in changes}
     config = PuzzleMixConfig(**settings)  # type: ignore[arg-type]
     where = changes.get("device", torch.device("cuda:0"))
     assert reason in str(device.unsupported(where, changes.get("blocks", 16), changes.get("moving", (16, 16)), config))  # type: ignore[arg-type]
 
 
-def test_what_it_can_solve_has_none(installed: EmulatedKernels) -> None:
+def test_what_it_can_solve_has_none(kernels: EmulatedKernels, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels.install(monkeypatch)
     assert device.unsupported(torch.device("cuda:0"), 22, (62, 64), PuzzleMixConfig(num_labels=16)) is None
 
 
@@ -259,3 +267,43 @@ class _Elsewhere(Tensor):
     """A tensor of the CPU whose device is another one."""
 
     device = torch.device("meta")  # type: ignore[assignment]
+
+
+@pytest.mark.gpu
+def test_a_graph_of_both_kernels_replays_on_other_inputs_and_is_the_same_each_time() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    target, config = torch.device("cuda"), PuzzleMixConfig()
+    pool = []
+    for seed in range(8):
+        energy, priors = draw_energy("strong", 128, 16, 3, seed=seed)
+        shares = [draw_shares("random", (128, 16, 16), np.random.default_rng([seed, side])) for side in (0, 1)]
+        pool.append(on(target, [*vars(energy).values(), priors, *shares]))
+
+    def solve(inputs: list[Tensor]) -> list[Tensor]:
+        labels = device.minimize_labels(Energy(*inputs[:4]), inputs[4])
+        return [labels, device.plan_moves(inputs[5], inputs[6], labels, config)]
+
+    static = [each.clone() for each in pool[0]]
+    # The moves are put on the device before the capture.
+    solve(static)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        solve(static)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = solve(static)
+    for inputs in pool:
+        for place, value in zip(
+            [*static, *captured], [*inputs, *[torch.full_like(each, -9) for each in captured]], strict=True
+        ):
+            place.copy_(value)
+        graph.replay()
+        expected = solve(inputs)
+        for repetition in range(25):
+            again = solve(inputs)
+            assert all(map(torch.equal, again, expected)), repetition
+        assert all(map(torch.equal, captured, expected))
