@@ -97,7 +97,8 @@ def check(module: Module) -> None:
         assert torch.isfinite(images).all()
         assert targets.shape == (16, 10)
         torch.testing.assert_close(targets.sum(1), torch.ones_like(targets[:, 0]))
-        assert (targets.max(1).values < 1).any()
+    # In some batches the masks may show one image alone.
+    assert any((targets.max(1).values < 1).any() for _, targets in module.seen)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
 
 
