@@ -7,6 +7,6 @@ import os
 # soon out of the way. OpenMP reads this when torch is imported, so it is set before; a value that you have set stays.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-from experiments.common import early_signals
+from experiments.common.early_signals import handle_early_signals
 
-early_signals.listen()
+handle_early_signals()
