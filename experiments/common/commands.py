@@ -35,11 +35,9 @@ def as_typed_here(command: str) -> str:
 
 
 def training_command(overrides: Sequence[str], *, hydra: Any = None) -> str:
-    """`python -m experiments.train` with these overrides, and with what else such a start needs.
+    """`python -m experiments.train` with these overrides, as they were typed, and with what else such a start needs.
 
-    Args:
-        overrides: As they were typed.
-        hydra: The node `hydra` of the config of the run that these are of; None: of the one that this process has started.
+    `hydra` is that node of the config of the run that they are of; None: of the run that this process has started.
     """
     if hydra is None:
         hydra = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create({})

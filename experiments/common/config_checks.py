@@ -74,11 +74,7 @@ LISTED = 24
 
 
 def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
-    """Check every value of a composed config.
-
-    Args:
-        cfg: The config, without missing values.
-        typed: Types of the keys that belong to no constructor, `TRAIN` or `EVALUATE`.
+    """Check every value of a composed config without missing values; `typed` is `TRAIN` or `EVALUATE`.
 
     Raises:
         UserError: At the first value that is refused.

@@ -26,9 +26,9 @@ def print_final_summary(
     Args:
         console: Where to print.
         summary: Of the run.
-        files: What is worth opening, by what it is.
+        files: Output files by what they are.
         run_dir: The run folder.
-        alone: Whether the run is no job of a sweep, which ends with a table of its own; of a job less is printed.
+        alone: Whether the run is no job of a sweep, of which less is printed: a sweep ends with a table of its own.
     """
     if alone:
         console.print(summary_table(summary))
@@ -87,15 +87,9 @@ def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
 
 
 def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str], *, finished: bool) -> None:
-    """Print what ended a run, what is kept, and how to resume; not through the log, which wraps lines to be pasted.
+    """Print what ended a run, what is kept, and how to resume; nothing for an error of which nothing is kept.
 
-    Nothing is printed for an error without anything kept, which is raised on.
-
-    Args:
-        error: What ended it.
-        run_dir: The run folder.
-        overrides: What the command line set.
-        finished: Whether its result had been saved before.
+    `finished`: the result had been saved before. Not through the log, which wraps lines that are to be pasted.
     """
     how = str(error) if isinstance(error, RunStopped) else "The run failed"
     if isinstance(error, RunStopped):
@@ -118,12 +112,9 @@ def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str
 
 @contextmanager
 def optional(what: str, remedy: str, file: Path | None = None) -> Iterator[None]:
-    """Inside, what comes after a saved result: should it fail, a warning is logged, and the result stands.
+    """Inside, what comes after a saved result: should it fail, the result stands, and a warning names what is missing.
 
-    Args:
-        what: What is then missing.
-        remedy: The command that makes it.
-        file: What is written; half of it is removed.
+    `remedy` is the command that makes it; `file` is what was being written, which is removed.
     """
     try:
         yield

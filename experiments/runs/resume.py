@@ -45,14 +45,9 @@ MAY_CHANGE = "epochs, the machine (trainer.*, data.num_workers), where the data 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins.
+    """Where a run begins: at a checkpoint, after so many optimizer steps and whole epochs, or anew (None).
 
-    Args:
-        checkpoint: What it resumes from; None: it begins anew.
-        steps: Optimizer steps that had been made by then.
-        epochs: Epochs that were over by then.
-        settings: Those that it was trained with, see `comparable_settings`; None: not known.
-        note: A sentence on what is lost; empty: nothing is.
+    `settings` are those that it was trained with, see `comparable_settings`; None: not known. `note` tells what is lost.
     """
 
     checkpoint: Path | None = None
@@ -86,14 +81,14 @@ def find_start(resume: str | None, run_dir: Path) -> Start:
         )
     if path.is_dir():
         start = _start_in(path)
-        start = start if start.checkpoint or start.note else replace(start, note=f"{path / LAST_CHECKPOINT} is missing")
     else:
         try:
             start = _read_start(path)
         except BrokenCheckpointError as error:
             start = Start(note=f"{error}. Name another checkpoint, or the run folder, whose best one is then taken")
     if start.checkpoint is None:
-        raise RunFolderError(f"resume={resume} is no checkpoint or run folder that can be resumed: {start.note}")
+        reason = start.note or f"{path / LAST_CHECKPOINT} is missing"
+        raise RunFolderError(f"resume={resume} is no checkpoint or run folder that can be resumed: {reason}")
     return start
 
 

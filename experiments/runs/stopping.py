@@ -24,12 +24,7 @@ AGAIN_SECONDS = 0.05
 
 
 class RunStopped(SystemExit):
-    """A command that a signal has stopped; exits with 128 + the signal's number, as shells expect.
-
-    Attributes:
-        signum: The signal.
-        is_reported: Whether the user has been told.
-    """
+    """A command that a signal has stopped; exits with 128 + the signal's number, as shells expect."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
@@ -51,12 +46,7 @@ class RunStopped(SystemExit):
 
 
 class SignalHandler:
-    """Raises `RunStopped`, wherever the program is; while `graceful`, it only remembers the first signal.
-
-    Attributes:
-        signum: The last signal; None: none has come.
-        graceful: Whether the program asks for `signum` itself; a second SIGINT raises all the same.
-    """
+    """Raises `RunStopped`, wherever the program is; while `graceful`, it only remembers `signum`, until a second SIGINT."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -133,9 +123,6 @@ class GracefulStop(pl.Callback):
     """On SIGINT or SIGTERM finishes the running batch, saves `path` and stops; a second SIGINT stops at once.
 
     While nothing is trained, in the sanity check and in the test, both stop at once, see `interruptible`.
-
-    Attributes:
-        signum: The signal that asked to stop; None: none did.
     """
 
     def __init__(self, path: Path) -> None:
@@ -143,7 +130,8 @@ class GracefulStop(pl.Callback):
         self._handler = SignalHandler()
 
     @property
-    def signum(self) -> int | None:  # noqa: D102
+    def signum(self) -> int | None:
+        """The signal that asked to stop; None: none did."""
         return self._handler.signum
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

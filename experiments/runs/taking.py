@@ -1,6 +1,5 @@
 """Run folders have one owner: a new run takes a name that no other has, a used folder is not overwritten."""
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -51,7 +50,7 @@ class TakeFolders(Callback):
             HydraConfig.instance().set_config(config)
             if rank_zero_only.rank == 0:
                 with suppress(OmegaConfBaseException):
-                    check_folder(_without_hydra(config), folder)
+                    check_folder(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), folder)
         except UserError as error:
             if folder is not None:
                 release(folder)
@@ -74,20 +73,13 @@ def _is_free(node: DictConfig) -> bool:
     return "${now:" in str(pattern["dir"])
 
 
-def _without_hydra(config: DictConfig) -> DictConfig:
-    cfg = copy.deepcopy(config)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
 def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
     """Make this process the owner of a run folder; the other processes of a run go where that of rank 0 does.
 
     Args:
         wanted: The folder of a new run.
-        resume: The setting; with "auto" the folder of the run that was active last, of those beside `wanted` that were started
-            by the same overrides and are neither finished nor running, if there is one.
+        resume: The setting. With "auto" the folder is that of the run that was active last, of those beside `wanted` that were
+            started by the same overrides and are neither finished nor running.
         is_free: Whether it may be another folder than `wanted`, as the user has not named it.
 
     Returns:
@@ -144,12 +136,7 @@ def _claim(folder: Path) -> None:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own a run folder inside; it may be taken already, by `TakeFolders`.
-
-    Raises:
-        RunningError: If it belongs to a run that is running.
-        UnwritableError: If it cannot be made.
-    """
+    """Own a run folder inside, see `take_folder`; it may be taken already, by `TakeFolders`."""
     _claim(folder)
     try:
         yield
