@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.common.commands import key_of, training_command
+from experiments.common.commands import training_command
 from experiments.common.errors import UserError
 from experiments.common.masking import mask_settings, mask_texts
+from experiments.common.overrides import key_of
 from experiments.common.plain_yaml import leads_out, read_plain_yaml
 from experiments.data.corruptions import PUBLISHED
 from experiments.html_report.metrics import METRICS, Metrics, read_metrics
