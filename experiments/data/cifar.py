@@ -8,13 +8,10 @@ from torchvision.datasets.utils import check_integrity, extract_archive
 from torchvision.transforms import v2
 from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.base import CommonSettings, ImageDataModule, Sources, check
 from experiments.data.download import Archive, provide
-from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Transform, check_padding, pipeline
-
-IMAGE_SIZE = 32
-CROP_PADDING = 2
+from experiments.data.errors import missing_data
+from experiments.data.splits import Transform
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -22,7 +19,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     Args:
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
-        download: Whether to fetch the archive where it is missing. One that is there is extracted in any case.
+        download: Whether to download the archive where it is missing. An existing one is extracted in any case.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
         common: Settings of `ImageDataModule`.
     """
@@ -34,37 +31,29 @@ class CIFAR10DataModule(ImageDataModule):
     pixel_std = (63.0, 62.1, 66.7)
 
     def __init__(
-        self,
-        *,
-        root: str | Path,
-        download: bool = True,
-        crop_padding: int = CROP_PADDING,
-        **common: Unpack[CommonSettings],
+        self, *, root: str | Path, download: bool = True, crop_padding: int = 2, **common: Unpack[CommonSettings]
     ) -> None:
-        mean = [value / 255 for value in self.pixel_mean]
-        std = [value / 255 for value in self.pixel_std]
-        super().__init__(image_size=IMAGE_SIZE, mean=mean, std=std, **common)
+        mean, std = ([value / 255 for value in values] for values in (self.pixel_mean, self.pixel_std))
+        super().__init__(image_size=32, mean=mean, std=std, **common)
+        check("crop_padding", crop_padding, crop_padding >= 0, "at least 0")
         self.root = Path(root).expanduser()
         self.download = download
-        self.crop_padding = check_padding(crop_padding)
+        self.crop_padding = crop_padding
+        self.archive = Archive(self.title, self.dataset.url, self.root / self.dataset.filename, self.dataset.tgz_md5)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, known before the data is there."""
+        """Number of classes, known without the files."""
         return self.classes
 
     @property
     def class_names(self) -> list[str]:
-        """The names that the data set brings along; needs its files."""
+        """The official names; need the files."""
         return list(self._test_part.classes)
 
     def prepare_data(self) -> None:
-        """Fetch the archive where it is missing, and extract it.
-
-        Raises:
-            DownloadError: If that fails.
-        """
-        provide(self._archive, is_there=self._is_there, unpack=self._extract, download=self.download)
+        """Download the archive where it is missing, and extract it."""
+        provide(self.archive, is_there=self._is_there, unpack=self._extract, download=self.download)
 
     def open_sources(self) -> Sources:
         """Load all images into memory."""
@@ -72,12 +61,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     def train_transform(self) -> Transform:
         """Random crop and flip."""
-        geometry = [v2.RandomCrop(IMAGE_SIZE, padding=self.crop_padding), v2.RandomHorizontalFlip()]
-        return pipeline(geometry, mean=self.mean, std=self.std)
-
-    def eval_transform(self) -> Transform:
-        """Normalize only."""
-        return pipeline([], mean=self.mean, std=self.std)
+        return self.pipeline([v2.RandomCrop(32, padding=self.crop_padding), v2.RandomHorizontalFlip()])
 
     @cached_property
     def _test_part(self) -> datasets.CIFAR10:
@@ -87,36 +71,27 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             return self.dataset(self.root, train=train)
         except RuntimeError as error:
-            raise self._missing() from error
-
-    @property
-    def _archive(self) -> Archive:
-        kind = self.dataset
-        return Archive(self.title, kind.url, self.root / kind.filename, kind.tgz_md5)
+            archive, folder = self.archive, (self.root / self.dataset.base_folder).absolute()
+            reason = ""
+            if self.download:
+                reason = "It has not been downloaded yet: call prepare_data() first."
+            elif archive.path.is_file() and not archive.is_verified():
+                reason = (
+                    f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
+                )
+            elif folder.is_dir():
+                reason = f"{folder} lacks files, or has some with other checksums than the official ones."
+            remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
+            raise missing_data(self.title, searched=[folder, archive.path], remedy=remedy, reason=reason) from error
 
     def _is_there(self) -> bool:
-        """Whether every file has its checksum; torchvision's own check leaves out the one with the names."""
-        files = [
-            *self.dataset.train_list,
-            *self.dataset.test_list,
-            (self.dataset.meta["filename"], self.dataset.meta["md5"]),
-        ]
-        return all(check_integrity(self.root / self.dataset.base_folder / name, md5) for name, md5 in files)
+        """Whether every file has its checksum; torchvision's own check leaves out the file of the class names."""
+        kind = self.dataset
+        files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        return all(check_integrity(self.root / kind.base_folder / name, md5) for name, md5 in files)
 
     def _extract(self) -> None:
-        extract_archive(self._archive.path, self.root)
-
-    def _missing(self) -> MissingDataError:
-        folder, archive = self.root / self.dataset.base_folder, self._archive
-        remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
-        reason = ""
-        if self.download:
-            reason = "It has not been downloaded yet: call prepare_data() first."
-        elif archive.path.is_file() and not archive.is_verified():
-            reason = f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
-        elif folder.is_dir():
-            reason = f"{folder.absolute()} lacks files, or has some with other checksums than the official ones."
-        return MissingDataError(self.title, inputs=[folder, archive.path], remedy=remedy, reason=reason)
+        extract_archive(self.archive.path, self.root)
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -171,7 +171,7 @@ def test_a_batch_that_cannot_be_shared_is_refused_with_the_nearest_that_can(
     )
     with pytest.raises(
         ValueError,
-        match=rf"data\.batch_size={batch} .* here {accumulated}, and must be a multiple of that: use {fitting}$",
+        match=rf"data\.batch_size={batch} must be a multiple of .* here {accumulated}: use {fitting}$",
     ):
         module.train_dataloader()
 
