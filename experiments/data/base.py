@@ -1,13 +1,14 @@
 """Common base of all data sets: splits, loaders, and the facts that models and callbacks ask for."""
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import partial
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from joblib import cpu_count
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -19,21 +20,6 @@ from experiments.data.splits import Source, Split, Transform, sample_classes
 MAX_DEFAULT_WORKERS = 8
 
 
-class CommonSettings(TypedDict, total=False):
-    """Settings of every data module, documented at `ImageDataModule`."""
-
-    batch_size: int
-    num_workers: int | None
-    pin_memory: bool | None
-    drop_last: bool
-    val_fraction: float
-    per_class: int | None
-    fraction: float
-    test_each_epoch: bool
-    seed: int
-    split_seed: int
-
-
 @dataclass(frozen=True)
 class Sources:
     """The parts that a data set comes in; `val` is None where it has no validation part of its own."""
@@ -43,6 +29,7 @@ class Sources:
     val: Source | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Base of all data sets.
 
@@ -71,49 +58,44 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         ValueError: If a value is outside its range.
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        batch_size: int = 100,
-        num_workers: int | None = None,
-        pin_memory: bool | None = None,
-        drop_last: bool = False,
-        val_fraction: float = 0.0,
-        per_class: int | None = None,
-        fraction: float = 1.0,
-        test_each_epoch: bool = True,
-        seed: int = 0,
-        split_seed: int = 0,
-    ) -> None:
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int = 100
+    num_workers: int | None = None
+    pin_memory: bool | None = None
+    drop_last: bool = False
+    val_fraction: float = 0.0
+    per_class: int | None = None
+    fraction: float = 1.0
+    test_each_epoch: bool = True
+    seed: int = 0
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the settings and complete those that are None."""
         super().__init__()
-        check("image_size", image_size, image_size >= 1, "at least 1")
-        check("batch_size", batch_size, batch_size >= 1, "at least 1")
-        check("seed", seed, seed >= 0, "at least 0")
-        check("split_seed", split_seed, split_seed >= 0, "at least 0")
-        check("val_fraction", val_fraction, 0 <= val_fraction < 1, "in [0, 1)")
-        check("per_class", per_class, per_class is None or per_class >= 1, "null or at least 1")
-        check("fraction", fraction, 0 < fraction <= 1, "in (0, 1]")
-        check("fraction", fraction, per_class is None or fraction == 1, f"1 where data.per_class={per_class} is given")
-        check(
-            "std", std, len(mean) == len(std) and min(std) > 0, f"positive, one value a channel as in data.mean={mean}"
+        for name in ("image_size", "batch_size", "per_class"):
+            self.check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
+        for name in ("seed", "split_seed"):
+            self.check(name, getattr(self, name) >= 0, "at least 0")
+        self.check("val_fraction", 0 <= self.val_fraction < 1, "in [0, 1)")
+        self.check("fraction", 0 < self.fraction <= 1, "in (0, 1]")
+        self.check("fraction", self.fraction == 1 or self.per_class is None, f"1 with data.per_class={self.per_class}")
+        self.check(
+            "std",
+            min(self.std) > 0 and len(self.std) == len(self.mean),
+            "positive, one value a channel as in data.mean",
         )
-        self.image_size = image_size
-        self.mean = tuple(float(value) for value in mean)
-        self.std = tuple(float(value) for value in std)
-        self.batch_size = batch_size
-        self.num_workers = default_workers() if num_workers is None else num_workers
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self.drop_last = drop_last
-        self.val_fraction = val_fraction
-        self.per_class = per_class
-        self.fraction = fraction
-        self.test_each_epoch = test_each_epoch
-        self.seed = seed
-        self.split_seed = split_seed
+        self.mean, self.std = tuple(map(float, self.mean)), tuple(map(float, self.std))
+        self.num_workers = min(cpu_count(), MAX_DEFAULT_WORKERS) if self.num_workers is None else self.num_workers
+        self.pin_memory = torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
         self._splits: dict[str, Split] = {}
+
+    def check(self, name: str, valid: bool, allowed: str) -> None:
+        """Raise a ValueError that names the setting, unless its value is valid."""
+        if not valid:
+            raise ValueError(f"data.{name} must be {allowed}, got {getattr(self, name)}")
 
     def prepare_data(self) -> None:
         """Make sure that the files are there, downloading them where possible.
@@ -175,17 +157,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._splits:
             return
         sources = self.open_sources()
-        targets, seed = sources.train.targets, self.split_seed
-        held_out, train = sample_classes(
-            targets, range(len(targets)), lambda size: round(self.val_fraction * size),
-            stream=Stream.VALIDATION_PART, seed=seed,
-        )  # fmt: skip
-        if self.per_class is not None:
-            train, _ = sample_classes(targets, train, lambda _: self.per_class, stream=Stream.PER_CLASS, seed=seed)
+        sample = partial(sample_classes, sources.train.targets, seed=self.split_seed)
+        everything, per_class = range(len(sources.train.targets)), self.per_class
+        held_out, train = sample(everything, lambda n: round(self.val_fraction * n), stream=Stream.VALIDATION_PART)
+        if per_class is not None:
+            train, _ = sample(train, lambda _: per_class, stream=Stream.PER_CLASS)
         if self.fraction < 1:
-            train, _ = sample_classes(
-                targets, train, lambda size: max(1, round(self.fraction * size)), stream=Stream.FRACTION, seed=seed
-            )
+            train, _ = sample(train, lambda n: max(1, round(self.fraction * n)), stream=Stream.FRACTION)
         transform = self.eval_transform()
         val = test = Split(sources.test, None, transform)
         if held_out:
@@ -210,58 +188,53 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Whether the test part serves as validation, for lack of another; known after `setup`."""
         return self.split("val") is self.split("test")
 
-    def batch_shares(self) -> tuple[int, int]:
-        """Numbers of processes and of accumulated micro-batches that share a batch; (1, 1) without a Trainer."""
-        return (1, 1) if self.trainer is None else (self.trainer.world_size, self.trainer.accumulate_grad_batches)
-
-    @property
-    def loader_batch_size(self) -> int:
-        """Images of a batch per process and micro-batch; a ValueError if they cannot share it evenly."""
-        processes, micro_batches = self.batch_shares()
-        return self._share(processes * micro_batches, "processes times accumulated micro-batches")
-
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Shuffled, augmented training batches of one process and micro-batch: images (B,C,S,S), classes (B,).
 
         Raises:
             ValueError: If processes and micro-batches cannot share the batch evenly, or `drop_last` leaves no batch.
         """
-        train_set, size = self.split("train"), self.loader_batch_size
-        rank = 0 if self.trainer is None else self.trainer.global_rank
-        sampler = EpochSampler(train_set, self.seed, rank=rank, world_size=self.batch_shares()[0])
+        trainer, train_set = self.trainer, self.split("train")
+        size = self._batch_size(micro_batches=True)
+        rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
+        sampler = EpochSampler(train_set, self.seed, rank=rank, world_size=world_size)
         # Lightning does so too, but in a resumed run only after loader processes have asked for the first samples.
-        sampler.set_epoch(next_epoch(self.trainer))
+        sampler.set_epoch(next_epoch(trainer))
         if self.drop_last and len(sampler) < size:
             raise ValueError(
                 f"data.drop_last=true leaves no batch of {size}: a process has {len(sampler)} training images; lower "
                 "data.batch_size or set data.drop_last=false"
             )
-        settings = {**self._settings(), "batch_size": size, "drop_last": self.drop_last}
+        settings = {**self._loader_settings(), "batch_size": size, "drop_last": self.drop_last}
         return ResumableLoader(train_set, sampler=sampler, position=self._position, **settings)
 
     def val_dataloader(self) -> list[DataLoader[tuple[Tensor, Tensor]]]:
         """Validation batches, in a list; with `test_each_epoch` a second loader of test images."""
-        loaders = [DataLoader(self.split("val"), **self._settings())]
+        loaders = [DataLoader(self.split("val"), **self._loader_settings())]
         if self.test_each_epoch and not self.validates_on_test:
             loaders.append(self.test_dataloader())
         return loaders
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         """Test batches in order: images (B,C,S,S), classes (B,)."""
-        return DataLoader(self.split("test"), **self._settings())
+        return DataLoader(self.split("test"), **self._loader_settings())
 
-    def _share(self, parts: int, name: str) -> int:
+    def _batch_size(self, *, micro_batches: bool = False) -> int:
+        """The part of a batch of one process, or of one of its micro-batches; a ValueError if they are not equal."""
+        parts, sharers = 1, "processes times accumulated micro-batches" if micro_batches else "processes"
+        if self.trainer is not None:
+            parts = self.trainer.world_size * (self.trainer.accumulate_grad_batches if micro_batches else 1)
         size, rest = divmod(self.batch_size, parts)
         if rest:
             nearest = " or ".join(str(multiple) for multiple in (size * parts, (size + 1) * parts) if multiple)
             raise ValueError(
-                f"data.batch_size={self.batch_size} must be a multiple of the number of {name}, here {parts}: use {nearest}"
+                f"data.batch_size={self.batch_size} must be a multiple of the number of {sharers}, here {parts}: use {nearest}"
             )
         return size
 
-    def _settings(self) -> dict[str, Any]:
+    def _loader_settings(self) -> dict[str, Any]:
         return {
-            "batch_size": self._share(self.batch_shares()[0], "processes"),
+            "batch_size": self._batch_size(),
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory,
             "persistent_workers": self.num_workers > 0,
@@ -284,15 +257,3 @@ def next_epoch(trainer: pl.Trainer | None) -> int:
     Not `trainer.current_epoch`: in a run resumed from the end of an epoch that is still the old one.
     """
     return 0 if trainer is None else trainer.fit_loop.epoch_progress.current.processed
-
-
-def default_workers() -> int:
-    """One loader process for each core that this process may use, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_DEFAULT_WORKERS)
-
-
-def check(name: str, value: Any, valid: bool, allowed: str) -> None:
-    """Raise a ValueError that names the setting, unless its value is valid."""
-    if not valid:
-        raise ValueError(f"data.{name} must be {allowed}, got {value}")

@@ -1,19 +1,22 @@
 """CIFAR-10 and CIFAR-100 through torchvision, with the augmentation of the Puzzle Mix recipes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources, check
+from experiments.data.base import ImageDataModule, Sources
 from experiments.data.download import Archive, provide
 from experiments.data.errors import missing_data
 from experiments.data.splits import Transform
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10: 32x32, flipped and randomly cropped; the test part serves as validation by default.
 
@@ -21,24 +24,25 @@ class CIFAR10DataModule(ImageDataModule):
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
         download: Whether to download the archive where it is missing. An existing one is extracted in any case.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
-        common: Settings of `ImageDataModule`.
     """
 
-    dataset: type[datasets.CIFAR10] = datasets.CIFAR10
-    title = "CIFAR-10"
-    classes = 10
-    pixel_mean = (125.3, 123.0, 113.9)
-    pixel_std = (63.0, 62.1, 66.7)
+    dataset: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
+    title: ClassVar = "CIFAR-10"
+    classes: ClassVar = 10
+    image_size: int = field(default=32, init=False)
+    # Of pixels in 0 to 255 here.
+    mean: Sequence[float] = field(default=(125.3, 123.0, 113.9), init=False)
+    std: Sequence[float] = field(default=(63.0, 62.1, 66.7), init=False)
+    root: str | Path
+    download: bool = True
+    crop_padding: int = 2
 
-    def __init__(
-        self, *, root: str | Path, download: bool = True, crop_padding: int = 2, **common: Unpack[CommonSettings]
-    ) -> None:
-        mean, std = ([value / 255 for value in values] for values in (self.pixel_mean, self.pixel_std))
-        super().__init__(image_size=32, mean=mean, std=std, **common)
-        check("crop_padding", crop_padding, crop_padding >= 0, "at least 0")
-        self.root = Path(root).expanduser()
-        self.download = download
-        self.crop_padding = crop_padding
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        self.mean, self.std = ([value / 255 for value in values] for values in (self.mean, self.std))
+        super().__post_init__()
+        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
+        self.root = Path(self.root).expanduser()
         self.archive = Archive(self.title, self.dataset.url, self.root / self.dataset.filename, self.dataset.tgz_md5)
 
     @property
@@ -94,11 +98,12 @@ class CIFAR10DataModule(ImageDataModule):
         extract_archive(self.archive.path, self.root)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR100DataModule(CIFAR10DataModule):
     """CIFAR-100 with its 100 fine classes; all else as CIFAR-10."""
 
     dataset = datasets.CIFAR100
     title = "CIFAR-100"
     classes = 100
-    pixel_mean = (129.3, 124.1, 112.4)
-    pixel_std = (68.2, 65.4, 70.4)
+    mean: Sequence[float] = field(default=(129.3, 124.1, 112.4), init=False)
+    std: Sequence[float] = field(default=(68.2, 65.4, 70.4), init=False)

@@ -1,23 +1,23 @@
 """Images in one folder per class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources, check
+from experiments.data.base import ImageDataModule, Sources
 from experiments.data.class_folders import ClassFolders, check_classes
 from experiments.data.errors import DatasetError, MissingDataError, missing_data
 from experiments.data.splits import Transform
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 VAL_FOLDERS = ("val", "validation", "valid")
 EVAL_FOLDERS = (*VAL_FOLDERS, "test")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FolderDataModule(ImageDataModule):
     """Images below `root/train/<class>/` and `root/val/<class>/` and/or `root/test/<class>/`.
 
@@ -29,23 +29,19 @@ class FolderDataModule(ImageDataModule):
         image_size: Side of the square that the model sees, in pixels.
         mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 to read images as gray.
         std: Standard deviation of each channel, in [0,1] units.
-        common: Settings of `ImageDataModule`.
     """
 
-    title = "The image folder"
+    title: ClassVar = "The image folder"
+    root: str | Path
+    image_size: int = 32
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        image_size: int = 32,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        check("mean", list(mean), len(mean) in (1, 3), "1 value (images are read as gray) or 3 (as RGB)")
-        super().__init__(image_size=image_size, mean=mean, std=std, **common)
-        self.root = Path(root).expanduser()
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        self.check("mean", len(self.mean) in (1, 3), "1 value (images are read as gray) or 3 (as RGB)")
+        super().__post_init__()
+        self.root = Path(self.root).expanduser()
 
     @property
     def class_names(self) -> list[str]:

@@ -1,16 +1,15 @@
 """ImageNet in class folders, with the augmentation of the recipes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, check
 from experiments.data.folder import FolderDataModule
 from experiments.data.phases import Phase, PhasedDataModule
 from experiments.data.splits import Transform
@@ -38,6 +37,7 @@ class Lighting(nn.Module):
         return image + (self.eigenvectors @ coefficients)[:, None, None]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageNetDataModule(FolderDataModule):
     """ImageNet with the recipe's augmentation: random resized crop, flip, color jitter 0.4 and PCA lighting 0.1.
 
@@ -51,34 +51,24 @@ class ImageNetDataModule(FolderDataModule):
         lighting: Strength of the PCA lighting; 0: none.
         eval_size: Side of the square that the model is scored on; None: `image_size`.
         eval_resize: Shorter side that the image is resized to for that; None: 256/224 of `eval_size`.
-        common: Settings of `ImageDataModule`; batch_size is 256 unless given.
     """
 
-    title = "ImageNet"
+    title: ClassVar = "ImageNet"
+    image_size: int = 224
+    batch_size: int = 256
+    min_scale: float = 0.08
+    jitter: float = 0.4
+    lighting: float = 0.1
+    eval_size: int | None = None
+    eval_resize: int | None = None
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        image_size: int = 224,
-        min_scale: float = 0.08,
-        jitter: float = 0.4,
-        lighting: float = 0.1,
-        eval_size: int | None = None,
-        eval_resize: int | None = None,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        common.setdefault("batch_size", 256)
-        super().__init__(root=root, image_size=image_size, **common)
-        check("min_scale", min_scale, 0 < min_scale <= 1, "in (0, 1]")
-        self.min_scale = min_scale
-        self.jitter = jitter
-        self.lighting = lighting
-        self.eval_size = image_size if eval_size is None else eval_size
-        self.eval_resize = round(self.eval_size * 256 / 224) if eval_resize is None else eval_resize
-        check(
-            "eval_resize", eval_resize, self.eval_resize >= self.eval_size, f"at least data.eval_size={self.eval_size}"
-        )
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.check("min_scale", 0 < self.min_scale <= 1, "in (0, 1]")
+        self.eval_size = self.eval_size or self.image_size
+        self.eval_resize = self.eval_resize or round(self.eval_size * 256 / 224)
+        self.check("eval_resize", self.eval_resize >= self.eval_size, f"at least data.eval_size={self.eval_size}")
 
     @property
     def class_names(self) -> list[str]:

@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,12 +12,13 @@ from experiments.data.base import ImageDataModule, next_epoch
 from experiments.data.splits import Split
 
 
-@dataclass(frozen=True, kw_only=True)
 class Phase:
     """A part of a run, up to the epoch `until` (counted from 0, not part of it), on `data`."""
 
-    until: int
-    data: ImageDataModule
+    # No dataclass, which Hydra would make a config of.
+    def __init__(self, *, until: int, data: ImageDataModule) -> None:
+        self.until = until
+        self.data = data
 
 
 class PhasedDataModule(pl.LightningDataModule):
@@ -66,9 +66,8 @@ class PhasedDataModule(pl.LightningDataModule):
         for number, phase in enumerate(self.phases):
             found = getattr(phase.data, name)
             if found != wanted:
-                raise ValueError(
-                    f"data.phases.{number}.data must have the {name} of the last phase, {reprlib.repr(wanted)}, got {reprlib.repr(found)}"
-                )
+                values = f"{reprlib.repr(wanted)}, got {reprlib.repr(found)}"
+                raise ValueError(f"data.phases.{number}.data must have the {name} of the last phase, {values}")
 
     def split(self, name: str) -> Split:
         """The samples of "train", "val" or "test" of the last phase."""

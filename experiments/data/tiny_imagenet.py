@@ -4,15 +4,15 @@ import os
 import shlex
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from PIL import Image
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources, check
+from experiments.data.base import ImageDataModule, Sources
 from experiments.data.class_folders import IMAGE_SUFFIXES, is_leftover, list_images
 from experiments.data.download import Archive, provide
 from experiments.data.errors import DatasetError, MissingDataError, few, missing_data
@@ -84,6 +84,7 @@ class DataFiles:
         return sorted(name for name in images if not any(map(is_leftover, name.split("/"))))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TinyImageNetDataModule(ImageDataModule):
     """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
@@ -94,17 +95,20 @@ class TinyImageNetDataModule(ImageDataModule):
         root: The zip, the extracted folder, or the folder that holds either. Where none is, the zip is downloaded there.
         download: Whether to download the zip (248 MB) where nothing is.
         crop_padding: Pixels that are added on each side before the random crop, >= 0.
-        common: Settings of `ImageDataModule`.
     """
 
-    def __init__(
-        self, *, root: str | Path, download: bool = True, crop_padding: int = 4, **common: Unpack[CommonSettings]
-    ) -> None:
-        super().__init__(image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3, **common)
-        check("crop_padding", crop_padding, crop_padding >= 0, "at least 0")
-        self.root = Path(root).expanduser()
-        self.download = download
-        self.crop_padding = crop_padding
+    image_size: int = field(default=64, init=False)
+    mean: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
+    std: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
+    root: str | Path
+    download: bool = True
+    crop_padding: int = 4
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
+        self.root = Path(self.root).expanduser()
         # A root such as .../tiny-imagenet-200.zip is the zip itself.
         path = self.root if self.root.suffix.lower() == ".zip" else self.root / f"{NAME}.zip"
         self.archive = Archive("Tiny-ImageNet", URL, path, MD5)
@@ -144,7 +148,9 @@ class TinyImageNetDataModule(ImageDataModule):
         empty, missing = set(self.wnids) - set(train.values()), set(val) - set(images)
         unknown = {*train.values(), *val.values()} - set(self.wnids)
         problems = {
-            f"train/ lacks the images of {len(empty)} of {len(self.wnids)} classes ({few(empty)})": empty or not train or not self.wnids,
+            f"train/ lacks the images of {len(empty)} of {len(self.wnids)} classes ({few(empty)})": empty
+            or not train
+            or not self.wnids,
             f"val/images/ lacks {len(missing)} of {len(val)} images ({few(missing)})": missing or not val,
             f"{CLASSES} does not name the classes {few(map(repr, unknown))}": unknown,
         }

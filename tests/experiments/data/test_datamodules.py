@@ -200,9 +200,9 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
         ({"seed": -1}, r"data\.seed must be at least 0, got -1"),
         ({"split_seed": -1}, r"data\.split_seed must be at least 0, got -1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction must be in \[0, 1\), got 1\.0"),
-        ({"per_class": 0}, r"data\.per_class must be null or at least 1, got 0"),
+        ({"per_class": 0}, r"data\.per_class must be at least 1, got 0"),
         ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),
-        ({"fraction": 0.5, "per_class": 3}, r"data\.fraction must be 1 where data\.per_class=3 is given, got 0\.5"),
+        ({"fraction": 0.5, "per_class": 3}, r"data\.fraction must be 1 with data\.per_class=3, got 0\.5"),
         ({"test_fraction": 0.0}, r"data\.test_fraction must be in \(0, 1\), got 0\.0"),
     ],
 )

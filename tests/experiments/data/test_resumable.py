@@ -157,7 +157,6 @@ def test_processes_and_micro_batches_share_the_effective_batch(
     module.trainer = trainer
     loader = module.train_dataloader()
     assert (loader.batch_size, loader.sampler.num_replicas) == (train, world)
-    assert (module.loader_batch_size, module.batch_shares()) == (train, (world, accumulated))
     assert [each.batch_size for each in (*module.val_dataloader(), module.test_dataloader())] == [evaluated] * 3
 
 
