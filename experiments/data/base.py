@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -257,3 +258,28 @@ def next_epoch(trainer: pl.Trainer | None) -> int:
     Not `trainer.current_epoch`: in a run resumed from the end of an epoch that is still the old one.
     """
     return 0 if trainer is None else trainer.fit_loop.epoch_progress.current.processed
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DownloadedDataModule(ImageDataModule):
+    """Base of the small images that are downloaded, flipped and randomly cropped.
+
+    Args:
+        root: Folder of the data set, or where to download it.
+        download: Whether to download what is missing.
+        crop_padding: Pixels that are added on each side before the random crop, >= 0.
+    """
+
+    root: str | Path
+    download: bool = True
+    crop_padding: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
+        self.root = Path(self.root).expanduser()
+
+    def train_transform(self) -> Transform:
+        """Random crop and flip."""
+        return self.pipeline([v2.RandomCrop(self.image_size, self.crop_padding), v2.RandomHorizontalFlip()])

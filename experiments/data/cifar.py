@@ -3,27 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar
 
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
-from torchvision.transforms import v2
 
-from experiments.data.base import ImageDataModule, Sources
+from experiments.data.base import DownloadedDataModule, Sources
 from experiments.data.download import Archive, provide
 from experiments.data.errors import missing_data
-from experiments.data.splits import Transform
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class CIFAR10DataModule(ImageDataModule):
+class CIFAR10DataModule(DownloadedDataModule):
     """CIFAR-10: 32x32, flipped and randomly cropped; the test part serves as validation by default.
 
     Args:
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
         download: Whether to download the archive where it is missing. An existing one is extracted in any case.
-        crop_padding: Pixels that are added on each side before the random crop, >= 0.
     """
 
     dataset: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
@@ -33,16 +29,11 @@ class CIFAR10DataModule(ImageDataModule):
     # Of pixels in 0 to 255 here.
     mean: Sequence[float] = field(default=(125.3, 123.0, 113.9), init=False)
     std: Sequence[float] = field(default=(63.0, 62.1, 66.7), init=False)
-    root: str | Path
-    download: bool = True
-    crop_padding: int = 2
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Complete the settings."""
         self.mean, self.std = ([value / 255 for value in values] for values in (self.mean, self.std))
         super().__post_init__()
-        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
-        self.root = Path(self.root).expanduser()
         self.archive = Archive(self.title, self.dataset.url, self.root / self.dataset.filename, self.dataset.tgz_md5)
 
     @property
@@ -62,10 +53,6 @@ class CIFAR10DataModule(ImageDataModule):
     def open_sources(self) -> Sources:
         """Load all images into memory."""
         return Sources(train=self._open(train=True), test=self._test_part)
-
-    def train_transform(self) -> Transform:
-        """Random crop and flip."""
-        return self.pipeline([v2.RandomCrop(32, padding=self.crop_padding), v2.RandomHorizontalFlip()])
 
     @cached_property
     def _test_part(self) -> datasets.CIFAR10:

@@ -10,14 +10,13 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from PIL import Image
-from torchvision.transforms import v2
 
-from experiments.data.base import ImageDataModule, Sources
+from experiments.data.base import DownloadedDataModule, Sources
 from experiments.data.class_folders import IMAGE_SUFFIXES, is_leftover, list_images
 from experiments.data.download import Archive, provide
 from experiments.data.errors import DatasetError, MissingDataError, few, missing_data
 from experiments.data.image_reading import read_image
-from experiments.data.splits import ImageList, Transform
+from experiments.data.splits import ImageList
 
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
@@ -85,7 +84,7 @@ class DataFiles:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class TinyImageNetDataModule(ImageDataModule):
+class TinyImageNetDataModule(DownloadedDataModule):
     """Tiny-ImageNet, 64x64, flipped and randomly cropped.
 
     The official test labels are not public: the official validation part, labeled by `val/val_annotations.txt`, is
@@ -94,21 +93,16 @@ class TinyImageNetDataModule(ImageDataModule):
     Args:
         root: The zip, the extracted folder, or the folder that holds either. Where none is, the zip is downloaded there.
         download: Whether to download the zip (248 MB) where nothing is.
-        crop_padding: Pixels that are added on each side before the random crop, >= 0.
     """
 
     image_size: int = field(default=64, init=False)
     mean: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
     std: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
-    root: str | Path
-    download: bool = True
     crop_padding: int = 4
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Complete the settings."""
         super().__post_init__()
-        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
-        self.root = Path(self.root).expanduser()
         # A root such as .../tiny-imagenet-200.zip is the zip itself.
         path = self.root if self.root.suffix.lower() == ".zip" else self.root / f"{NAME}.zip"
         self.archive = Archive("Tiny-ImageNet", URL, path, MD5)
@@ -163,10 +157,6 @@ class TinyImageNetDataModule(ImageDataModule):
             for part in (train, val)
         ]
         return Sources(train=parts[0], test=parts[1])
-
-    def train_transform(self) -> Transform:
-        """Random crop and flip."""
-        return self.pipeline([v2.RandomCrop(64, padding=self.crop_padding), v2.RandomHorizontalFlip()])
 
     @cached_property
     def _files(self) -> DataFiles:

@@ -135,12 +135,12 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
     "no training images": (remove("train/**/*.JPEG"), "train/ lacks the images of 3 of 3 classes (n01, n02, n03)", "again"),
     "a class less": (remove("train/n02/**/*"), "train/ lacks the images of 1 of 3 classes (n02)", "again"),
     "a class too many": (
-        lambda root: write_image(root / "train" / "n77" / "images" / "0.JPEG", 1), "does not name the classes 'n77'", "official"),
+        lambda root: write_image(root / "train" / "n77" / "images" / "0.JPEG", 1), "the classes 'n77'", "official"),
     "annotations of another class": (
         rewrite("val/val_annotations.txt", "val_0.JPEG\tn88\t0\n"), "does not name the classes 'n88'", "official"),
-    "annotations without classes": (rewrite("val/val_annotations.txt", "val_0.JPEG\n"), "does not name the classes ''", "official"),
+    "annotations without classes": (rewrite("val/val_annotations.txt", "val_0.JPEG\n"), "the classes ''", "official"),
     "annotations that lead elsewhere": (
-        rewrite("val/val_annotations.txt", "../../secret.JPEG\tn01\n"), "lacks 1 of 1 images (val/images/../../secret.JPEG)", "official"),
+        rewrite("val/val_annotations.txt", "../../secret.JPEG\tn01\n"), "(val/images/../../secret.JPEG)", "official"),
     "no words": (remove("words.txt"), "words.txt", "again"),
     "binary words": (lambda root: (root / "words.txt").write_bytes(b"\xff\xfe\x00") and None, "is no text", "again"),
     "empty list of classes": (rewrite("wnids.txt", ""), "lacks the images of 0 of 0 classes", "again"),
