@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.common.console import print_plain, short
 from experiments.common.errors import UserError
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 
 DESCRIPTION = "Writes one HTML page about a run, or about all runs of a sweep, with everything that their folders hold."
 EPILOG = f"""\

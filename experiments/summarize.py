@@ -9,10 +9,8 @@ from rich import get_console
 from experiments.common.console import print_plain
 from experiments.common.errors import UserError
 from experiments.runs.run_folder import SUMMARY
+from experiments.sweep_results.comparison import METRICS
 from experiments.sweep_results.summary import PLOT, TABLE_CSV, TABLE_MD, summarize_runs
-from experiments.sweep_results.table import (
-    METRICS,
-)
 
 DESCRIPTION = "Gathers finished runs, groups them by everything but the seed, and shows mean ± standard deviation."
 EPILOG = f"""\

@@ -28,7 +28,7 @@ from experiments.common.masking import (
     mask_texts,
 )
 from experiments.common.versions import save_versions
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 from experiments.loggers.builders import ended_wandb_run
 from experiments.loggers.run_logging import log_outcome, log_settings
 from experiments.runs import hydra_setup as settings

@@ -23,10 +23,9 @@ from experiments.common.atomic_files import write_text
 from experiments.common.commands import as_typed_here, key_of, override, quote
 from experiments.common.console import print_plain, short
 from experiments.common.masking import mask_text, mask_texts
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 from experiments.runs.ending import optional, report_command, summary_command
-from experiments.sweep_results.runs import ERROR, find_runs
-from experiments.sweep_results.summary import summarize_runs
+from experiments.sweep_results import ERROR, find_runs, summarize_runs
 
 log = logging.getLogger(__name__)
 
