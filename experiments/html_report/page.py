@@ -1,5 +1,6 @@
 """One HTML page about all runs in and below some folders."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,15 +20,7 @@ from experiments.html_report.metrics import Curve, Metrics
 from experiments.html_report.plots import ACCURACY, EPOCH_METRICS, LEARNING, LOSS, MIXING, plot_groups, plot_metrics
 from experiments.html_report.run_folder import Contents, read_run, step_of
 from experiments.runs.summary import summary_table
-from experiments.sweep_results import (
-    METRICS,
-    FinishedRun,
-    compare_runs,
-    load_runs,
-    plot_comparison,
-    run_cells,
-    table_cells,
-)
+from experiments.sweep_results import FinishedRun, compare_runs, load_runs, plot_comparison, run_cells, table_cells
 from experiments.test_results.plots import draw_calibration, draw_confusion, draw_per_class
 from experiments.test_results.results import TestResults
 
@@ -120,15 +113,12 @@ def _mix_caption(image: Path) -> str:
 
 def _epoch_table(curves: Mapping[str, Curve]) -> Contents:
     """The metrics of the epochs; of many epochs every nth, counted from the last one."""
-    metrics = {name: each for name, each in EPOCH_METRICS.items() if name in curves}
-    values = {name: dict(zip(*curves[name], strict=True)) for name in metrics}
-    epochs = sorted({epoch for each in values.values() for epoch in each})
-    rows = [
-        [f"{epoch:.0f}"]
-        + [f"{f * values[name][epoch]:.{n}f}" if epoch in values[name] else "-" for name, (_, f, n) in metrics.items()]
-        for epoch in epochs[:: -(len(epochs) // MAX_EPOCH_ROWS + 1)][::-1]
-    ]
-    return {"heads": ["epoch", *(label for label, *_ in metrics.values())], "rows": rows, "total": len(epochs)}
+    metrics = [name for name in EPOCH_METRICS if name in curves]
+    values = [dict(zip(curves[name].x, EPOCH_METRICS[name][1] * curves[name].y, strict=True)) for name in metrics]
+    epochs = sorted({epoch for each in values for epoch in each})
+    shown = epochs[:: -max(1, math.ceil(len(epochs) / MAX_EPOCH_ROWS))][::-1]
+    rows = [[f"{epoch:.0f}", *(f"{each[epoch]:.5g}" if epoch in each else "-" for each in values)] for epoch in shown]
+    return {"heads": ["epoch", *(EPOCH_METRICS[name][0] for name in metrics)], "rows": rows, "total": len(epochs)}
 
 
 def _describe_test(test: TestResults | None) -> Contents:
@@ -161,18 +151,12 @@ def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents], f
 
 def _compare(finished: Sequence[FinishedRun], metrics: Mapping[Path, Metrics]) -> Contents:
     comparison = compare_runs(finished)
-    metric = "accuracy" if "accuracy" in comparison.metrics else comparison.metrics[0]
-    heads, rows = table_cells(comparison, metric)
     groups = {group.label: [metrics[run.folder] for run in group.runs] for group in comparison.groups}
-    run_heads, run_rows = run_cells(comparison)
+    metric = comparison.metrics[0]
     return {
         "names": comparison.names,
-        "heads": heads,
-        "rows": rows,
-        "plot": embed_figure(
-            plot_comparison(comparison, metric, ""), f"{METRICS[metric].label}, mean and standard deviation."
-        ),
+        "groups": table_cells(comparison, metric),
+        "runs": run_cells(comparison),
+        "plot": embed_figure(plot_comparison(comparison, metric, ""), "Mean and standard deviation of each group."),
         "curves": _embed(plot_groups(groups)),
-        "run_heads": run_heads,
-        "run_rows": run_rows,
     }

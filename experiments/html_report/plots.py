@@ -15,18 +15,6 @@ from experiments.sweep_results import COLORS, DASHES, style_axes
 MAX_POINTS = 300
 # From this ratio of the largest to the smallest loss on, its axis is logarithmic.
 LOG_RATIO = 50.0
-# Metrics of epochs in tables and group plots: label, factor from the logged unit, digits.
-EPOCH_METRICS = {
-    "train_loss": ("training loss", 1.0, 4),
-    "train_accuracy": ("training accuracy %", 100.0, 2),
-    "val_accuracy": ("validation accuracy %", 100.0, 2),
-    "val_nll": ("validation nll", 1.0, 4),
-    "val_calibration_error": ("validation calibration error %", 100.0, 2),
-    "test_accuracy": ("test accuracy %", 100.0, 2),
-    "lr": ("learning rate", 1.0, 5),
-    "epoch_seconds": ("seconds an epoch", 1.0, 2),
-}
-COMPARED = ("val_accuracy", "test_accuracy", "train_loss", "val_nll", "val_calibration_error", "epoch_seconds")
 NONE = Curve(np.array([]), np.array([]))
 
 
@@ -41,34 +29,39 @@ class Plot(NamedTuple):
 
 
 ACCURACY = Plot(
-    "accuracy in %", {"val_accuracy": "validation", "train_accuracy": "train", "test_accuracy": "test"},
+    "accuracy %", {"val_accuracy": "validation", "train_accuracy": "training", "test_accuracy": "test"},
     "Accuracy at the end of each epoch. Training accuracy is measured on the images as the network sees them: on mixed images "
     "it counts the class with the largest share of the image, and stays low.", 100.0, (None, None),
 )  # fmt: skip
 LOSS = Plot(
-    "loss in nats", {"val_nll": "validation", "train_loss": "train", "test_nll": "test"},
-    "Training loss on the images as the network sees them, and negative log-likelihood on unmixed images.",
+    "loss", {"val_nll": "validation", "train_loss": "training", "test_nll": "test"},
+    "Training loss on the images as the network sees them, and negative log-likelihood on unmixed images, in nats.",
 )  # fmt: skip
 LEARNING = (
     ACCURACY,
     LOSS,
-    Plot("calibration error in %", {"val_calibration_error": "validation", "test_calibration_error": "test"},
+    Plot("calibration error %", {"val_calibration_error": "validation", "test_calibration_error": "test"},
          "Calibration error: mean distance between confidence and accuracy, 15 bins.", 100.0),
-    Plot("learning rate", {"lr": "learning rate"}, "Learning rate at the start of each epoch."),
+    Plot("learning rate", {"lr": ""}, "Learning rate at the start of each epoch."),
     Plot("seconds an epoch", {"epoch_seconds": "total", "saliency_seconds": "saliency", "mixing_seconds": "mixing"},
          "Time of each training epoch without validation."),
 )  # fmt: skip
 MIXING = (
-    Plot("ratio", {"ratio": "ratio"}, "Ratio: share of the first image in a mixed image.", limits=(0, 1)),
-    Plot("mask entropy in bits", {"mask_entropy": "mask entropy"},
+    Plot("ratio", {"ratio": ""}, "Ratio: share of the first image in a mixed image.", limits=(0, 1)),
+    Plot("mask entropy in bits", {"mask_entropy": ""},
          "Binary entropy of the mask: 0 where each block shows one image, 1 where each shows half of both.", limits=(0, 1)),
-    Plot("moved blocks", {"moved_blocks": "moved blocks"}, "Share of the visible blocks that were moved.", limits=(0, 1)),
+    Plot("moved blocks", {"moved_blocks": ""}, "Share of the visible blocks that were moved.", limits=(0, 1)),
     Plot("retained saliency", {"retained_saliency": "this method", "retained_saliency_cutmix": "CutMix"},
          "Share of an image's saliency that stays visible, mean over both images of all pairs; and the share that a CutMix "
          "box of the same area at a random place would keep.", limits=(0, 1)),
     Plot("seconds a batch", {"saliency_seconds": "saliency", "mixing_seconds": "mixing"},
          "Time that the callback adds to a training step."),
 )  # fmt: skip
+# Label, and factor from the logged unit, of each metric of epochs.
+EPOCH_METRICS = {
+    name: (f"{label} {plot.ylabel}".strip(), plot.factor) for plot in LEARNING for name, label in plot.labels.items()
+}
+COMPARED = ("val_accuracy", "test_accuracy", "train_loss", "val_nll", "val_calibration_error", "epoch_seconds")
 
 
 class Line(NamedTuple):
@@ -98,7 +91,7 @@ def plot_metrics(
 def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Iterator[tuple[Figure, str]]:
     """Figure and caption for each metric that the runs have logged: the mean of each group of runs."""
     for metric in COMPARED:
-        label, factor, _ = EPOCH_METRICS[metric]
+        label, factor = EPOCH_METRICS[metric]
         lines = [
             _mean_line(name, [run.by_epoch.get(metric, NONE) for run in runs], factor) for name, runs in groups.items()
         ]

@@ -68,22 +68,15 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Comparison:
-    """Group runs, at least one.
-
-    Args:
-        runs: The runs.
-        by: Hydra groups and settings, of which the end is enough; none: all that differ, except the seed.
+    """Group runs, at least one, `by` Hydra groups and settings; by default by all that differ, except the seed.
 
     Raises:
         UserError: If `by` names no key, or several.
     """
-    keys = find_keys(runs, by) if by else differing_keys(runs)
+    keys = [_find_key(runs, name) for name in by] or _differing_keys(runs)
     ends = [key.split(".")[-1] for key in keys]
     names = [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
-    members = _gather(runs, keys)
-    groups = [
-        Group(values, label_of(names, values) or "all runs", members[values]) for values in sorted(members, key=_order)
-    ]
+    groups = [Group(values, label_of(names, values) or "all runs", members) for values, members in _gather(runs, keys)]
     metrics = [name for name in METRICS if any(name in run.scores for run in runs)]
     return Comparison(runs=runs, keys=keys, names=names, groups=groups, metrics=metrics)
 
@@ -91,39 +84,6 @@ def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Compari
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean, and the standard deviation with n-1; None for a single value."""
     return fmean(values), stdev(values) if len(values) > 1 else None
-
-
-def differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """The keys in which the runs differ besides the seed: Hydra groups first, then settings of the command line.
-
-    Other settings are added only where runs that agree in those still differ: what follows from an option is left out.
-    """
-    groups = _hydra_groups(runs)
-    known = {key for run in runs for key in run.settings}
-    given = sorted({key for run in runs for key in run.given if key in known} - set(groups))
-    keys = [key for key in [*groups, *given] if _differ(runs, key)]
-    for members in _gather(runs, keys).values():
-        settings = sorted({key for run in members for key in run.settings} - set(keys))
-        keys += [key for key in settings if _differ(members, key)]
-    return keys
-
-
-def find_keys(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[str]:
-    """Full keys for names of Hydra groups and settings, of which the end is enough: "beta" for "mix.config.beta".
-
-    Raises:
-        UserError: If a name fits no key, or several.
-    """
-    known = [*_hydra_groups(runs), *sorted({key for run in runs for key in run.settings})]
-    keys = []
-    for name in names:
-        fitting = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
-        if len(fitting) != 1:
-            found = f"is one of {', '.join(fitting)}" if fitting else "is no group or setting of these runs"
-            differing = ", ".join(differing_keys(runs)) or "nothing but the seed"
-            raise UserError(f"--by {name} {found}; the runs differ in {differing}")
-        keys += fitting
-    return keys
 
 
 def value_of(run: FinishedRun, key: str) -> Any:
@@ -148,20 +108,48 @@ def label_of(names: Sequence[str], values: Sequence[Any]) -> str:
     return ", ".join(f"{name} {format_value(value)}" for name, value in zip(names, values, strict=True))
 
 
-def _hydra_groups(runs: Sequence[FinishedRun]) -> list[str]:
-    return [group for group in dict.fromkeys(key for run in runs for key in run.choices) if group not in NOT_COMPARED]
+def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """Hydra groups first, then settings of the command line.
+
+    Other settings are added only where runs that agree in those still differ: what follows from an option is left out.
+    """
+    groups, settings = _all_keys(runs)
+    given = {key for run in runs for key in run.given}
+    keys = [key for key in [*groups, *settings] if _differ(runs, key) and (key in groups or key in given)]
+    for _, members in _gather(runs, keys):
+        keys += [key for key in settings if key not in keys and _differ(members, key)]
+    return keys
+
+
+def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
+    """The key that ends with the name: "mix.config.beta" for "beta"."""
+    groups, settings = _all_keys(runs)
+    known = [*groups, *settings]
+    fitting = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
+    if len(fitting) != 1:
+        found = f"is one of {', '.join(fitting)}" if fitting else "is no group or setting of these runs"
+        differing = ", ".join(_differing_keys(runs)) or "nothing but the seed"
+        raise UserError(f"--by {name} {found}; the runs differ in {differing}")
+    return fitting[0]
+
+
+def _all_keys(runs: Sequence[FinishedRun]) -> tuple[list[str], list[str]]:
+    """Hydra groups in their order, and settings by name."""
+    groups = [group for group in dict.fromkeys(key for run in runs for key in run.choices) if group not in NOT_COMPARED]
+    return groups, sorted({key for run in runs for key in run.settings} - set(groups))
 
 
 def _differ(runs: Sequence[FinishedRun], key: str) -> bool:
     return len({value_of(run, key) for run in runs}) > 1
 
 
-def _gather(runs: Sequence[FinishedRun], keys: Sequence[str]) -> dict[Values, list[FinishedRun]]:
+def _gather(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[tuple[Values, list[FinishedRun]]]:
+    """Runs by the values of the keys: numbers in ascending order, then names."""
     members: dict[Values, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(tuple(value_of(run, key) for key in keys), []).append(run)
-    return members
+    return sorted(members.items(), key=lambda item: list(map(_order, item[0])))
 
 
-def _order(values: Values) -> list[tuple[bool, float, str]]:
-    return [(not is_number(value), value if is_number(value) else 0.0, str(value)) for value in values]
+def _order(value: Any) -> tuple[bool, float, str]:
+    return not is_number(value), value if is_number(value) else 0.0, str(value)

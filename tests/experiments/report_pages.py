@@ -64,7 +64,7 @@ def save_evaluation(folder: Path, **changes: Any) -> None:
     """An `evaluation.json` with an attack and corrupted images, as `experiments.evaluate` writes it."""
     folder.mkdir(parents=True)
     corrupted = {
-        "mine": {severity: 0.5 for severity in range(1, 6)},
+        "mine": dict.fromkeys(range(1, 6), 0.5),
         "gaussian_noise": {severity: 0.9 - 0.1 * severity for severity in range(1, 6)},
     }
     content = {

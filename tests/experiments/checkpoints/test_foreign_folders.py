@@ -31,8 +31,8 @@ from experiments.checkpoints.weights import load_weights, read_checkpoint
 from experiments.common.errors import UserError
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data import CIFAR10DataModule, PhasedDataModule
-from experiments.html_report.run_folder import read_run
 from experiments.html_report import write_report
+from experiments.html_report.run_folder import read_run
 from experiments.models import PreActResNet
 from experiments.robustness.checkpoint_source import choose_output_dir, complete, find_checkpoint
 from experiments.show.saliency_model import open_saliency_model

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from report_pages import CLASSES, ReadPage, make_full, read, save_evaluation, save_image
 
+from experiments.html_report import write_report
 from experiments.html_report.metrics import read_metrics
 from experiments.html_report.plots import LEARNING, MIXING, plot_metrics
-from experiments.html_report import write_report
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,8 @@ def test_metrics_by_epoch_are_those_of_the_file(full: Path, page: ReadPage) -> N
     assert [row[0] for row in table.rows] == ["1", "2", "3", "4"]
     for head, key, factor in (
         ("training loss", "train_loss", 1), ("validation accuracy %", "val_accuracy", 100), ("learning rate", "lr", 1),
-        ("test accuracy %", "test_accuracy", 100), ("seconds an epoch", "epoch_seconds", 1), ("validation nll", "val_nll", 1),
+        ("test accuracy %", "test_accuracy", 100), ("total seconds an epoch", "epoch_seconds", 1),
+        ("validation loss", "val_nll", 1),
     ):  # fmt: skip
         shown = [float(row[table.heads.index(head)]) for row in table.rows]
         assert shown == pytest.approx([factor * float(line[key]) for line in lines], abs=5e-5), head
@@ -76,7 +77,7 @@ def test_curves_hold_the_logged_values_at_their_epochs(full: Path) -> None:
     np.testing.assert_allclose(lines["validation"].get_ydata(), [0, 20, 40, 60])
     # The test at the end, after 4 epochs, is no fifth one.
     np.testing.assert_allclose(lines["test"].get_ydata(), [0, 15, 30, 45])
-    (train,) = (line for line in loss.lines if line.get_label() == "train")
+    (train,) = (line for line in loss.lines if line.get_label() == "training")
     np.testing.assert_allclose(train.get_ydata(), [2, 1, 2 / 3, 0.5])
     assert [axes.get_ylabel() for axes in mixing] == [
         "ratio", "mask entropy in bits", "moved blocks", "retained saliency", "seconds a batch",

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from report_pages import ReadPage, log_metrics, make_full, make_test_results, read, save_image
 
 from experiments.common.errors import UserError
+from experiments.html_report import write_report
 from experiments.html_report.metrics import read_metrics
 from experiments.html_report.plots import mean_by_epoch
-from experiments.html_report import write_report
 from experiments.report import main
 from experiments.sweep_results.runs import find_runs
 

@@ -10,9 +10,9 @@ from made_up_runs import make_run, make_unfinished
 from omegaconf import OmegaConf
 from report_pages import CLASSES, ReadPage, log_metrics, make_full, make_test_results, read, save_image, size_of
 
+from experiments.html_report import write_report
 from experiments.html_report.metrics import read_metrics
 from experiments.html_report.plots import plot_groups
-from experiments.html_report import write_report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ACCURACIES = {"none": (0.90, 0.93, 0.96), "cutmix": (0.971,)}
@@ -60,7 +60,7 @@ def test_the_comparison_and_all_runs(page: ReadPage) -> None:
         ["cutmix_0", "cutmix", "0", "97.10"], ["none_0", "none", "0", "90.00"], ["none_1", "none", "1", "93.00"],
         ["none_2", "none", "2", "96.00"],
     ]  # fmt: skip
-    assert len(page.named("test accuracy of the last epoch in %, mean and standard deviation")) == 1
+    assert len(page.named("Mean and standard deviation of each group")) == 1
 
 
 def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
@@ -70,7 +70,7 @@ def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
     )
     plots = list(plot_groups({"none": none, "cutmix": cutmix, "nothing": []}))
     assert [figure.axes[0].get_ylabel() for figure, _ in plots] == [
-        "validation accuracy %", "test accuracy %", "training loss", "validation nll", "seconds an epoch",
+        "validation accuracy %", "test accuracy %", "training loss", "validation loss", "total seconds an epoch",
     ]  # fmt: skip
     axes = plots[0][0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
