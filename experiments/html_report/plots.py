@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.html_report.metrics import Curve, Metrics, Values
-from experiments.sweep_results import COLORS, DASHES, style_axes
+from experiments.sweep_results import DASHES, style_axes
+from lightning_puzzlemix.monitoring.palette import SERIES
 
 # More points cannot be told apart.
 MAX_POINTS = 300
@@ -130,7 +131,7 @@ def _plot_lines(
         if not len(curve.x):
             # The other groups keep their colors.
             continue
-        color = COLORS[index % len(COLORS)]
+        color = SERIES[index % len(SERIES)]
         style = {"color": color, "linestyle": DASHES[index % len(DASHES)], "label": label}
         axes.plot(*curve, linewidth=1.6, marker="o" if len(curve.x) <= 30 else "", markersize=3.5, **style)
         if sd is not None and sd.any():
@@ -147,7 +148,7 @@ def _plot_lines(
     axes.set_ylabel(ylabel, fontsize=9)
     style_axes(axes)
     # More lines than styles cannot be told apart.
-    if 1 < len(lines) <= len(COLORS) * len(DASHES):
+    if 1 < len(lines) <= len(SERIES) * len(DASHES):
         columns = 3 if max(len(line.label) for line in lines) <= 14 else 1
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, fontsize=9, frameon=False)
     return figure

@@ -58,7 +58,7 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
         "metrics": read_metrics(path / "logs" / "metrics.csv"),
         "test": _read(path / TEST_RESULTS, TestResults.load),
         "image": _own(path / "images.png"),
-        "mix_images": sorted(filter(_own, path.glob("logs/pictures/*.png")), key=step_of),
+        "mix_images": sorted(filter(_own, path.glob("logs/images/*.png")), key=step_of),
         "evaluations": list(
             filter(None, (_read(file, _load_evaluation) for file in sorted(path.glob("*/evaluation.json"))))
         ),

@@ -17,8 +17,11 @@ from experiments.sweep_results.comparison import (
     label_of,
     mean_and_sd,
 )
-from experiments.sweep_results.palette import COLORS, DASHES, GRID, MARKERS
+from lightning_puzzlemix.monitoring.palette import GRID_COLOR, SERIES
 
+# Lines differ in marker and dash as well as in color.
+MARKERS = "osD^vP*"
+DASHES = ("-", "--", "-.", ":")
 # From this ratio of the largest to the smallest value on, the axis is logarithmic.
 LOG_RATIO = 10.0
 
@@ -45,8 +48,8 @@ def _plot_rows(groups: Sequence[Group], metric: str) -> Figure:
     for row, group in enumerate(groups):
         scores = _scores(group, metric)
         mean, sd = mean_and_sd(scores)
-        axes.errorbar(mean, row, xerr=sd, color=COLORS[0], marker="o", markersize=7, capsize=4, linewidth=1.6)
-        axes.plot(scores, [row + 0.24] * len(scores), "|", color=COLORS[1], markersize=8, markeredgewidth=1.6)
+        axes.errorbar(mean, row, xerr=sd, color=SERIES[0], marker="o", markersize=7, capsize=4, linewidth=1.6)
+        axes.plot(scores, [row + 0.24] * len(scores), "|", color=SERIES[1], markersize=8, markeredgewidth=1.6)
     axes.set_yticks(range(len(groups)), [group.label for group in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set_xlabel(f"{METRICS[metric].label}\n● mean ± sd, | single runs", fontsize=9)
@@ -69,7 +72,7 @@ def _plot_swept(comparison: Comparison, groups: Sequence[Group], swept: Sequence
     for axes, key in zip(panels, swept, strict=False):
         for index, (label, members) in enumerate(lines.items()):
             members = sorted(members, key=lambda group: group.values[key])
-            style = {"color": COLORS[index % len(COLORS)], "marker": MARKERS[index % len(MARKERS)]}
+            style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)]}
             style["label"] = label if axes is panels[0] else "_"
             x, scores = [group.values[key] for group in members], [_scores(group, metric) for group in members]
             if len(swept) > 1:
@@ -114,6 +117,6 @@ def _scale_x(axes: Axes, values: Sequence[float], *, ticked: bool) -> None:
 
 def style_axes(axes: Axes, grid: Any = "both") -> None:
     """Grid, small tick labels, no frame at the top and right."""
-    axes.grid(axis=grid, color=GRID, linewidth=0.8)
+    axes.grid(axis=grid, color=GRID_COLOR, linewidth=0.8)
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)

@@ -94,7 +94,7 @@ def test_images_are_the_files_and_the_first_middle_and_last_mix_are_shown(tmp_pa
     full = make_full(tmp_path / "run")
     save_image(full / "images.png", size=(1400, 30))
     page = read(full)
-    expected = ["images.png", *(f"logs/pictures/puzzlemix_step_{step:08d}.png" for step in (0, 20, 100, 9, 30))]
+    expected = ["images.png", *(f"logs/images/puzzlemix_step_{step:08d}.png" for step in (0, 20, 100, 9, 30))]
     assert page.files() == [(full / name).read_bytes() for name in [*expected, "evaluation/evaluation.png"]]
     assert "More images" in page.folded
     assert len(page.named("Training images, mixed by the trained model")) == 1
