@@ -47,13 +47,14 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
     Raises:
         UserError: If there is no run, or a file in a run folder is not what a run writes. The message names the file.
     """
-    finished, unfinished = load_runs(folders)
     path = output or folders[0] / REPORT
     if output is None and leads_out(path):
         raise UserError(f"{path} is a link to {path.resolve()}, which would be written over; give --output FILE")
     if path.is_dir():
         raise UserError(f"--output must be a file, got {path}: that is a folder; give {path / REPORT}")
-    runs, files = [read_run(run) for run in [*finished, *unfinished]], ImageFiles(IMAGE_BUDGET)
+    finished, unfinished = load_runs(folders)
+    runs = [*map(read_run, finished), *map(read_run, unfinished)]
+    files = ImageFiles(IMAGE_BUDGET)
     content: Contents = {"title": title, "name": folders[0].resolve().name, "total": len(runs), "run": None}
     with mpl.rc_context(PLOT_STYLE):
         content |= {"run": _describe_run(runs[0], files)} if len(runs) == 1 else _describe_sweep(finished, runs, files)

@@ -285,7 +285,7 @@ def test_links_out_of_a_run_folder_are_not_followed(folder: Path, tmp_path: Path
     (folder / "evaluation" / "evaluation.json").unlink()
     (folder / "images.png").symlink_to(private)
     (folder / "report.html").symlink_to(private)
-    assert read_run(UnfinishedRun(folder=folder, command="", last_message="")).images is None
+    assert read_run(UnfinishedRun(folder=folder, command="", last_message=""))["image"] is None
     with pytest.raises(UserError, match=r"report\.html is a link"):
         write_report([folder])
     assert private.read_text() == "data: private\n"
