@@ -30,8 +30,8 @@ from experiments.robustness.plots import save_picture
 from experiments.robustness.registry import build_attacks, describe_attack
 from experiments.robustness.results import CorruptionScores, Report, print_report
 from experiments.runs import hydra_setup as settings
-from experiments.runs.ending import optional, tell_stop
-from experiments.runs.stopping import RunInterrupted, interruptible, name_of
+from experiments.runs.final_summary import optional
+from experiments.runs.stopping import RunStopped, interruptible
 from experiments.sweeps.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -68,13 +68,13 @@ def run(cfg: DictConfig) -> Report:
     try:
         with interruptible(), ended_wandb_run():
             return _run(cfg)
-    except RunInterrupted as stop:
-        stop.told = True
+    except RunStopped as stop:
+        stop.is_reported = True
         result = Path(cfg.output_dir) / RESULT
         kept = (
             f"what was measured by then is in {short(result)}" if result.is_file() else "nothing was measured by then"
         )
-        print_plain(f"Stopped by {name_of(stop.signum)}: {kept}. To measure all of it:\n{_command()}")
+        print_plain(f"{stop}: {kept}. To measure all of it:\n{_command()}")
         raise
 
 
@@ -205,8 +205,8 @@ def command() -> None:
     try:
         with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()
-    except RunInterrupted as stop:
-        tell_stop(stop)
+    except RunStopped as stop:
+        stop.report()
         raise
 
 

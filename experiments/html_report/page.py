@@ -18,10 +18,10 @@ from experiments.common.progress import with_progress
 from experiments.html_report.images import PLOT_STYLE, Image, ImageFiles, embed_figure
 from experiments.html_report.metrics import Curve, Metrics
 from experiments.html_report.plots import ACCURACY, EPOCH_METRICS, LEARNING, LOSS, MIXING, plot_groups, plot_metrics
-from experiments.html_report.run_folder import Contents, read_run, step_of
+from experiments.html_report.run_folder import Contents, plain_table, read_run, step_of
 from experiments.runs.summary import summary_table
 from experiments.sweep_results import FinishedRun, compare_runs, load_runs, plot_comparison, run_cells, table_cells
-from experiments.test_results.plots import draw_calibration, draw_confusion, draw_per_class
+from experiments.test_results.plots import plot_calibration, plot_confusion, plot_per_class
 from experiments.test_results.results import TestResults
 
 REPORT = "report.html"
@@ -73,11 +73,10 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
 
 def _describe(run: Contents, plots: Sequence[Any]) -> Contents:
     """What every page shows of a run."""
-    columns = summary_table(run["summary"]).columns if run["summary"] else []
     confused = run["test"].most_confused(MAX_PAIRS) if run["test"] else []
     return {
         **run,
-        "results": list(zip(*(map(str, column.cells) for column in columns), strict=True)),
+        "results": plain_table(summary_table(run["summary"]))[2] if run["summary"] else [],
         "curves": _embed(plot_metrics(run["metrics"].by_epoch, plots)),
         "pairs": [(pair.true, pair.predicted, str(pair.count), f"{100 * pair.share:.1f}") for pair in confused],
     }
@@ -126,9 +125,9 @@ def _describe_test(test: TestResults | None) -> Contents:
     if test is None:
         return {"test_plots": [], "classes": []}
     plots = [
-        (draw_confusion(test), f"Confusion matrix of {len(test.class_names)} classes."),
-        (draw_per_class(test), "Accuracy of each class, lowest first."),
-        (draw_calibration(test), "Reliability diagram: accuracy over confidence."),
+        (plot_confusion(test), f"Confusion matrix of {len(test.class_names)} classes."),
+        (plot_per_class(test), "Accuracy of each class, lowest first."),
+        (plot_calibration(test), "Reliability diagram: accuracy over confidence."),
     ]
     classes = zip(test.class_names, test.per_class_accuracy(), test.per_class_count(), strict=True)
     rows = [(name, f"{100 * accuracy:.2f}" if count else "-", str(count)) for name, accuracy, count in classes]

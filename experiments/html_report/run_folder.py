@@ -8,13 +8,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.table import Table
 from yaml import YAMLError
 
-from experiments.common.commands import key_of, training_command
+from experiments.common.commands import training_command
 from experiments.common.errors import UserError
 from experiments.common.masking import mask_settings, mask_texts
+from experiments.common.overrides import key_of
 from experiments.common.plain_yaml import leads_out, read_plain_yaml
 from experiments.html_report.metrics import read_metrics
+from experiments.robustness.results import EvaluationResults
 from experiments.runs.run_folder import CONFIG, SUMMARY
 from experiments.runs.summary import Summary
 from experiments.sweep_results import FinishedRun, UnfinishedRun
@@ -106,33 +109,17 @@ def _load_settings(path: Path) -> Contents:
 
 
 def _load_evaluation(path: Path) -> Contents:
-    content = _load_json(path)
-    clean, corruptions, scores = content["clean"], content["corruptions"], {}
-    if clean:
-        scores[f"accuracy, {clean['images']} images"] = f"{clean['accuracy']:.2%}"
-        if clean["top5"] is not None:
-            scores["top-5 accuracy"] = f"{clean['top5']:.2%}"
-        scores["calibration error, 15 bins"] = f"{clean['calibration_error']:.2%}"
-        scores["negative log-likelihood, nats"] = f"{clean['nll']:.4f}"
-    for name, attack in content["attacks"].items():
-        scores[f"accuracy under {name}, eps {255 * attack['eps']:.3g}/255"] = f"{attack['accuracy']:.2%}"
-    rows = []
-    if corruptions:
-        averaged, means = corruptions["types_in_mean"], corruptions["mean_by_type"]
-        types = len(averaged) + len(corruptions["published_types_not_measured"])
-        if averaged:
-            scores[f"accuracy on corrupted images, {len(averaged)} of {types} types"] = f"{corruptions['mean']:.2%}"
-        for name in [*averaged, *corruptions["extra_types"]]:
-            label = name if name in averaged else f"{name} (not in the mean)"
-            rows.append(
-                [label, *(f"{100 * each:.1f}" for each in [*corruptions["accuracy"][name].values(), means[name]])]
-            )
+    results = EvaluationResults.load(path)
     return {
         "name": path.parent.name,
-        "complete": content["complete"],
-        "source": f"{content.get('checkpoint') or 'unknown'}, after {content.get('epoch', '?')} epochs",
-        "scores": list(scores.items()),
-        "images": corruptions["images"] if corruptions else 0,
-        "corruptions": rows,
+        "complete": results.complete,
+        "source": f"{results.facts.get('checkpoint') or 'unknown'}, after {results.facts.get('epoch', '?')} epochs",
+        "tables": [plain_table(table) for table in results.tables(path.parent.name) if table.row_count],
         "plot": _own(path.with_name("evaluation.png")),
     }
+
+
+def plain_table(table: Table) -> tuple[str, list[str], list[tuple[str, ...]]]:
+    """Title, headings and rows of a table that was made for the terminal."""
+    heads = [str(column.header) for column in table.columns] if table.show_header else []
+    return str(table.title), heads, list(zip(*(map(str, column.cells) for column in table.columns), strict=True))

@@ -13,7 +13,8 @@ from experiments.loggers.run_logging import pixels_of
 from experiments.robustness.checkpoint_source import CheckpointSource
 from experiments.robustness.plots import draw
 from experiments.robustness.results import CorruptionScores, Report
-from experiments.runs.run_folder import CONFIG, find_start
+from experiments.runs.resume import find_start
+from experiments.runs.run_folder import CONFIG
 from experiments.training.builders import build_optional
 
 ATTACKS, CORRUPTIONS, PICTURE = "robustness/attacks", "robustness/corruptions", "robustness/picture"

@@ -35,7 +35,7 @@ def test_settings_and_results(full: Path, page: ReadPage) -> None:
     results = dict(page.tables["Results"].rows)
     for words, value in (
         ("128 images, last epoch", "91.23%"), ("median", "92.22%"), ("best epoch", "93.71%"), ("calibration", "3.17%"),
-        ("seconds an epoch", "1.50"),
+        ("per epoch", "1.50"),
     ):  # fmt: skip
         assert [shown for name, shown in results.items() if words in name] == [value]
     assert "not finished" not in page.text
