@@ -18,7 +18,7 @@ ORDER = {
         ("callbacks",),
     ),
     "experiments": (
-        ("common",), ("data",), ("models",), ("test_results",), ("checkpoints",), ("runs",), ("loggers",), ("training",),
+        ("common",), ("data",), ("models",), ("test_results",), ("runs",), ("checkpoints",), ("loggers",), ("training",),
         ("robustness",), ("sweep_results",), ("html_report",), ("sweeps",), ("wandb_dashboard",), ("show",), ("benchmarks",),
         ("train", "evaluate", "summarize", "report", "dashboard", "show_mixing", "benchmark", "resize_images", "gpu_check"),
     ),

@@ -15,8 +15,7 @@ from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, Sources, UnreadableImageError, corruptions
 from experiments.data.corruptions import PUBLISHED, open_corruptions
 from experiments.data.splits import Transform
-from experiments.robustness.evaluator import Evaluator
-from experiments.robustness.results import CorruptionScores
+from experiments.robustness import CorruptionScores, Evaluator
 
 SIZE = 8
 # Gray levels far enough apart to survive JPEG.
@@ -101,11 +100,11 @@ def write_folders(root: Path, wrong: dict[str, tuple[int, ...]], per_class: int 
 
 
 def measure(root: Path, data: ImageDataModule, *, limit: int | None = None) -> CorruptionScores:
-    subject = Evaluator(Reader(), data, CPU, 4, limit, seed=0)
+    evaluator = Evaluator(Reader(), data, CPU, 4, limit, seed=0)
     corrupted, types = open_corruptions(root, data)
     scores = CorruptionScores(root=str(root))
     for name in types:
-        subject.measure_corruption(corrupted, name, scores)
+        evaluator.measure_corruption(corrupted, name, scores)
     return scores
 
 
