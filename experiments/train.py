@@ -29,7 +29,7 @@ from experiments.common.masking import (
 )
 from experiments.common.overrides import override
 from experiments.common.versions import gather_versions
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 from experiments.loggers.builders import ended_wandb_run
 from experiments.loggers.run_logging import log_outcome, log_settings
 from experiments.runs import hydra_setup as settings
