@@ -5,7 +5,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.runs.run_folder import choose_run_dir
 
-OPEN_GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger")
+OPEN_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
 
 
 def register() -> None:
