@@ -49,7 +49,8 @@ POSITIVE, COUNT, NOT_NEGATIVE = Range(0, open_below=True), Range(1), Range(0)
 SEED = Range(0, 2**32 - 1)
 # Of the keys that belong to no constructor.
 TRAIN: dict[str, Any] = {
-    "name": str, "seed": int, "epochs": int, "loss": str, "clean_stop_epoch": int | None, "resume": str | None
+    "name": str, "seed": int, "epochs": int, "milestones": list[int], "base_batch_size": int | None,
+    "decay_norm": bool, "loss": str, "clean_stop_epoch": int | None, "resume": str | None
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
     "checkpoint": str | None, "limit": int | None, "batch_size": int | None, "seed": int, "device": str, "output_dir": str,
@@ -64,8 +65,8 @@ RANGES: dict[str, Range] = {
     "model.width": COUNT, "model.stem_stride": COUNT, "model.depths": COUNT, "model.depth": COUNT,
     "model.widen_factor": COUNT, "model.alpha": COUNT, "model.head_std": NOT_NEGATIVE,
     "optimizer.lr": POSITIVE, "optimizer.momentum": Range(0, 1, open_above=True), "optimizer.weight_decay": NOT_NEGATIVE,
-    "optimizer.drop_factor": NOT_NEGATIVE, "optimizer.drops": NOT_NEGATIVE, "optimizer.warmup_epochs": NOT_NEGATIVE,
-    "optimizer.points": NOT_NEGATIVE,
+    "milestones": NOT_NEGATIVE, "base_batch_size": COUNT, "scheduler.milestones": NOT_NEGATIVE, "scheduler.gamma": NOT_NEGATIVE,
+    "scheduler.warmup_epochs": NOT_NEGATIVE, "scheduler.points": NOT_NEGATIVE,
     "trainer.num_nodes": COUNT, "trainer.max_steps": Range(-1), "trainer.min_epochs": NOT_NEGATIVE,
     "trainer.min_steps": NOT_NEGATIVE, "trainer.limit_train_batches": POSITIVE, "trainer.limit_val_batches": NOT_NEGATIVE,
     "trainer.limit_test_batches": POSITIVE, "trainer.limit_predict_batches": NOT_NEGATIVE,
@@ -84,7 +85,7 @@ SET_BY_THE_STUDY = {
 TAKERS: dict[str, str] = {"experiments.data.build_imagenet_phases": "experiments.data.ImageNetDataModule"}
 # Names up to which a message lists all of them.
 LISTED = 24
-GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger", "clean_stop_epoch")
+GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger", "clean_stop_epoch")
 CHOICES: dict[str, tuple[str, ...]] = {"loss": ("ce", "bce_softmax")}
 
 

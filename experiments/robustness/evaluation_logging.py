@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data.corruptions import SEVERITIES
 from experiments.loggers.builders import WANDB_ID, build_wandb_logger
-from experiments.loggers.run_logging import pixels_of
+from experiments.loggers.results import log_figures
 from experiments.robustness.checkpoint_source import CheckpointSource
 from experiments.robustness.plots import draw
 from experiments.robustness.results import CorruptionScores, Report
@@ -78,13 +78,12 @@ def log_evaluation(loggers: Iterable[Logger], report: Report, title: str, *, ste
         if isinstance(logger, WandbLogger):
             settings = {key: report.facts[key] for key in ("checkpoint", "epoch", "device", "settings")}
             logger.log_hyperparams({"evaluation": settings})
-            charts = {**wandb_charts(report), PICTURE: _wandb_picture(report, title)}
-            logger.experiment.log({**scalars(report), **charts, "trainer/global_step": step})
+            charts = {**scalars(report), **wandb_charts(report)}
+            log_figures(logger, {PICTURE: draw(report, title)}, step=step, charts=charts)
             continue
         logger.log_metrics(scalars(report), step=step)
         if isinstance(logger, TensorBoardLogger):
-            pixels = pixels_of(draw(report, title))
-            logger.experiment.add_image(PICTURE, pixels, global_step=step, dataformats="HWC")
+            log_figures(logger, {PICTURE: draw(report, title)}, step=step)
         logger.finalize("success")
 
 
@@ -125,9 +124,3 @@ def _corruption_charts(scores: CorruptionScores) -> dict[str, Any]:
         xname="severity",
     )
     return {CORRUPTIONS: chart, f"{CORRUPTIONS}_by_type": wandb.Table(columns=columns, data=rows)}
-
-
-def _wandb_picture(report: Report, title: str) -> Any:
-    import wandb
-
-    return wandb.Image(pixels_of(draw(report, title)))

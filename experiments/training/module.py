@@ -72,7 +72,7 @@ class Classifier(pl.LightningModule):
         optimizer, scheduler = self.build_optimizer(lambda: self.trainer.estimated_stepping_batches)
         if scheduler is None:
             return {"optimizer": optimizer}
-        # By the names of their arguments those of torch count epochs, unless they want to know the steps.
+        # What torch means to be stepped after each batch; its other schedulers count epochs.
         interval = "step" if isinstance(scheduler, LambdaLR | OneCycleLR | CyclicLR) else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
 
@@ -86,6 +86,12 @@ class Classifier(pl.LightningModule):
         if "total_steps" in taken:
             known["total_steps"] = int(total_steps())
         return optimizer, self.make_scheduler(optimizer, **known)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the new length of a OneCycleLR: the run may be resumed with other epochs."""
+        for state in checkpoint["lr_schedulers"]:
+            for name in ("total_steps", "_schedule_phases"):
+                state.pop(name, None)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Leave a LambdaLR, which is stepped before each batch: then the place of that batch in the run is known."""

@@ -44,9 +44,7 @@ def cosine(optimizer: Optimizer, progress: Callable[[], Progress], *, warmup_epo
     return LambdaLR(optimizer, factor)
 
 
-def piecewise(
-    optimizer: Optimizer, progress: Callable[[], Progress], *, points: Sequence[Sequence[float]]
-) -> LambdaLR:
+def piecewise(optimizer: Optimizer, progress: Callable[[], Progress], *, points: Sequence[Sequence[float]]) -> LambdaLR:
     """Linear between pairs (epoch, factor), constant outside them; two pairs at the same epoch make a jump.
 
     Raises:
