@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
@@ -20,7 +20,7 @@ from experiments.common.commands import command_line, override
 from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
 from experiments.common.console import exit_with_error, short
 from experiments.common.errors import UserError
-from experiments.common.masking import check_masked, hide_secrets, mask_config, mask_text, mask_texts
+from experiments.common.masking import check_masked, hide_secrets, mask_config
 from experiments.common.versions import save_versions
 from experiments.html_report.writing import REPORT, write_report
 from experiments.loggers import ended_wandb_run, log_settings, log_test_results
@@ -33,13 +33,12 @@ from experiments.runs.run_folder import (
     CONFIG,
     LAST_CHECKPOINT,
     SUMMARY,
-    Start,
     check_start,
     find_start,
     is_done,
     make_command_repeatable,
 )
-from experiments.runs.stopping import RunInterrupted, RunStopped, interruptible
+from experiments.runs.stopping import RunInterrupted, interruptible
 from experiments.runs.summary import Summary
 from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable, report_sweep
 from experiments.test_results.results import TEST_RESULTS
@@ -74,7 +73,7 @@ def run(cfg: DictConfig) -> Summary:
         try:
             with quiet_lightning(), ended_wandb_run():
                 parts, metrics = train_and_test(cfg, run_dir)
-                summary = summarize(cfg, parts, metrics, seconds=time.perf_counter() - start_time)
+                summary = parts.summarize(cfg, metrics, choices(), seconds=time.perf_counter() - start_time)
                 if parts.trainer.is_global_zero:
                     assert parts.model.test_results is not None
                     parts.model.test_results.save(run_dir / TEST_RESULTS)
@@ -108,56 +107,16 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[RunComponents, Mappi
             log.info(f"resuming from {start.checkpoint}, {start.steps} steps made")
         for note in notes:
             log.warning(note)
-    fit(parts, start)
+    parts.fit(start.checkpoint)
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = parts.trainer.test(parts.model, datamodule=parts.data, verbose=False)
     return parts, metrics
-
-
-def fit(parts: RunComponents, start: Start) -> None:
-    """Train.
-
-    Raises:
-        RunStopped: If it was stopped by a signal.
-    """
-    path = None if start.checkpoint is None else str(start.checkpoint)
-    try:
-        parts.trainer.fit(parts.model, datamodule=parts.data, ckpt_path=path, weights_only=True)
-    except SIGTERMException:
-        # In processes that were not signaled themselves Lightning's exits with 0, as it should.
-        if parts.stop.signum is None:
-            raise
-    # Also when signaled after the last batch, when there was nothing left to stop.
-    if parts.stop.signum is not None:
-        raise RunStopped(parts.stop.signum) from None
 
 
 def choices() -> dict[str, str | None]:
     """The option chosen in each group; None: the group is optional and was left out."""
     chosen = HydraConfig.get().runtime.choices
     return {group: chosen.get(group) for group in GROUPS}
-
-
-def summarize(cfg: DictConfig, parts: RunComponents, metrics: Mapping[str, float], *, seconds: float) -> Summary:
-    """Gather the results of a finished run."""
-    trainer, data = parts.trainer, parts.data
-    # Each process has as many batches, of its share of the batch; `trainer.limit_test_batches` may leave some out.
-    tested = sum(int(count) for count in trainer.num_test_batches) * data.batch_size
-    return Summary(
-        name=mask_text(cfg.name),
-        choices=choices(),
-        overrides=mask_texts(HydraConfig.get().overrides.task),
-        seed=cfg.seed,
-        epochs=trainer.current_epoch,
-        parameters=sum(parameter.numel() for parameter in parts.model.net.parameters()),
-        train_images=len(data.split("train")),
-        test_images=min(len(data.split("test")), tested),
-        val_accuracy=parts.test_accuracy.val_accuracy,
-        test={name.removeprefix("test_"): value for name, value in metrics.items()},
-        test_accuracy_by_epoch=parts.test_accuracy.summary(),
-        epoch_seconds=parts.timer.typical(),
-        total_seconds=seconds,
-    )
 
 
 def log_results(cfg: DictConfig, parts: RunComponents, summary: Summary, run_dir: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from torch import Tensor
 from typing_extensions import Unpack, is_typeddict
 
 NUMBER, WHOLE = "a number", "a whole number"
@@ -19,6 +20,8 @@ def fits(value: Any, hint: Any) -> bool:
     """Whether a value of a config may be given where `hint` is asked for; what no config can hold is not judged."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
+        # No config holds a tensor, which torch's optimizers take too.
+        inner = tuple(each for each in inner if each is not Tensor)
         if isinstance(value, int | float) and {int, float} & set(inner):
             # Where a number is asked for, any number would be a text as well.
             inner = tuple(each for each in inner if each is not str)

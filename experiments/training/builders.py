@@ -1,23 +1,28 @@
 """From the composed config to the objects of a run, in the order in which they need each other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from experiments.common.errors import UserError
+from experiments.common.masking import mask_text, mask_texts
 from experiments.data import ImageDataModule
 from experiments.loggers import build_csv_logger
 from experiments.runs.metrics_file import EpochLine
 from experiments.runs.record import RunRecord, comparable_settings
 from experiments.runs.run_folder import LAST_CHECKPOINT
 from experiments.runs.saving_checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
-from experiments.runs.stopping import GracefulStop
+from experiments.runs.stopping import GracefulStop, RunStopped
+from experiments.runs.summary import Summary
 from experiments.training.callbacks import CleanLossStop, EpochTimer, TestAccuracyTracker
 from experiments.training.module import Classifier
 from experiments.training.progress_bar import progress_callbacks
@@ -35,6 +40,45 @@ class RunComponents:
     best_checkpoint: ModelCheckpoint
     stop: GracefulStop
     trainer: pl.Trainer
+
+    def fit(self, checkpoint: Path | None) -> None:
+        """Train, from a checkpoint or from the start.
+
+        Raises:
+            RunStopped: If it was stopped by a signal.
+        """
+        path = None if checkpoint is None else str(checkpoint)
+        try:
+            self.trainer.fit(self.model, datamodule=self.data, ckpt_path=path, weights_only=True)
+        except SIGTERMException:
+            # In processes that were not signaled themselves Lightning's exits with 0, as it should.
+            if self.stop.signum is None:
+                raise
+        # Also when signaled after the last batch, when there was nothing left to stop.
+        if self.stop.signum is not None:
+            raise RunStopped(self.stop.signum)
+
+    def summarize(
+        self, cfg: DictConfig, metrics: Mapping[str, float], choices: Mapping[str, str | None], *, seconds: float
+    ) -> Summary:
+        """Gather the results of a finished run; `metrics` are those of the test."""
+        # Each process has as many batches, of its share of the batch; `trainer.limit_test_batches` may leave some out.
+        tested = sum(int(count) for count in self.trainer.num_test_batches) * self.data.batch_size
+        return Summary(
+            name=mask_text(cfg.name),
+            choices=choices,
+            overrides=mask_texts(HydraConfig.get().overrides.task),
+            seed=cfg.seed,
+            epochs=self.trainer.current_epoch,
+            parameters=sum(parameter.numel() for parameter in self.model.net.parameters()),
+            train_images=len(self.data.split("train")),
+            test_images=min(len(self.data.split("test")), tested),
+            val_accuracy=self.test_accuracy.val_accuracy,
+            test={name.removeprefix("test_"): value for name, value in metrics.items()},
+            test_accuracy_by_epoch=self.test_accuracy.summary(),
+            epoch_seconds=self.timer.typical(),
+            total_seconds=seconds,
+        )
 
 
 def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
