@@ -65,7 +65,8 @@ class JobProcesses(JoblibLauncher):
             try:
                 while waiting or running:
                     while waiting and len(running) < at_a_time:
-                        running[waiting[0]] = self._start(waiting[0], jobs[waiting.pop(0)])
+                        number = waiting.pop(0)
+                        running[number] = self._start(number, jobs[number])
                     ready = wait([results for _, results in running.values()], timeout=POLL)
                     for number, (process, results) in list(running.items()):
                         # The pipe of a killed process stays open as long as the loader processes that it has started.
