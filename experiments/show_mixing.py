@@ -18,7 +18,7 @@ from experiments.show.options import GIVEN_OTHERWISE, Settings, add_options, opt
 from experiments.show.prepared_images import PreparedImages, prepare
 from experiments.show.saliency_model import DEFAULT_SIZE, SaliencyModel, open_saliency_model
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.monitoring.plots import draw_mixes
+from lightning_puzzlemix.monitoring import plot_mixes
 from lightning_puzzlemix.saliency.source import SALIENCY_SOURCES
 
 BLOCKS, ROWS = 8, 6
@@ -68,7 +68,7 @@ def show(options: argparse.Namespace) -> Path:
 
 def draw_pairs(scene: PreparedImages, settings: Settings) -> Figure:
     """Draw every pair of a scene, one a row."""
-    return draw_mixes(
+    return plot_mixes(
         scene.mix(settings),
         mean=scene.viewer.mean,
         std=scene.viewer.std,

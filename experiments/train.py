@@ -45,7 +45,7 @@ from experiments.test_results.results import TEST_RESULTS
 from experiments.training import RunComponents, build_components, quiet_lightning, save_training_images
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-LOGGED_IMAGES, IMAGES = Path("logs") / "pictures", "images.png"
+LOGGED_IMAGES, IMAGES = Path("logs") / "images", "images.png"
 GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "experiment")
 
 log = logging.getLogger(__name__)

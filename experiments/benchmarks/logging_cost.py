@@ -13,9 +13,8 @@ from experiments.benchmarks.saliency import training_steps
 from experiments.benchmarks.setup import Figures, in_milliseconds, photograph_crops, time_interleaved, trained_net
 from experiments.models.preactresnet import PreActResNet
 from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
-from lightning_puzzlemix.callbacks.base import LOG_IMAGES_EVERY_N_STEPS
-from lightning_puzzlemix.monitoring.image_logger import draw_pixels
-from lightning_puzzlemix.monitoring.metrics import mix_metrics
+from lightning_puzzlemix.callbacks import LOG_IMAGES_EVERY_N_STEPS
+from lightning_puzzlemix.monitoring import mix_metrics, render_mixes
 
 # Trainer(log_every_n_steps=50).
 LOGGED_EVERY = 50
@@ -36,7 +35,7 @@ def measure_looking(rounds: int, threads: int) -> Figures:
         "step": training_steps(PreActResNet(num_classes=100), images, labels, config)["plain"],
         "narrow_step": training_steps(trained_net(), images, classes, config)["plain"],
         "figures": partial(mix_metrics, mixed),
-        "picture": partial(draw_pixels, mixed, classes),
+        "picture": partial(render_mixes, mixed, classes),
     }
     seconds = time_interleaved(rounds, sides)
     shares = {

@@ -26,8 +26,8 @@ from experiments.models.preactresnet import PreActResNet
 from lightning_puzzlemix import CutMix, ManifoldMix, MixUp, PuzzleMix, PuzzleMixConfig
 from lightning_puzzlemix.core.energy import block_saliency
 from lightning_puzzlemix.core.grid import Grid
+from lightning_puzzlemix.mixers import Mixer
 from lightning_puzzlemix.mixers.baselines import blend
-from lightning_puzzlemix.mixers.puzzlemix import Mixer
 from lightning_puzzlemix.saliency.gradient import gradient_saliency
 from lightning_puzzlemix.saliency.source import SaliencySource
 

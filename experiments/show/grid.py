@@ -10,15 +10,8 @@ from matplotlib.figure import Figure
 from experiments.show.options import GridAxis, Settings, option_types
 from experiments.show.prepared_images import PreparedImages
 from lightning_puzzlemix import MixedBatch, PuzzleMixConfig
-from lightning_puzzlemix.monitoring.metrics import retained_saliency, visible_moves
-from lightning_puzzlemix.monitoring.plots import (
-    FIRST_COLOUR,
-    SECOND_COLOUR,
-    frame,
-    mask_colors,
-    show_image,
-    show_saliency,
-)
+from lightning_puzzlemix.monitoring import frame, retained_saliency, show_image, show_saliency, visible_moves
+from lightning_puzzlemix.monitoring.palette import FIRST_COLOR, SECOND_COLOR, mask_colormap
 from lightning_puzzlemix.normalization import Denormalizer
 
 # In inches: the mixes, the small masks at their right, the originals above, and the space for words.
@@ -114,7 +107,7 @@ def _draw_originals(page: _Page, scene: PreparedImages, pixels: Denormalizer) ->
     """Both pictures, named and framed in the color that the masks show them in, each with its saliency."""
     left = (page.size[0] - 4 * (ORIGINAL + GAP) + GAP) / 2
     top = GAP + _lines(scene) * LINE
-    both = (("first", 0, FIRST_COLOUR), ("second", int(scene.partners[0]), SECOND_COLOUR))
+    both = (("first", 0, FIRST_COLOR), ("second", int(scene.partners[0]), SECOND_COLOR))
     for number, (word, place, color) in enumerate(both):
         image = page.panel(left + 2 * number * (ORIGINAL + GAP), top, ORIGINAL)
         show_image(image, pixels.shown(scene.images[place]), f"{word}: {scene.describe(place)}")
@@ -138,7 +131,7 @@ def _draw_mix(
     show_image(page.panel(left, top, PANEL), pixels.shown(mixed.images[0]), title)
     mask = page.panel(left + PANEL + GAP / 2, top + (PANEL - MASK) * page.slope, MASK)
     values = mixed.mask[0].numpy()
-    mask.imshow(values, cmap=mask_colors(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    mask.imshow(values, cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
 
 
 def _count_moved(mixed: MixedBatch, wanted: bool) -> str:

@@ -10,7 +10,8 @@ from typing import Any, get_args, get_type_hints
 
 from experiments.common.errors import UserError
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.config import SOLVERS, check_probability
+from lightning_puzzlemix.config import SOLVERS
+from lightning_puzzlemix.validation import check_probability
 
 # Fields that would have no effect here, and what is given in their place.
 GIVEN_OTHERWISE = {

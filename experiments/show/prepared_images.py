@@ -12,6 +12,7 @@ from experiments.show.options import Settings
 from experiments.show.saliency_model import SaliencyModel
 from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix
 from lightning_puzzlemix.saliency.source import SaliencySource
+from lightning_puzzlemix.validation import shorten
 
 LONGEST_NAME = 18
 
@@ -45,12 +46,12 @@ class PreparedImages:
 
     def describe(self, place: int) -> str:
         """The name of a picture and, on a second line, what the network takes it for."""
-        name = _shorten(self.names[place])
+        name = shorten(self.names[place], LONGEST_NAME)
         if self.viewer.net is None:
             return name
         target = int(self.targets[place])
         seen = f"class {target}" if self.class_names is None else self.class_names[target]
-        return f"{name},\nseen as {_shorten(seen)}"
+        return f"{name},\nseen as {shorten(seen, LONGEST_NAME)}"
 
     def mix(self, settings: Settings) -> MixedBatch:
         """Mix every picture with its partner.
@@ -107,7 +108,3 @@ def prepare(
         raise UserError(str(error)) from error
     names = tuple(picture.name for picture in chosen)
     return PreparedImages(names, viewer, images, torch.tensor(local), targets, found.saliency, len(rows))
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

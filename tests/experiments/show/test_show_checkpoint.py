@@ -61,13 +61,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str, Any]]]:
     """What is handed over to be drawn, and is drawn."""
     kept: list[Any] = []
-    draw_mixes = experiments.show_mixing.draw_mixes
+    plot_mixes = experiments.show_mixing.plot_mixes
 
     def draw(mixed: pm.MixedBatch, **options: Any) -> Any:
         kept.append((mixed, options))
-        return draw_mixes(mixed, **options)
+        return plot_mixes(mixed, **options)
 
-    monkeypatch.setattr(experiments.show_mixing, "draw_mixes", draw)
+    monkeypatch.setattr(experiments.show_mixing, "plot_mixes", draw)
     return kept
 
 

@@ -50,7 +50,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str
         kept.append((mixed, options))
         return Figure(figsize=(1, 1))
 
-    monkeypatch.setattr(experiments.show_mixing, "draw_mixes", draw)
+    monkeypatch.setattr(experiments.show_mixing, "plot_mixes", draw)
     return kept
 
 
