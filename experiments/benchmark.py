@@ -47,8 +47,9 @@ from experiments.benchmarks.setup import (
     time_interleaved,
     trained_net,
 )
-from experiments.common.atomic_files import UnwritableError, write_json
+from experiments.common.atomic_files import write_json
 from experiments.common.console import exit_with_error
+from experiments.common.errors import UnwritableError
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
 from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.core.grid import Grid

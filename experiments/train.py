@@ -15,33 +15,46 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
-from experiments.common.atomic_files import write_text
-from experiments.common.commands import command_line, override
+from experiments.common import (
+    UserError,
+    check_masked,
+    command_line,
+    exit_with_error,
+    hide_secrets,
+    mask_config,
+    override,
+    report_command,
+    short,
+    summary_command,
+    write_json,
+    write_text,
+)
 from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
-from experiments.common.console import exit_with_error, short
-from experiments.common.errors import UserError
-from experiments.common.masking import check_masked, hide_secrets, mask_config
-from experiments.common.versions import save_versions
+from experiments.common.errors import RunFolderError
+from experiments.common.versions import gather_versions
 from experiments.html_report.writing import REPORT, write_report
 from experiments.loggers import ended_wandb_run, log_settings, log_test_results
-from experiments.runs import hydra_setup
-from experiments.runs.claiming import check_folder, clear_folder, owned
-from experiments.runs.ending import optional, report_command, summary_command, tell_end, tell_stop
-from experiments.runs.errors import RunFolderError
-from experiments.runs.final_summary import print_closing
-from experiments.runs.run_folder import (
+from experiments.runs import (
     CONFIG,
     LAST_CHECKPOINT,
     SUMMARY,
+    RunStopped,
+    Summary,
+    check_folder,
     check_start,
+    clear_folder,
     find_start,
+    interruptible,
     is_done,
     make_command_repeatable,
+    optional,
+    owned,
+    print_early_end,
+    print_final_summary,
+    register,
 )
-from experiments.runs.stopping import RunInterrupted, interruptible
-from experiments.runs.summary import Summary
 from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable, report_sweep
-from experiments.test_results.results import TEST_RESULTS
+from experiments.test_results import TEST_RESULTS
 from experiments.training import RunComponents, build_components, quiet_lightning, save_training_images
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -50,7 +63,7 @@ GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy
 
 log = logging.getLogger(__name__)
 
-hydra_setup.register()
+register()
 
 
 def run(cfg: DictConfig) -> Summary:
@@ -87,7 +100,7 @@ def run(cfg: DictConfig) -> Summary:
         except BaseException as error:
             # A run that was refused has not ended early: it has not begun.
             if rank_zero_only.rank == 0 and not isinstance(error, RunFolderError):
-                tell_end(error, run_dir, HydraConfig.get().overrides.task, finished=finished)
+                print_early_end(error, run_dir, HydraConfig.get().overrides.task, finished=finished)
             raise
     return summary
 
@@ -101,7 +114,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[RunComponents, Mappi
     if parts.trainer.is_global_zero:
         clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(mask_config(cfg)))
-        save_versions(run_dir / "versions.json")
+        write_json(run_dir / "versions.json", gather_versions())
         log_settings(parts.trainer.loggers, cfg, choices())
         if start.checkpoint is not None:
             log.info(f"resuming from {start.checkpoint}, {start.steps} steps made")
@@ -144,7 +157,7 @@ def report(parts: RunComponents, summary: Summary, run_dir: Path) -> None:
         files["best checkpoint"] = Path(parts.best_checkpoint.best_model_path)
     files["last checkpoint"] = run_dir / LAST_CHECKPOINT
     with optional("the final summary", summary_command(run_dir)):
-        print_closing(get_console(), summary, files, run_dir, alone=not in_sweep())
+        print_final_summary(get_console(), summary, files, run_dir, alone=not in_sweep())
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -185,8 +198,8 @@ def command() -> None:
         with interruptible(), readable([*TRAIN, *GROUPS, *RANGES]):
             main()
         complete = True
-    except RunInterrupted as stop:
-        tell_stop(stop)
+    except RunStopped as stop:
+        stop.report()
         raise
     finally:
         report_sweep(typed, complete=complete)

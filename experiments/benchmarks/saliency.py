@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 
 from experiments.benchmarks.setup import GRID_SIZES, Figures, photograph_crops, time_interleaved, trained_net
 from experiments.checkpoints.foreign_config import checked_group
-from experiments.checkpoints.safe_loading import load_inert
+from experiments.checkpoints.safe_loading import safe_load
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data import ImageDataModule, MissingDataError
 from experiments.models.preactresnet import PreActResNet
@@ -109,7 +109,7 @@ def _shown(checkpoint: Path) -> Path:
 
 
 def _load_net(checkpoint: Path, stem_stride: int) -> PreActResNet:
-    state = load_inert(checkpoint)["state_dict"]
+    state = safe_load(checkpoint)["state_dict"]
     weights = {name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")}
     if "stem.weight" not in weights or "head.weight" not in weights:
         raise ValueError(

@@ -9,9 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from experiments.common.masking import mask_settings
-from experiments.runs.summary import Summary
-from experiments.test_results.plots import NAMED, draw_calibration, draw_confusion, draw_per_class
-from experiments.test_results.results import TestResults
+from experiments.runs import Summary
+from experiments.test_results import NAMED, TestResults, plot_calibration, plot_confusion, plot_per_class
 
 # Of the table of confused pairs.
 PAIRS = 100
@@ -62,7 +61,7 @@ def log_test_results(
             # After the charts, so that no metric of an earlier step replaces them.
             logger.experiment.summary.update(scores)
         elif isinstance(logger, TensorBoardLogger):
-            plots = {CONFUSION: draw_confusion, CALIBRATION: draw_calibration, PER_CLASS: draw_per_class}
+            plots = {CONFUSION: plot_confusion, CALIBRATION: plot_calibration, PER_CLASS: plot_per_class}
             log_figures(logger, {tag: plot(results) for tag, plot in plots.items()}, step=step)
             # Under names of their own, apart from the curves over the epochs.
             hp_scores = {f"hp/{name}": value for name, value in scores.items()}
@@ -126,8 +125,8 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
     }
     if len(names) > NAMED:
         return charts | {
-            CONFUSION: wandb.Image(draw_confusion(results)),
-            PER_CLASS: wandb.Image(draw_per_class(results)),
+            CONFUSION: wandb.Image(plot_confusion(results)),
+            PER_CLASS: wandb.Image(plot_per_class(results)),
         }
     # One entry an image, as W&B counts them itself.
     rows, columns = np.indices(results.confusion.shape).reshape(2, -1)

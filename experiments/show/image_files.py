@@ -11,9 +11,7 @@ from torch import Tensor
 
 from experiments.common.errors import UserError
 from experiments.common.random_streams import Stream, seed_sequence
-from experiments.data.errors import UnreadableImageError
-from experiments.data.image_reading import read_image
-from experiments.data.listing import IMAGE_SUFFIXES, list_files, warn_of_broken
+from experiments.data import IMAGE_SUFFIXES, UnreadableImageError, list_images, read_image
 
 # Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two make the grids.
 EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
@@ -69,9 +67,7 @@ def find_pictures(places: Sequence[Path]) -> list[Picture]:
     pictures: list[Picture] = []
     for place in places:
         if place.is_dir():
-            listing = list_files(place)
-            warn_of_broken(place, listing.broken)
-            found = [place / image for image in sorted(listing.files)]
+            found = [place / image for image in sorted(list_images(place))]
             if not found:
                 raise UserError(f"There are no images in {place.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
         elif place.is_file():

@@ -9,10 +9,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from experiments.checkpoints.location import CheckpointLocation, complete_config, find_checkpoint
 from experiments.checkpoints.weights import load_weights
 from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, MissingDataError
-from experiments.robustness.checkpoint_source import CheckpointSource, complete, find_checkpoint
 from experiments.runs.run_folder import CONFIG
 from experiments.test_results.results import TEST_RESULTS, TestResults
 
@@ -96,7 +96,7 @@ def open_saliency_model(setting: str | None, *, allow: Collection[str] = ()) -> 
             f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {setting}: there is no "
             f"{source.path.absolute().parents[1] / CONFIG}, which says what network it is and what it was trained on"
         )
-    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
+    cfg = complete_config(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
     if data.in_channels not in (1, 3):
         raise UserError(f"{setting} was trained on images of {data.in_channels} channels; pictures have 1 or 3")
@@ -109,7 +109,7 @@ def open_saliency_model(setting: str | None, *, allow: Collection[str] = ()) -> 
     return SaliencyModel(net.eval(), data.in_channels, size, size, data.mean, data.std, class_names)
 
 
-def _find_classes(source: CheckpointSource, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
+def _find_classes(source: CheckpointLocation, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
     """Names and number of the classes, from what the run left behind or else from its data."""
     outcome = None if source.run_dir is None else source.run_dir / TEST_RESULTS
     if outcome is not None and outcome.is_file():

@@ -13,16 +13,21 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from experiments.common.errors import UserError
-from experiments.common.masking import mask_text, mask_texts
+from experiments.common import UserError, mask_text, mask_texts
 from experiments.data import ImageDataModule
 from experiments.loggers import build_csv_logger
-from experiments.runs.metrics_file import EpochLine
-from experiments.runs.record import RunRecord, comparable_settings
-from experiments.runs.run_folder import LAST_CHECKPOINT
-from experiments.runs.saving_checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
-from experiments.runs.stopping import GracefulStop, RunStopped
-from experiments.runs.summary import Summary
+from experiments.runs import (
+    LAST_CHECKPOINT,
+    AtomicCheckpointIO,
+    EpochLine,
+    GracefulStop,
+    RunRecord,
+    RunStopped,
+    Summary,
+    build_best_checkpoint,
+    build_last_checkpoint,
+    comparable_settings,
+)
 from experiments.training.callbacks import CleanLossStop, EpochTimer, TestAccuracyTracker
 from experiments.training.module import Classifier
 from experiments.training.progress_bar import progress_callbacks

@@ -57,8 +57,8 @@ class Classifier(pl.LightningModule):
         self._progress = Progress()
         self.loss = find_loss(loss)
         self.train_metrics = _accuracies(num_classes).clone(prefix="train_")
-        self.val_metrics = _all_metrics(num_classes).clone(prefix="val_")
-        self.test_metrics = _all_metrics(num_classes).clone(prefix="test_")
+        self.val_metrics = classification_metrics(num_classes).clone(prefix="val_")
+        self.test_metrics = classification_metrics(num_classes).clone(prefix="test_")
         self.test_counts = TestResultCounts(num_classes)
         self.class_names = class_names
         self.test_results: TestResults | None = None
@@ -145,7 +145,7 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Set `test_results`."""
-        self.test_results = self.test_counts.outcome(self.class_names)
+        self.test_results = self.test_counts.results(self.class_names)
 
     def _score(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         metrics: MetricCollection = self.val_metrics if split == "val" else self.test_metrics
@@ -178,7 +178,8 @@ def _accuracies(num_classes: int) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def _all_metrics(num_classes: int) -> MetricCollection:
+def classification_metrics(num_classes: int) -> MetricCollection:
+    """`accuracy`, with more than 5 classes `top5`, and `calibration_error`, of logits (B,num_classes) and classes (B,)."""
     metrics = _accuracies(num_classes)
     metrics.add_metrics(
         {"calibration_error": MulticlassCalibrationError(num_classes, n_bins=CALIBRATION_BINS, norm="l1")}

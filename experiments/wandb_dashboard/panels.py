@@ -6,7 +6,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 
 from experiments.loggers.results import CALIBRATION, CONFUSION, PER_CLASS
-from experiments.robustness.evaluation_logging import ATTACKS, CORRUPTIONS, PICTURE
+from experiments.robustness.evaluation_logging import ATTACKS, CORRUPTIONS, PLOT
 from experiments.test_results.plots import NAMED
 from experiments.wandb_dashboard import keys
 
@@ -178,7 +178,7 @@ def robustness_charts() -> list[Any]:
     return [
         chart("Accuracy under attacks", BARS, ATTACKS, label="attack", value="accuracy"),
         chart("Accuracy on corrupted images", LINES, CORRUPTIONS, xname="severity", **LINES_COLUMNS),
-        _pictures("Attacks and corruptions", PICTURE),
+        _pictures("Attacks and corruptions", PLOT),
     ]
 
 
