@@ -5,7 +5,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from experiments.loggers.run_logging import CALIBRATION, CONFUSION, PER_CLASS
+from experiments.loggers.results import CALIBRATION, CONFUSION, PER_CLASS
 from experiments.robustness.evaluation_logging import ATTACKS, CORRUPTIONS, PLOT
 from experiments.test_results.plots import NAMED
 from experiments.wandb_dashboard import keys

@@ -32,7 +32,7 @@ from experiments.training.module import Classifier
 Compose = Callable[..., DictConfig]
 # Four batches of 64 an epoch, shuffled and shifted at random.
 SHORT = (
-    "epochs=3", "model.width=4", "optimizer.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
+    "epochs=3", "model.width=4", "scheduler.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
     "trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1",
 )  # fmt: skip
 
