@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 20000
 
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
-.PHONY: help train test test-all lint format docs pictures benchmark clean
+.PHONY: help train test test-all lint format docs pictures benchmark gpu-check clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -60,6 +60,9 @@ pictures: $(VENV)/.dev-installed  ## Draw the pictures of README and documentati
 
 benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
 	$(BIN)/python -m experiments.benchmark $(ARGS)
+
+gpu-check: $(VENV)/.dev-installed  ## Check and time the mixing on a CUDA device: make gpu-check ARGS=gpu_results; --emulate tries it on the CPU.
+	PYTHON=$(abspath $(BIN)/python) bash experiments/gpu_check.sh $(ARGS)
 
 clean:  ## Remove the environment and caches; runs stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info

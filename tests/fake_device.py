@@ -41,23 +41,26 @@ class DeviceTensor(torch.Tensor):
 
 
 class FakeEvent:
-    """An event of the device: everything before it has happened as soon as it is recorded."""
+    """An event of the device, which is behind the host: the last one has not passed until the host waits for it."""
 
     waits = 0
+    latest: FakeEvent | None = None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def record(self, *_: Any) -> None:
         """Mark this moment."""
+        FakeEvent.latest = self
 
     def query(self) -> bool:
         """Tell whether it has passed."""
-        return True
+        return self is not FakeEvent.latest
 
     def synchronize(self) -> None:
         """Wait for it."""
         FakeEvent.waits += 1
+        FakeEvent.latest = None
 
     def elapsed_time(self, other: FakeEvent) -> float:
         """Return the milliseconds up to another."""
@@ -89,10 +92,16 @@ class FakeDevice(TorchDispatchMode):
 
     def __enter__(self) -> FakeDevice:
         FakeEvent.waits = 0
+        self.catch_up()
         self._patches.setattr(torch.cuda, "Event", FakeEvent)
         self._patches.setattr(torch.cuda, "current_stream", lambda *_: None)
         self._patches.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         return super().__enter__()
+
+    @staticmethod
+    def catch_up() -> None:
+        """Let all events pass, as between two batches."""
+        FakeEvent.latest = None
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)

@@ -33,7 +33,7 @@ class HostCopy:
 
     def numpy(self) -> np.ndarray:
         """Return the values, once they have arrived."""
-        if self._event is not None:
+        if not self.arrived:
             self._event.synchronize()
         return self._values.numpy()
 

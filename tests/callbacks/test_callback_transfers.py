@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
+import emulated
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -66,6 +68,7 @@ class Counter(pl.Callback):
     def __init__(self) -> None:
         self.device: FakeDevice | None = None
         self.copies: list[tuple[int, int]] = []
+        self.waits: list[int] = []
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.device = FakeDevice()
@@ -75,6 +78,7 @@ class Counter(pl.Callback):
         assert self.device is not None
         self.device.__exit__(None, None, None)
         self.copies.append((self.device.out, self.device.back))
+        self.waits.append(self.device.waits)
         self.device = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
@@ -151,6 +155,34 @@ def test_copies_of_each_batch(method: str, tmp_path: Path) -> None:
     module = OnDevice(counter)
     trainer(counter, mixing, logger=logger, log_every_n_steps=2).fit(module, DataLoader(data(20), batch_size=4))
     assert counter.copies == [expected] * 5
+    # For its one copy to the host, and for nothing else.
+    assert counter.waits == [expected[0]] * 5
     if method != "not mixed":
         seconds = f"{mixing.name}/mixing_seconds"
         assert [seconds in names for names in module.logged] == [False, True, False, True, False]
+
+
+ON_DEVICE = {name: METHODS[name] for name in ("puzzlemix", "adversarial", "clean", "feature", "spectral")}
+
+
+@pytest.mark.parametrize("method", ON_DEVICE)
+def test_nothing_waits_where_the_device_solves(
+    method: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulated.build(tmp_path_factory.mktemp("emulator")).install(monkeypatch)
+    counter, mixing = Counter(), ON_DEVICE[method][0](seed=1, log_images_every_n_steps=None)
+    # As on a device: the Trainer of this test is on the host, where setup would refuse it.
+    monkeypatch.setattr("lightning_puzzlemix.callbacks.puzzlemix.warm_up", lambda *_: 0.0)
+    mixing._given_config = dataclasses.replace(mixing._given_config, solve_on="device")
+    finish = mixing.mixer.checks.finish
+
+    def finish_on_device() -> None:
+        with FakeDevice():
+            finish()
+
+    monkeypatch.setattr(mixing.mixer.checks, "finish", finish_on_device)
+    module = OnDevice(counter)
+    trainer(counter, mixing, logger=False).fit(module, DataLoader(data(20), batch_size=4))
+    assert counter.waits == [0] * 5
+    # Of values that are checked when they have arrived.
+    assert [out for out, _ in counter.copies] == [1] * 5

@@ -112,12 +112,13 @@ def test_wrong_values_are_raised_later_and_name_their_batch(kind: str, raised_by
         draw = MixDraw(DeviceTensor(torch.tensor([1, 2, 0])), DeviceTensor(lam), 2)
         mix_checked(on, DeviceTensor(saliency), draw, PuzzleMixConfig(solve_on="device"), on, on, checks)
 
-    with FakeDevice():
+    with FakeDevice() as target:
         checks.batch = "batch 0 of epoch 2"
         mix(spoiled=False)
         checks.batch = "batch 1 of epoch 2"
         mix(spoiled=True)
         checks.batch = "batch 2 of epoch 2"
+        target.catch_up()
         with pytest.raises(ValueError, match=rf"batch 1 of epoch 2, which has been mixed since: .*{message}"):
             mix(spoiled=False) if raised_by == "the next batch" else checks.finish()
         # Once is enough.
