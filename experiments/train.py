@@ -32,7 +32,7 @@ from experiments.common import (
 from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
 from experiments.common.errors import RunFolderError
 from experiments.common.versions import gather_versions
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 from experiments.loggers import ended_wandb_run, log_settings, log_test_results
 from experiments.runs import (
     CONFIG,

@@ -25,10 +25,9 @@ from experiments.common.commands import as_typed_here, report_command, summary_c
 from experiments.common.console import print_plain, short
 from experiments.common.masking import mask_text, mask_texts
 from experiments.common.overrides import key_of, override, quote
-from experiments.html_report.writing import REPORT, write_report
+from experiments.html_report import REPORT, write_report
 from experiments.runs.final_summary import optional
-from experiments.sweep_results.runs import ERROR, find_runs
-from experiments.sweep_results.summary import summarize_runs
+from experiments.sweep_results import ERROR, find_runs, summarize_runs
 
 log = logging.getLogger(__name__)
 
