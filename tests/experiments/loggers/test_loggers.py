@@ -134,7 +134,7 @@ def test_an_evaluation_goes_on_with_the_run_of_the_training(sweep: Path) -> None
     assert panels(folder) == {"robustness/attacks": "wandb/bar/v0"}
     assert told.history[-1]["trainer/global_step"] == 3
     assert told.config["evaluation"]["settings"]["limit"] == 40
-    with Image.open(told.files / told.summary["robustness/picture"]["path"]) as picture:
+    with Image.open(told.files / told.summary["robustness/plot"]["path"]) as picture:
         assert min(picture.size) > 200
 
 
