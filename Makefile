@@ -58,8 +58,8 @@ pictures: $(VENV)/.dev-installed  ## Draw the pictures of README and documentati
 	[(i := Image.open(p).convert('RGB')).quantize(palette=i.quantize(256, kmeans=5), dither=Image.Dither.FLOYDSTEINBERG) \
 	.save(p, optimize=True) for p in sys.argv[1:]]" docs/images/*.png
 
-benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
-	$(BIN)/python -m experiments.benchmark $(ARGS)
+benchmark: $(VENV)/.dev-installed  ## Measure the speed of mixing, three minutes; others: make benchmark ARGS=steps.
+	$(BIN)/python -m experiments.benchmark $(or $(ARGS),mixing)
 
 clean:  ## Remove the environment and caches; runs stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
