@@ -16,6 +16,7 @@ GAP = "…"
 _COMMAND = re.compile(r"python -m experiments\.\w+.*")
 _SHOWING_CALLS = (
     "warnings.warn",
+    "warn_caller",
     "rank_zero_warn",
     "log.warning",
     "parser.error",

@@ -25,8 +25,8 @@ from experiments.show import (
 from experiments.show.grid import plot_grid
 from experiments.show.saliency_model import DEFAULT_SIZE
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.monitoring.plots import draw_mixes
-from lightning_puzzlemix.saliency.source import SALIENCY_SOURCES
+from lightning_puzzlemix.monitoring import plot_mixes
+from lightning_puzzlemix.saliency import SALIENCY_SOURCES
 
 BLOCKS, ROWS, MOST_VALUES = 8, 6, 12
 # Mean and std are those of the checkpoint's data; --lam and --blocks replace what they are drawn from.
@@ -131,7 +131,7 @@ def show(parser: ArgumentParser, options: Namespace) -> None:
     if axes:
         figure = plot_grid(prepared, mixes, axes, describe_common(options, axes))
     else:
-        figure = draw_mixes(
+        figure = plot_mixes(
             mixes[0],
             mean=prepared.mean,
             std=prepared.std,

@@ -56,7 +56,7 @@ from experiments.training.mix_image import save_training_picture
 from experiments.training.quiet_lightning import quiet_lightning
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-PICTURES, IMAGES = Path("logs") / "pictures", "images.png"
+PICTURES, IMAGES = Path("logs") / "images", "images.png"
 GROUPS = ("data", "model", "optimizer", "mix", "trainer", "strategy", "logger", "experiment")
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,15 @@
 """Puzzle Mix (Kim, Choo, Song, ICML 2020) as a PyTorch Lightning callback, with an exact and fast mask solver."""
 
-from lightning_puzzlemix.callbacks.base import MixCallback
-from lightning_puzzlemix.callbacks.baselines import CutMixCallback, ManifoldMixCallback, MixUpCallback
-from lightning_puzzlemix.callbacks.puzzlemix import PuzzleMixCallback
+from lightning_puzzlemix.callbacks import (
+    CutMixCallback,
+    ManifoldMixCallback,
+    MixCallback,
+    MixUpCallback,
+    PuzzleMixCallback,
+)
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.core.pipeline import puzzle_mix
-from lightning_puzzlemix.mixers.baselines import CutMix, ManifoldMix, MixUp
-from lightning_puzzlemix.mixers.puzzlemix import PuzzleMix
+from lightning_puzzlemix.core import puzzle_mix
+from lightning_puzzlemix.mixers import CutMix, ManifoldMix, MixUp, PuzzleMix
 from lightning_puzzlemix.pair_losses import pair_loss
 from lightning_puzzlemix.results import MixedBatch, MixResult
 from lightning_puzzlemix.sampling import BaselineDraw, MixDraw

@@ -1,9 +1,9 @@
-"""The mean and std that images were normalized with: per channel, of a datamodule, and undone for what is shown."""
+"""The mean and std that images were normalized with: checked, looked up in a datamodule, undone and applied."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,15 +12,92 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
+from lightning_puzzlemix.validation import LARGEST
+
+# Below this a standard deviation is finer than 16-bit pixels, and its inverse is out of range.
+SMALLEST_STD = 1e-6
 _WAY_OUT = "pass mean and std in PuzzleMixConfig, or correct the datamodule"
 # Rounding to 16 bits and back may leave [0, 1] by so much.
 _TOLERANCE = 0.01
 
+PerChannel = Sequence[float]
 
-def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    """Return (C, 1, 1) float32; filled on the device, as a tensor of the host's numbers would be one more copy a batch."""
-    # Of a dtype of their own: torch's default dtype may be another.
+
+def to_pixels(images: Tensor, mean: PerChannel | None, std: PerChannel | None) -> Tensor:
+    """Undo the normalization of (..., C, H, W) images; without mean and std they are in [0, 1] already."""
+    if mean is None or std is None:
+        return images
+    return images * _per_channel(std, images.device) + _per_channel(mean, images.device)
+
+
+def from_pixels(pixels: Tensor, mean: PerChannel | None, std: PerChannel | None) -> Tensor:
+    """Normalize (..., C, H, W) images in [0, 1]; the inverse of :func:`to_pixels`."""
+    if mean is None or std is None:
+        return pixels
+    return (pixels - _per_channel(mean, pixels.device)) / _per_channel(std, pixels.device)
+
+
+def _per_channel(values: PerChannel, device: torch.device) -> Tensor:
+    """Return (C, 1, 1) float32; filled on the device, since a tensor of host numbers would be one more copy a batch."""
     return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])
+
+
+def check_normalization(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return mean and std as tuples, or ``None`` for both.
+
+    Raises:
+        TypeError: If one is not a sequence of numbers.
+        ValueError: If only one is given, their lengths differ, or a value is out of range.
+    """
+    if (mean is None) != (std is None):
+        missing, name, given = ("mean", "std", std) if mean is None else ("std", "mean", mean)
+        raise ValueError(
+            f"{missing} is missing while {name}={given!r} is given: pass both, as the images were normalized, or neither "
+            "for images in [0, 1]"
+        )
+    if mean is None:
+        return None, None
+    means, stds = (_check_per_channel(name, values) for name, values in (("mean", mean), ("std", std)))
+    if len(means) != len(stds):
+        raise ValueError(
+            f"mean and std must be equally long, got {len(means)} and {len(stds)} values: mean={means}, std={stds}"
+        )
+    if min(stds) < SMALLEST_STD:
+        raise ValueError(f"std must be > 0 in every channel, at least {SMALLEST_STD:g}, got {stds}")
+    return means, stds
+
+
+def _check_per_channel(name: str, values: Any) -> tuple[float, ...]:
+    try:
+        lists = _as_lists(values)
+        if not isinstance(lists, list):
+            raise TypeError("it is a single number")
+        numbers = _numbers(lists) if lists else ()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} must be a sequence of one number per channel, got {values!r}") from error
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must hold one finite number per channel, got {numbers}")
+    if max(map(abs, numbers)) > LARGEST:
+        raise ValueError(f"{name} must be in [0, 1] pixel units, at most {LARGEST:g} in size, got {numbers}")
+    return numbers
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """Return the numbers of a number, sequence, array or tensor that has at most one dimension other than 1."""
+    array = np.asarray(_as_lists(value), np.float64)
+    if sum(size != 1 for size in array.shape) > 1 or not array.size:
+        raise ValueError(f"its shape is {array.shape}")
+    return tuple(array.ravel().tolist())
+
+
+def _as_lists(value: Any) -> Any:
+    """Return nested lists of floats in place of arrays, tensors and sequences of any kind."""
+    # A set or dict has no order that a channel could be told by.
+    if isinstance(value, (str, bytes, bool, Mapping, Set)):
+        raise TypeError(f"a {type(value).__name__} is not a number")
+    if hasattr(value, "tolist"):
+        return _as_lists(value.tolist())
+    return [_as_lists(each) for each in value] if hasattr(value, "__iter__") else float(value)
 
 
 class Normalization(NamedTuple):
@@ -37,11 +114,7 @@ class Normalization(NamedTuple):
     owner: str
 
     def of_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and std of each of so many channels.
-
-        Raises:
-            ValueError: If they are those of another number of channels.
-        """
+        """Return mean and std of each of ``channels`` channels; a ``ValueError`` if they have another number of channels."""
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(
@@ -58,75 +131,56 @@ def datamodule_normalization(datamodule: Any) -> Normalization | None:
         datamodule: Anything with the attributes ``mean`` and ``std``; ``None`` where there is none.
 
     Returns:
-        ``None`` if it has neither, or only one of them, which is said.
-
-    Raises:
-        ValueError: If one is something else, or out of its range.
+        ``None`` if it has neither, or only one of them, which is logged.
     """
     owner = type(datamodule).__name__
     values = {name: getattr(datamodule, name, None) for name in ("mean", "std")}
     known = [name for name, value in values.items() if value is not None]
     if len(known) < 2:
         if known:
-            rank_zero_info(f"the datamodule {owner} has {known[0]} but not both of mean and std, so neither is taken")
+            rank_zero_info(f"the datamodule {owner} has {known[0]} but not both of mean and std, so neither is used")
         return None
-    mean, std = (_numbers(f"the datamodule's {owner}.{name}", value) for name, value in values.items())
+    mean, std = (_datamodule_numbers(f"the datamodule's {owner}.{name}", value) for name, value in values.items())
+    scale = f"divide mean and std by the largest pixel value, {_WAY_OUT}"
     if not all(0 <= value <= 1 for value in mean):
-        raise ValueError(
-            f"the datamodule's {owner}.mean must lie in [0, 1] pixel units, got {mean}: divide mean and std by the pixels' "
-            f"greatest value, {_WAY_OUT}"
-        )
+        raise ValueError(f"the datamodule's {owner}.mean must lie in [0, 1] pixel units, got {mean}: {scale}")
     if not all(0 < value <= 1 for value in std):
         raise ValueError(
-            f"the datamodule's {owner}.std must be > 0 and at most 1 in [0, 1] pixel units, got {std}: divide mean and std by "
-            f"the pixels' greatest value, {_WAY_OUT}"
+            f"the datamodule's {owner}.std must be > 0 and at most 1 in [0, 1] pixel units, got {std}: {scale}"
         )
     return Normalization(mean, std, owner)
 
 
-def _numbers(what: str, value: Any) -> tuple[float, ...]:
-    """Return what may be a number, a sequence, an array or a tensor, with one dimension at most that is not 1."""
+def _datamodule_numbers(what: str, value: Any) -> tuple[float, ...]:
     try:
-        values = torch.as_tensor(value if isinstance(value, torch.Tensor) else _as_nested_list(value)).double()
-        if sum(size != 1 for size in values.shape) > 1 or not values.numel():
-            raise ValueError(f"its shape is {tuple(values.shape)}")
-    except (TypeError, ValueError, RuntimeError) as error:
+        # float32 holds 7 digits: 0.1307 and not 0.13070000708.
+        numbers = tuple(float(f"{number:.7g}") for number in _numbers(value))
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{what} must be one number for each channel, or one for all, got {value!r} ({error}): {_WAY_OUT}"
         ) from error
-    # Sixteen bits more than float32 keeps say nothing: 0.1307 and not 0.13070000708.
-    numbers = tuple(float(f"{number:.7g}") for number in values.flatten().tolist())
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{what} must be finite, got {numbers}: {_WAY_OUT}")
     return numbers
 
 
-def _as_nested_list(value: Any) -> Any:
-    """Return lists and numbers in place of arrays and of sequences of other kinds, such as those of configurations."""
-    if isinstance(value, (str, Mapping)):
-        raise TypeError(f"a {type(value).__name__} is no number")
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return float(value) if not hasattr(value, "__iter__") else [_as_nested_list(each) for each in value]
-
-
 @dataclass(frozen=True)
 class Denormalizer:
-    """How images are brought back to [0, 1]: ``image * scale + shift``, each (C, 1, 1).
+    """Brings images back to [0, 1] for a plot.
 
     Attributes:
-        notes: What the reader of the picture must know of it.
+        mean: Per channel; ``None`` for images in [0, 1].
+        std: Per channel.
+        notes: What the reader of the plot must know.
     """
 
-    scale: Tensor
-    shift: Tensor
+    mean: PerChannel | None
+    std: PerChannel | None
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls, first: Tensor, second: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
-    ) -> Denormalizer:
-        """Undo the normalization by ``mean`` and ``std``; without them, stretch what is not in [0, 1] already.
+    def of(cls, first: Tensor, second: Tensor, mean: PerChannel | None, std: PerChannel | None) -> Denormalizer:
+        """Undo the normalization by ``mean`` and ``std``; without them, stretch images that are not in [0, 1] already.
 
         Args:
             first: (k, C, H, W) images that will be shown.
@@ -135,7 +189,7 @@ class Denormalizer:
             std: Per-channel standard deviation.
 
         Raises:
-            ValueError: If only one of ``mean`` and ``std`` is given, or they are not one number a channel.
+            ValueError: If only one of ``mean`` and ``std`` is given, or they are not one number per channel.
         """
         if (mean is None) != (std is None):
             raise ValueError(f"mean and std must be given both or neither, got mean={mean} and std={std}")
@@ -146,17 +200,16 @@ class Denormalizer:
                     f"mean and std must hold one number per channel: the images have {channels}, mean has {len(mean)} and "
                     f"std {len(std)}"
                 )
-            return cls(torch.tensor(std).float().view(-1, 1, 1), torch.tensor(mean).float().view(-1, 1, 1))
+            return cls(mean, std)
         least = min(float(each.float().nan_to_num().min()) for each in (first, second))
         most = max(float(each.float().nan_to_num().max()) for each in (first, second))
         if least >= -_TOLERANCE and most <= 1 + _TOLERANCE:
-            return cls(torch.ones(channels, 1, 1), torch.zeros(channels, 1, 1))
+            return cls(None, None)
         span = max(most - least, 1e-12)
-        scale = torch.full((channels, 1, 1), 1 / span)
         note = f"Without mean and std, black is {least:.2f} and white {most:.2f}: colors are not true."
-        return cls(scale, -least * scale, (note,))
+        return cls((-least / span,) * channels, (1 / span,) * channels, (note,))
 
     def shown(self, image: Tensor) -> np.ndarray:
-        """Return one (C, H, W) image as (H, W, 3) in [0, 1]; as (H, W), their mean, where it has not three channels."""
-        pixels = (image.detach().float().cpu() * self.scale + self.shift).nan_to_num().clamp(0, 1)
+        """Return one (C, H, W) image as (H, W, 3) in [0, 1]; as (H, W), their mean, where it does not have three channels."""
+        pixels = to_pixels(image.detach().float().cpu(), self.mean, self.std).nan_to_num().clamp(0, 1)
         return pixels.permute(1, 2, 0).numpy() if len(pixels) == 3 else pixels.mean(0).numpy()

@@ -1,4 +1,4 @@
-"""The loss of pairs of targets, made of a loss that knows single targets alone."""
+"""The loss of pairs of targets, computed with a loss for single targets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def pair_loss(loss: Loss, logits: Tensor, targets: PairTargets) -> Tensor:
 
     Args:
         loss: Maps (B, classes) logits and targets to a loss: a function, a ``functools.partial`` or a module. One with a
-            ``reduction`` (attribute or argument) is asked for ``"none"`` too; one that returns (B, ...) losses is averaged.
+            ``reduction`` (attribute or argument) is also called with ``"none"``; one that returns (B, ...) losses is averaged.
             Any other is called for the batch and, which is slow, sample by sample: exact for a mean and for a sum over
             samples, and for any other reduction where all ratios are the same.
         logits: (B, classes).
@@ -42,7 +42,7 @@ def pair_loss(loss: Loss, logits: Tensor, targets: PairTargets) -> Tensor:
         A scalar.
 
     Raises:
-        TypeError: If ``targets`` are no such pairs.
+        TypeError: If ``targets`` are not such pairs.
     """
     if not hasattr(targets, "ratio"):
         raise TypeError(
@@ -70,7 +70,7 @@ def _weighted(losses: Tensor, share: Tensor) -> Tensor:
 
 
 def _without_reduction(loss: Loss) -> Loss | None:
-    """Return the same loss with one value a sample, where it can be asked for that."""
+    """Return the same loss with one value a sample, where it has a ``reduction``."""
     if isinstance(loss, nn.Module):
         if not hasattr(loss, "reduction"):
             return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor
 
 from lightning_puzzlemix.sampling import MixDraw
@@ -50,6 +52,10 @@ class MixedBatch:
         originals: (B, C, H, W) the images before mixing.
         clean: Gradients of clean regularization where ``clean_weight`` > 0; add ``clean.surrogate_loss()`` to the loss.
         plan: (2, B, R, C) transport plans, see :class:`MixResult`; ``None`` without transport and for baselines.
+        mean: Per-channel mean that the images were normalized with, if the mixer knows it.
+        std: Per-channel standard deviation, likewise.
+        boxes: (1 or B, 4) integers top, bottom, left, right in pixels: what CutMix took from the partners; else ``None``.
+        layer: Name of the submodule whose output manifold mixup mixes in place of the images; else ``None``.
     """
 
     images: Tensor
@@ -61,3 +67,7 @@ class MixedBatch:
     originals: Tensor
     clean: CleanLoss | None = None
     plan: Tensor | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    boxes: np.ndarray | None = None
+    layer: str | None = None

@@ -1,4 +1,4 @@
-"""All that is random about one batch, drawn in one place."""
+"""Everything random about one batch, drawn in one place."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.config import PuzzleMixConfig, check_probability
+from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.validation import check_probability
 
 # Keeps the shared decision to mix independent of everything else drawn from the same seed.
 _DECISION_STREAM = 0x6D69780A
 # NumPy mixes a seed in a pool of so many 32-bit words, which it fills up with zeros.
 _POOL_WORDS = 4
-# Two words in front of keys that have to be spelled out, so that they are like no other.
+# Two words in front of keys that have to be spelled out, so that no other key equals them.
 _SPELLED_OUT = 0xB5297A4D68E31DA4
-# The layer of manifold mixup that is no submodule: the images themselves.
+# The layer of manifold mixup that is not a submodule: the images themselves.
 INPUT = "input"
 
 
@@ -40,13 +41,18 @@ def seed_sequence(key: Sequence[int]) -> np.random.SeedSequence:
     return np.random.SeedSequence([_SPELLED_OUT, len(parts), *widths, *parts])
 
 
+def random_generator(key: Sequence[int] | None) -> np.random.Generator:
+    """Return NumPy's generator for a key; ``None`` takes the key from torch's global random state."""
+    return np.random.default_rng(seed_sequence((int(torch.randint(2**62, ())),) if key is None else key))
+
+
 @dataclass(frozen=True)
 class MixDraw:
     """The random choices of one batch.
 
     Attributes:
         permutation: (B,) integers, each image's partner.
-        lam: Wished share of the first image in [0, 1], one number or (B,).
+        lam: Target share of the first image in [0, 1], one number or (B,).
         blocks_per_side: n of the mask's grid.
         adversarial_first: Whether the first images get adversarial noise.
         adversarial_second: Whether their partners do.
@@ -82,7 +88,7 @@ class MixDraw:
 def draw_mix(
     images: Tensor,
     config: PuzzleMixConfig,
-    key: Sequence[int],
+    key: Sequence[int] | None,
     *,
     adversarial_prob: float = 0.0,
     adversarial_eps: float = 10 / 255,
@@ -92,7 +98,8 @@ def draw_mix(
     Args:
         images: (B, C, H, W); only their shape and device count. Tensors are drawn on that device, never copied to it.
         config: ``alpha``, ``per_sample_lam`` and ``grid_sizes`` are read.
-        key: Non-negative integers, for example (seed, rank, epoch, batch index).
+        key: Non-negative integers, for example (seed, rank, epoch, batch index); ``None`` takes one from torch's global
+            random state (``torch.manual_seed``).
         adversarial_prob: Chance of each side of the pairs to get adversarial noise, drawn once a batch for each side.
         adversarial_eps: Amplitude of that noise in [0, 1] pixel units.
 
@@ -106,7 +113,7 @@ def draw_mix(
             f"grid_sizes must be at most the shorter image side {shorter} (images {tuple(images.shape)}), got "
             f"{tuple(config.grid_sizes)}: pass grid_sizes={fitting or (shorter,)}"
         )
-    rng = np.random.default_rng(seed_sequence(key))
+    rng = random_generator(key)
     # The order of these lines is part of what a seed means: add new draws at the end.
     lam: float | Tensor = float(rng.beta(config.alpha, config.alpha))
     blocks_per_side = int(rng.choice(config.grid_sizes))
@@ -114,7 +121,7 @@ def draw_mix(
     permutation = torch.randperm(len(images), device=images.device, generator=generator)
     first, second = (bool(value) for value in rng.random(2) < adversarial_prob)
     if config.per_sample_lam:
-        # Left on the host, where the solver wants it.
+        # Left on the host, where the solver runs.
         lam = torch.from_numpy(rng.beta(config.alpha, config.alpha, size=len(images)))
     if not (first or second):
         return MixDraw(permutation, lam, blocks_per_side)
@@ -132,8 +139,7 @@ def draw_decision(prob: float, key: Sequence[int]) -> bool:
     """
     if prob >= 1 or prob <= 0:
         return prob >= 1
-    rng = np.random.default_rng(seed_sequence((_DECISION_STREAM, *key)))
-    return bool(rng.random() < prob)
+    return bool(random_generator((_DECISION_STREAM, *key)).random() < prob)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,8 @@
-"""Soft targets of mixed images, and what is asked of targets."""
+"""Targets of every task: checked, mixed as their images were, paired, and reduced to the dominant class.
+
+Tasks differ in the form of their targets: (B,) class indices; (B, classes) floats, one label or several a row; for a model
+with one logit (B,) or (B, 1), 0 and 1 or floats; for a regression floats of any value.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,43 @@ from torch import Tensor
 
 from lightning_puzzlemix.validation import check_permutation
 
+_REGRESSION = (
+    "for a regression pass saliency_loss, a callable (module, images, targets) that returns the loss, such as "
+    "lambda module, images, targets: F.mse_loss(module(images), targets)"
+)
+
+
+class PairTargets(NamedTuple):
+    """Targets of mixed images as the pair that they were mixed from, for losses that need classes.
+
+    Attributes:
+        first: (B,) classes or (B, classes) probabilities of the first images.
+        second: The same of their partners.
+        ratio: (B,) share of the first image in [0, 1].
+    """
+
+    first: Tensor
+    second: Tensor
+    ratio: Tensor
+
 
 def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
-    """Ask for (B,) class indices or (B, num_classes) probabilities.
+    """Check that targets are (B,) class indices or (B, num_classes) probabilities.
 
-    Values are looked at where that costs no transfer, on the host. On an accelerator an index out of range is caught by
-    the loss itself.
+    Values are checked only on the CPU, where it costs no transfer; on an accelerator the loss refuses an index out of range.
 
     Raises:
-        TypeError: If ``targets`` is no tensor or of a dtype that is neither.
+        TypeError: If ``targets`` is not a tensor, or neither of integers nor of floats.
         ValueError: If shape or values do not fit.
     """
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor of class indices or probabilities, got {type(targets).__name__}")
-    classes = not targets.is_floating_point()
-    shape = (batch,) if classes else (batch, num_classes)
     if targets.dtype == torch.bool or targets.is_complex():
         raise TypeError(
             f"targets must be integers or floats, got {targets.dtype}: convert multi-hot masks with .float()"
         )
-    if targets.shape != shape:
+    classes = not targets.is_floating_point()
+    if targets.shape != ((batch,) if classes else (batch, num_classes)):
         kind = "class indices" if classes else "probabilities"
         advice = target_advice(targets, batch)
         raise ValueError(
@@ -39,32 +60,54 @@ def check_targets(targets: Tensor, batch: int, num_classes: int) -> None:
         )
     if batch < 1:
         raise ValueError(f"targets must hold at least one sample, got shape {tuple(targets.shape)}")
-    if targets.device.type != "cpu":
+    if not classes:
+        scale = "scale them to [0, 1], also for a regression"
+        softmax = "apply a softmax to logits, or scale the targets of a regression to [0, 1]"
+        _check_range(targets, "targets must be probabilities in [0, 1]", scale if num_classes == 1 else softmax)
+    elif targets.device.type == "cpu" and not (int(targets.min()) >= 0 and int(targets.max()) < num_classes):
+        raise ValueError(
+            f"targets must be classes in [0, {num_classes - 1}], got {int(targets.min())} to {int(targets.max())}: mixing has "
+            "no ignore_index, and a model needs one output for each class (where its outputs are not classes, as those of an "
+            "ordinal head, pass num_classes and a saliency_loss)"
+        )
+
+
+def check_task_targets(targets: Tensor, batch: int, num_classes: int, *, bounded: bool = True) -> None:
+    """Check (B,) class indices or (B, num_classes) floats; for one logit (B,) or (B, 1), of integers or floats.
+
+    Args:
+        targets: Of a batch; values are checked only on the CPU, where it costs no transfer.
+        batch: B.
+        num_classes: Number of the model's outputs.
+        bounded: Whether floats must lie in [0, 1]; not where the user's own loss makes the saliency.
+
+    Raises:
+        TypeError: If ``targets`` is not a tensor, or neither of integers nor of floats.
+        ValueError: If shape or values do not fit.
+    """
+    numeric = isinstance(targets, Tensor) and targets.dtype != torch.bool and not targets.is_complex()
+    floats = numeric and targets.is_floating_point()
+    columns = floats and targets.shape == (batch, num_classes)
+    if numeric and num_classes == 1 and targets.shape in ((batch,), (batch, 1)) and batch > 0:
+        if bounded:
+            way_out = _REGRESSION if floats else f"several classes need one output each; {_REGRESSION}"
+            kind = "between 0 and 1" if floats else "classes 0 and 1"
+            _check_range(targets, f"targets of a model with one output must be {kind}", way_out)
+    elif not columns:
+        check_targets(targets, batch, num_classes)
+    elif bounded:
+        _check_range(targets, "targets must be probabilities in [0, 1]", f"apply a softmax to logits; {_REGRESSION}")
+
+
+def _check_range(values: Tensor, required: str, way_out: str) -> None:
+    """Raise a ``ValueError`` unless values on the CPU lie in [0, 1]."""
+    if values.device.type != "cpu":
         return
-    least, most = float(targets.min()), float(targets.max())
-    if classes and not (least >= 0 and most < num_classes):
-        raise ValueError(
-            f"targets must be classes in [0, {num_classes - 1}], got {least:g} to {most:g}: mixing has no ignore_index, and a "
-            "model needs one output for each class (where its outputs are no classes, as those of an ordinal head, num_classes "
-            "says how many there are, and Puzzle Mix needs a saliency_loss beside it)"
-        )
+    least, most = float(values.min()), float(values.max())
     # Sums of rounded shares may leave [0, 1] by a few units in the last place.
-    slack = 0.0 if classes else 4 * torch.finfo(targets.dtype).eps
-    if not classes and not (least >= -slack and most <= 1 + slack):
-        raise ValueError(
-            f"targets must be probabilities in [0, 1], got values from {least:g} to {most:g}: "
-            + ("scale them to [0, 1], also for a regression" if num_classes == 1 else _BEYOND_PROBABILITIES)
-        )
-
-
-_BEYOND_PROBABILITIES = "apply a softmax to logits, or scale the targets of a regression to [0, 1]"
-
-
-def as_probabilities(targets: Tensor, num_classes: int) -> Tensor:
-    """Return (B, num_classes) floats: one-hot rows for class indices, probabilities in at least float32 as they are."""
-    if targets.is_floating_point():
-        return targets.to(torch.promote_types(targets.dtype, torch.float32))
-    return F.one_hot(targets.long(), num_classes).float()
+    slack = 4 * torch.finfo(values.dtype).eps if values.is_floating_point() else 0.0
+    if not (least >= -slack and most <= 1 + slack):
+        raise ValueError(f"{required}, got values from {least:g} to {most:g}: {way_out}")
 
 
 def mix_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_classes: int) -> Tensor:
@@ -94,28 +137,64 @@ def mix_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_clas
     slack = 4 * torch.finfo(ratio.dtype).eps
     if ratio.device.type == "cpu" and not bool(((ratio >= -slack) & (ratio <= 1 + slack)).all()):
         raise ValueError(f"ratio must lie in [0, 1], got {ratio.min().tolist():g} to {ratio.max().tolist():g}")
-    first = as_probabilities(targets, num_classes)
-    share = ratio.to(first.dtype).unsqueeze(1)
-    return share * first + (1 - share) * first[permutation.to(targets.device, torch.int64)]
+    if not targets.is_floating_point():
+        targets = F.one_hot(targets.long(), num_classes).float()
+    return blend_targets(targets, permutation=permutation, ratio=ratio, num_classes=num_classes)
 
 
-class PairTargets(NamedTuple):
-    """Targets of mixed images as the pair that they were mixed from, for losses that need classes.
+def mix_task_targets(
+    targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_classes: int, bounded: bool = True
+) -> Tensor:
+    """Mix targets of any task as their images were mixed; arguments and errors as of :func:`check_task_targets`.
 
-    Attributes:
-        first: (B,) classes or (B, classes) probabilities of the first images.
-        second: The same of their partners.
-        ratio: (B,) share of the first image in [0, 1].
+    Returns:
+        (B, num_classes) floats; for one logit floats in the shape of the targets, (B,) or (B, 1).
     """
+    if num_classes > 1 and (bounded or not targets.is_floating_point()):
+        return mix_targets(targets, permutation=permutation, ratio=ratio, num_classes=num_classes)
+    check_task_targets(targets, len(ratio), num_classes, bounded=bounded)
+    return blend_targets(targets, permutation=permutation, ratio=ratio, num_classes=num_classes)
 
-    first: Tensor
-    second: Tensor
-    ratio: Tensor
+
+def blend_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor, num_classes: int) -> Tensor:
+    """Do what :func:`mix_task_targets` does, for arguments that have been checked."""
+    if targets.is_floating_point():
+        first = targets.to(torch.promote_types(targets.dtype, torch.float32))
+    else:
+        first = F.one_hot(targets.long(), num_classes).float() if num_classes > 1 else targets.float()
+    share = ratio.to(first.dtype).view(-1, *[1] * (first.ndim - 1))
+    return share * first + (1 - share) * first[permutation.to(first.device, torch.int64)]
 
 
 def pair_targets(targets: Tensor, *, permutation: Tensor, ratio: Tensor) -> PairTargets:
     """Pair (B,) classes or (B, classes) probabilities with those of their partners."""
     return PairTargets(targets, targets[permutation.to(targets.device, torch.int64)], ratio)
+
+
+@torch.no_grad()
+def dominant_class(targets: Tensor | PairTargets) -> Tensor:
+    """Return the (B,) class with the largest share of each sample, of (B,) classes, (B, classes) shares or pairs.
+
+    One logit has shares of class 1, (B,) or (B, 1) floats, and gets zeros and ones in their shape.
+    """
+    if isinstance(targets, Tensor):
+        if targets.ndim == 1 and not targets.is_floating_point():
+            return targets
+        return dominant_labels(targets) if targets.shape[1:] in ((), (1,)) else targets.argmax(1)
+    first, second, ratio = targets
+    if first.is_floating_point():
+        share = ratio.to(first.dtype).unsqueeze(1)
+        return (share * first + (1 - share) * second).argmax(1)
+    return torch.where(ratio >= 0.5, first, second)
+
+
+@torch.no_grad()
+def dominant_labels(targets: Tensor | PairTargets) -> Tensor:
+    """Return the zeros and ones of the image with the larger share, of shares in [0, 1] of any shape, or of pairs."""
+    if isinstance(targets, Tensor):
+        return (targets >= 0.5).long()
+    first, second, ratio = targets
+    return torch.where(ratio.view(-1, *[1] * (first.ndim - 1)) >= 0.5, first, second).long()
 
 
 def is_targets(value: Any, batch: int) -> bool:
@@ -126,7 +205,7 @@ def is_targets(value: Any, batch: int) -> bool:
 
 
 def target_advice(value: Any, batch: int) -> str | None:
-    """Say what makes targets of an entry that nearly is; ``None`` where nothing does, or where they are targets."""
+    """Describe how to turn an entry that is almost targets into them; ``None`` where that is impossible or unnecessary."""
     if not isinstance(value, Tensor) or value.ndim not in (1, 2) or len(value) != batch or is_targets(value, batch):
         return None
     if value.dtype == torch.bool and value.ndim == 1:

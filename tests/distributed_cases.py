@@ -90,7 +90,7 @@ class Batches:
 
 
 class Resumable(Batches):
-    """Data as a function of rank, epoch and batch index: goes on at the batch that the trainer's progress stands at."""
+    """Data as a function of rank, epoch and batch index: continues at the batch of the trainer's progress."""
 
     trainer: pl.Trainer
 

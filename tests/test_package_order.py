@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = {
     "lightning_puzzlemix": (
-        ("config", "sampling", "results", "normalization", "validation", "targets", "task_targets", "pair_losses"),
+        ("config", "sampling", "results", "normalization", "validation", "targets", "pair_losses"),
         ("solvers",),
         ("core",),
         ("saliency",),

@@ -14,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid
-from lightning_puzzlemix.solvers.gco import solve_masks_gco
-from lightning_puzzlemix.solvers.problem import Energy
+from lightning_puzzlemix.core import Grid, block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.solvers import Energy, solve_masks_gco
 
 
 def dense_plan(mask: Tensor, shares: Tensor, transport_cost: float) -> Tensor:

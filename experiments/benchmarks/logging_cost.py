@@ -20,9 +20,8 @@ from experiments.benchmarks.setup import (
 from experiments.benchmarks.steps import training_steps
 from experiments.models import PreActResNet
 from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
-from lightning_puzzlemix.callbacks.base import LOG_IMAGES_EVERY_N_STEPS
-from lightning_puzzlemix.monitoring.image_logger import draw_pixels
-from lightning_puzzlemix.monitoring.metrics import mix_metrics
+from lightning_puzzlemix.callbacks import LOG_IMAGES_EVERY_N_STEPS
+from lightning_puzzlemix.monitoring import mix_metrics, render_mixes
 
 # Steps between two loggings: Lightning's default, log_every_n_steps=50, and that of the callback.
 PERIODS = {"metrics": 50, "image": LOG_IMAGES_EVERY_N_STEPS}
@@ -44,7 +43,7 @@ def measure_logging_cost(rounds: PositiveInt = 5, threads: PositiveInt = CORES) 
         "step": training_steps(PreActResNet(num_classes=100), images, torch.arange(100), config)["plain"],
         "narrow_step": training_steps(trained_net(), images, classes, config)["plain"],
         "metrics": partial(mix_metrics, mixed),
-        "image": partial(draw_pixels, mixed, classes),
+        "image": partial(render_mixes, mixed, classes),
     }
     seconds = time_interleaved(rounds, candidates)
     shares = {

@@ -26,9 +26,8 @@ from experiments.benchmarks.setup import (
     trained_net,
 )
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
-from lightning_puzzlemix.saliency.gradient import gradient_saliency
-from lightning_puzzlemix.solvers.gco import solve_masks_gco
-from lightning_puzzlemix.solvers.host import solve_masks
+from lightning_puzzlemix.saliency import gradient_saliency
+from lightning_puzzlemix.solvers import solve_masks, solve_masks_gco
 
 CORES = os.cpu_count() or 1
 

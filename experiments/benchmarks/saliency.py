@@ -27,8 +27,7 @@ from experiments.data import MissingDataError
 from experiments.models import PreActResNet
 from experiments.show import load_network
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.core.energy import block_saliency
-from lightning_puzzlemix.core.grid import Grid
+from lightning_puzzlemix.core import Grid, block_saliency
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from experiments.benchmarks.setup import Metrics, photograph_crops, print_table, time_interleaved
 from experiments.models import PreActResNet
 from lightning_puzzlemix import CutMix, ManifoldMix, MixUp, PuzzleMix, PuzzleMixConfig
-from lightning_puzzlemix.mixers.baselines import blend
-from lightning_puzzlemix.mixers.puzzlemix import Mixer
-from lightning_puzzlemix.saliency.source import SaliencySource
+from lightning_puzzlemix.mixers import Mixer, blend
+from lightning_puzzlemix.saliency import SaliencySource
 
 # Images and targets to train on, from the images and classes of the batch.
 MakeBatch = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

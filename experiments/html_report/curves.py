@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from experiments.html_report.metrics import Curve, Metrics, Values
 from experiments.html_report.panels import LEARNING, MIXING, Line, Panel
-from experiments.sweep_results.plot import COLOURS
+from lightning_puzzlemix.monitoring.palette import GRID_COLOR, SERIES
 
 # Inches.
 WIDTH, HEIGHT = 5.0, 3.0
@@ -80,7 +80,7 @@ def finish_figure(axes: Axes, *, legend: bool, values: Sequence[float] = ()) -> 
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlim(left=0)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.grid(color=GRID_COLOR, linewidth=0.8)
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
@@ -99,13 +99,13 @@ def _draw_epochs(axes: Axes, line: Line, curve: Curve, factor: float) -> None:
     # A line of one point would be none.
     marker = "o" if len(curve.x) <= 30 else ""
     axes.plot(
-        curve.x, factor * curve.y, color=COLOURS[line.color], linestyle=line.dash, marker=marker, markersize=3.5,
+        curve.x, factor * curve.y, color=SERIES[line.color], linestyle=line.dash, marker=marker, markersize=3.5,
         linewidth=1.6, label=line.label,
     )  # fmt: skip
 
 
 def _draw_steps(axes: Axes, line: Line, curve: Curve, factor: float) -> None:
-    color = COLOURS[line.color]
+    color = SERIES[line.color]
     every = -(-len(curve.x) // POINTS)
     axes.plot(
         curve.x[::every], factor * curve.y[::every], linestyle="", marker=".", markersize=5, alpha=0.5, color=color,

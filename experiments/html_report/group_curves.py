@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from experiments.html_report.curves import HEIGHT, finish_figure, start_figure
 from experiments.html_report.metrics import Metrics
-from experiments.sweep_results.plot import COLOURS, DASHES
+from experiments.sweep_results.plot import DASHES
+from lightning_puzzlemix.monitoring.palette import GRAY, SERIES
 
 EARLY = "The axis begins at the lowest mean after the first quarter of the epochs, as the beginning would hide the difference."
 # What is compared: name, axis, caption, factor from the logged unit to that of the axis.
@@ -20,7 +21,7 @@ COMPARED = (
     ("epoch_seconds", "seconds an epoch", "Time of each training epoch without validation.", 1.0),
 )
 # More groups than colors and dashes can tell apart stay without a name.
-NAMED = len(COLOURS) * len(DASHES)
+NAMED = len(SERIES) * len(DASHES)
 LEGEND_ROW = 0.2
 
 
@@ -61,8 +62,8 @@ def _draw(curves: Mapping[str, Mapping[float, Sequence[float]]], axis: str, orde
     for group, by_epoch in curves.items():
         index = order.index(group)
         named = len(order) <= NAMED
-        color = COLOURS[index % len(COLOURS)] if named else "#7F7F7F"
-        dash = DASHES[index // len(COLOURS) % len(DASHES)]
+        color = SERIES[index % len(SERIES)] if named else GRAY
+        dash = DASHES[index // len(SERIES) % len(DASHES)]
         x, mean = list(by_epoch), np.array([np.mean(values) for values in by_epoch.values()])
         sd = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in by_epoch.values()])
         axes.plot(x, mean, color=color, linestyle=dash, linewidth=1.6, label=group if named else None)

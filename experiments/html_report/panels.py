@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Line:
-    """A figure in a panel: its name among the metrics, its label, a color of COLOURS and how it is dashed."""
+    """A figure in a panel: its name among the metrics, its label, a color of SERIES and how it is dashed."""
 
     name: str
     label: str

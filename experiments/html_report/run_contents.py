@@ -25,7 +25,7 @@ from experiments.sweep_results.runs import UnfinishedRun
 from experiments.test_results.results import TEST_RESULTS, TestResults
 
 VERSIONS, IMAGES, EVALUATION = "versions.json", "images.png", "evaluation.json"
-PICTURES = Path("logs") / "pictures"
+PICTURES = Path("logs") / "images"
 HYDRA = Path(".hydra")
 
 T = TypeVar("T")

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 from experiments.common.atomic_files import save_figure
 from experiments.data.corruptions import SEVERITIES
 from experiments.robustness.results import CorruptionScores, Report
+from lightning_puzzlemix.monitoring.palette import BLUE, GRAY, ORANGE
 
-# Okabe and Ito's colors, which stay apart for the color-blind.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7F7F7F"
 DPI = 150
 WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9
 
@@ -50,7 +49,7 @@ def _bars(report: Report) -> list[tuple[str, float, str]]:
         label = f"{name} (ε = {255 * report.attack_settings[name]['eps']:.3g}/255)"
         bars.append((label, 100 * scores.accuracy, ORANGE))
     if report.corruptions is not None and report.corruptions.mean is not None:
-        bars.append(("corrupted, mean", 100 * report.corruptions.mean, GREY))
+        bars.append(("corrupted, mean", 100 * report.corruptions.mean, GRAY))
     return bars
 
 

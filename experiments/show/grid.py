@@ -7,15 +7,8 @@ from matplotlib.figure import Figure
 
 from experiments.show.prepare import PreparedImages
 from lightning_puzzlemix import MixedBatch
-from lightning_puzzlemix.monitoring.metrics import retained_saliency, visible_moves
-from lightning_puzzlemix.monitoring.plots import (
-    FIRST_COLOUR,
-    SECOND_COLOUR,
-    frame,
-    mask_colors,
-    show_image,
-    show_saliency,
-)
+from lightning_puzzlemix.monitoring import frame, retained_saliency, show_image, show_saliency, visible_moves
+from lightning_puzzlemix.monitoring.palette import FIRST_COLOR, SECOND_COLOR, mask_colormap
 from lightning_puzzlemix.normalization import Denormalizer
 
 # In inches: panels, the space between them, and the text above a panel and below a mix.
@@ -55,7 +48,7 @@ def plot_grid(
         show_image(
             image, pixels.shown(prepared.images[index]), f"{('first', 'second')[number]}: {prepared.titles[index]}"
         )
-        frame(image, (FIRST_COLOUR, SECOND_COLOUR)[number])
+        frame(image, (FIRST_COLOR, SECOND_COLOR)[number])
         saliency = _add_panel(figure, left + ORIGINAL + GAP, ABOVE, ORIGINAL, aspect)
         show_saliency(saliency, prepared.saliency[index].float().numpy(), "its saliency")
     for number, mixed in enumerate(mixes):
@@ -86,4 +79,4 @@ def _plot_mix(axes: Axes, mixed: MixedBatch, pixels: Denormalizer, *, count_move
     show_image(axes, pixels.shown(mixed.images[0]), "")
     axes.set_xlabel(f"{float(mixed.ratio[0]):.0%} of the first{count},\n{retained:.0%} of the saliency stays", size=8)
     mask = axes.inset_axes(MASK, xticks=[], yticks=[])
-    mask.imshow(mixed.mask[0].numpy(), cmap=mask_colors(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    mask.imshow(mixed.mask[0].numpy(), cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")

@@ -10,8 +10,10 @@ from experiments.common.errors import UserError
 from experiments.show.image_files import SourceImage
 from experiments.show.saliency_model import SaliencyModel
 from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix, PuzzleMixConfig
-from lightning_puzzlemix.monitoring.plot_data import short
-from lightning_puzzlemix.saliency.source import SaliencySource
+from lightning_puzzlemix.saliency import SaliencySource
+from lightning_puzzlemix.validation import shorten
+
+LONGEST_NAME = 18
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,14 @@ def prepare(
     # For example a network without a feature map.
     except ValueError as error:
         raise UserError(str(error)) from error
-    names = tuple(short(each.name) for each in chosen)
+    names = tuple(shorten(each.name, LONGEST_NAME) for each in chosen)
     titles, class_names = names, names
     if model.net is not None:
         class_names = model.class_names
         classes = [f"class {label}" if class_names is None else class_names[label] for label in targets.tolist()]
-        titles = tuple(f"{name},\npredicted as {short(each)}" for name, each in zip(names, classes, strict=True))
+        titles = tuple(
+            f"{name},\npredicted as {shorten(each, LONGEST_NAME)}" for name, each in zip(names, classes, strict=True)
+        )
     # Images that are only partners are mixed with themselves, and not shown.
     local = [needed.index(partners[index]) if index in rows else place for place, index in enumerate(needed)]
     return PreparedImages(

@@ -11,9 +11,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.common.atomic_files import save_figure
 from experiments.sweep_results.table import METRICS, Group, group_label, is_number, mean_and_sd, short_names, shown
+from lightning_puzzlemix.monitoring.palette import GRID_COLOR, SERIES
 
-# Okabe and Ito's colors, which stay apart for the color-blind; lines differ in marker and dash as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Lines differ in marker and dash as well as in color.
 MARKERS = "osD^vP*"
 DASHES = ("-", "--", "-.", ":")
 DPI = 150
@@ -60,15 +60,15 @@ def _draw_rows(groups: Sequence[Group], keys: Sequence[str], metric: str) -> Fig
     for row, group in enumerate(groups):
         scores = group.scores(metric)
         mean, sd = mean_and_sd(scores)
-        axes.errorbar(mean, row, xerr=sd, color=COLOURS[0], marker="o", markersize=7, capsize=4, linewidth=1.6)
-        axes.plot(scores, [row + 0.24] * len(scores), "|", color=COLOURS[1], markersize=8, markeredgewidth=1.6)
+        axes.errorbar(mean, row, xerr=sd, color=SERIES[0], marker="o", markersize=7, capsize=4, linewidth=1.6)
+        axes.plot(scores, [row + 0.24] * len(scores), "|", color=SERIES[1], markersize=8, markeredgewidth=1.6)
     names = short_names(keys)
     axes.set_yticks(
         range(len(groups)), [group_label(names, group.values) or "all runs" for group in groups], fontsize=9
     )
     axes.set_ylim(len(groups) - 0.4, -0.6)
     axes.set_xlabel(f"{METRICS[metric].label}\n● mean ± sd, | single runs", fontsize=9)
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.8)
+    axes.grid(axis="x", color=GRID_COLOR, linewidth=0.8)
     _tidy(axes)
     return figure
 
@@ -83,7 +83,7 @@ def _draw_lines(groups: Sequence[Group], keys: Sequence[str], swept: int, metric
     _scale_x(axes, [group.values[swept] for group in groups], ticked=True)
     axes.set_xlabel(f"{keys[swept]}\nmean ± sd, – single runs", fontsize=9)
     axes.set_ylabel(METRICS[metric].label, fontsize=9)
-    axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.grid(color=GRID_COLOR, linewidth=0.8)
     _tidy(axes)
     if len(lines) > 1:
         figure.legend(loc="outside lower center", ncols=2, fontsize=9, frameon=False)
@@ -92,7 +92,7 @@ def _draw_lines(groups: Sequence[Group], keys: Sequence[str], swept: int, metric
 
 def _draw_line(axes: Axes, groups: Sequence[Group], swept: int, metric: str, index: int, *, label: str) -> None:
     """Means joined by a line, a band of one standard deviation where it is known, and the single runs."""
-    style: dict[str, Any] = {"color": COLOURS[index % len(COLOURS)]}
+    style: dict[str, Any] = {"color": SERIES[index % len(SERIES)]}
     x = [group.values[swept] for group in groups]
     means, sds = zip(*(mean_and_sd(group.scores(metric)) for group in groups), strict=True)
     low, high = zip(*((mean - (sd or 0), mean + (sd or 0)) for mean, sd in zip(means, sds, strict=True)), strict=True)
@@ -115,11 +115,11 @@ def _draw_panels(groups: Sequence[Group], keys: Sequence[str], numeric: Sequence
             points = [(group.values[swept], mean_and_sd(group.scores(metric))[0]) for group in members]
             panel.plot(
                 *zip(*points, strict=True), linestyle="", marker=MARKERS[index % len(MARKERS)], alpha=0.75,
-                color=COLOURS[index % len(COLOURS)], label=group_label(names, others) if swept == numeric[0] else None,
+                color=SERIES[index % len(SERIES)], label=group_label(names, others) if swept == numeric[0] else None,
             )  # fmt: skip
         _scale_x(panel, [group.values[swept] for group in groups], ticked=False)
         panel.set_xlabel(keys[swept], fontsize=9)
-        panel.grid(color="#DDDDDD", linewidth=0.8)
+        panel.grid(color=GRID_COLOR, linewidth=0.8)
         _tidy(panel)
     for panel in panels[len(numeric) :]:
         panel.set_visible(False)

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.test_results.results import CalibrationCurve, Shares, TestResults
+from lightning_puzzlemix.monitoring.palette import BLUE, GRAY, MATRIX_COLORMAP, MISSING_COLOR, ORANGE
+from lightning_puzzlemix.validation import shorten
 
-# Okabe and Ito's colors, which stay apart for the color-blind; the color map grows evenly in lightness.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#7F7F7F"
-COLOURS = "cividis"
 # Up to so many classes every cell has its number, every row its name; beyond, names no longer fit.
 NUMBERED, NAMED = 16, 50
 # More classes than that are drawn in groups, as a cell would be smaller than a dot of the picture.
@@ -38,7 +37,7 @@ def draw_confusion(outcome: TestResults) -> Figure:
     figure.suptitle(_title(outcome), fontsize=11)
     shares = outcome.confusion_shares()
     size = -(-classes // CELLS)
-    shown = colormaps[COLOURS].with_extremes(bad="#BBBBBB")
+    shown = colormaps[MATRIX_COLORMAP].with_extremes(bad=MISSING_COLOR)
     colors = matrix.imshow(_largest(shares, size), cmap=shown, norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     bar = figure.colorbar(colors, ax=matrix, format=PercentFormatter(1, decimals=0), fraction=0.046, pad=0.02)
     bar.ax.tick_params(labelsize=8)
@@ -46,7 +45,7 @@ def draw_confusion(outcome: TestResults) -> Figure:
     matrix.set_xlabel("predicted class", fontsize=9)
     matrix.set_ylabel("true class", fontsize=9)
     if classes <= NAMED:
-        names = [_short(name) for name in outcome.class_names]
+        names = [shorten(name, LONGEST) for name in outcome.class_names]
         matrix.set_xticks(range(classes), names, rotation=90, fontsize=8)
         matrix.set_yticks(range(classes), names, fontsize=8)
     else:
@@ -89,7 +88,7 @@ def _draw_pairs(axes: Axes, outcome: TestResults) -> None:
         return
     bars = axes.barh(range(len(pairs)), [pair.share for pair in pairs], color=ORANGE, height=0.7)
     axes.bar_label(bars, [f"{pair.share:.0%} ({pair.count})" for pair in pairs], padding=3, fontsize=8)
-    labels = [f"{_short(pair.true)} as {_short(pair.predicted)}" for pair in pairs]
+    labels = [f"{shorten(pair.true, LONGEST)} as {shorten(pair.predicted, LONGEST)}" for pair in pairs]
     axes.set_yticks(range(len(pairs)), labels, fontsize=8)
     # Of few pairs the bars stay as thin as those of many.
     axes.set_ylim(max(PAIRS, len(pairs)) - 0.5, -0.5)
@@ -105,7 +104,7 @@ def draw_calibration(outcome: TestResults) -> Figure:
     upper, lower = figure.subplots(2, 1, height_ratios=(3.2, 1), sharex=True)
     figure.suptitle(_title(outcome), fontsize=11)
     filled = curve.count > 0
-    upper.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="calibrated")
+    upper.plot([0, 1], [0, 1], color=GRAY, linestyle="--", linewidth=1.2, label="calibrated")
     # The distance to the diagonal, which the error is the mean of.
     upper.vlines(
         curve.confidence[filled], curve.confidence[filled], curve.accuracy[filled], color=ORANGE, linewidth=2.5,
@@ -164,7 +163,7 @@ def _draw_class_bars(axes: Axes, outcome: TestResults, order: Sequence[int]) -> 
     # On white, as the dashed line may run behind them.
     white = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
     axes.bar_label(bars, texts, padding=3, fontsize=8, bbox=white)
-    axes.set_yticks(range(len(order)), [_short(outcome.class_names[index]) for index in order], fontsize=8)
+    axes.set_yticks(range(len(order)), [shorten(outcome.class_names[index], LONGEST) for index in order], fontsize=8)
     axes.set_ylim(len(order) - 0.4, -0.6)
     # Room for the number beside a bar of 100%.
     axes.set_xlim(0, 1.2)
@@ -197,7 +196,3 @@ def _tidy_shares(axes: Axes) -> None:
 
 def _title(outcome: TestResults) -> str:
     return f"{outcome.images} test images, {outcome.accuracy:.1%} classified rightly"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -34,7 +34,7 @@ def save_training_picture(path: Path, model: nn.Module, mix: Any, data: ImageDat
     else:
         # Imported late: runs with mix=none do not need the plugin.
         from lightning_puzzlemix import PuzzleMixCallback
-        from lightning_puzzlemix.monitoring.plots import draw_mixes
+        from lightning_puzzlemix.monitoring import plot_mixes
 
         draw = mix.draw(images)
         if isinstance(mix, PuzzleMixCallback):
@@ -42,7 +42,7 @@ def save_training_picture(path: Path, model: nn.Module, mix: Any, data: ImageDat
             sizes = sorted(mix.config.grid_sizes)
             draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
         mixed = mix.mixer(model, images, targets, draw)
-        figure = draw_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
+        figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
         caption = "mixed images"
     save_figure(figure, path, dpi=150)
     return caption

@@ -1,4 +1,4 @@
-"""The baselines as callbacks, on the same base as PuzzleMixCallback."""
+"""Callbacks of the baselines: input mixup, CutMix, manifold mixup."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from typing import Any
 import pytorch_lightning as pl
 
 from lightning_puzzlemix.callbacks.base import MixCallback
-from lightning_puzzlemix.callbacks.batch import Location
-from lightning_puzzlemix.callbacks.containers import as_keys, joined, tensors_of
+from lightning_puzzlemix.callbacks.batch import SamplePaths
+from lightning_puzzlemix.callbacks.containers import as_keys, dotted, tensors_of
 from lightning_puzzlemix.callbacks.layer_mix import LayerMix
 from lightning_puzzlemix.mixers.baselines import CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.sampling import INPUT, BaselineDraw
+from lightning_puzzlemix.sampling import INPUT
 
 
 class MixUpCallback(MixCallback):
-    """Mix every training batch by input mixup; ``options`` are those of :class:`MixCallback`.
+    """Mix every training batch by input mixup.
 
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One lam for each sample instead of one for the batch, as published.
-        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
-            ``log_images_every_n_steps``.
+        num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
+        options: The other arguments of :class:`MixCallback`.
     """
 
     name = "mixup"
@@ -36,14 +35,13 @@ class MixUpCallback(MixCallback):
 
 
 class CutMixCallback(MixCallback):
-    """Mix every training batch by CutMix; ``options`` are those of :class:`MixCallback`.
+    """Mix every training batch by CutMix.
 
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One box for each sample instead of one for the batch, as published.
-        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
-            ``log_images_every_n_steps``.
+        num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
+        options: The other arguments of :class:`MixCallback`.
     """
 
     name = "cutmix"
@@ -55,16 +53,15 @@ class CutMixCallback(MixCallback):
 
 
 class ManifoldMixCallback(MixCallback):
-    """Mix the output of a random layer of the model in every training batch, through a hook for the length of the step.
+    """Mix the output of a random layer of the model in every training batch, through hooks during the step.
 
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
             batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.
-        num_classes: Number of classes, where targets do not say it; ``None`` asks the model by one forward pass.
-        options: ``prob``, ``start_epoch``, ``stop_epoch``, ``targets``, ``seed``, ``image_key``, ``target_key``,
-            ``log_images_every_n_steps``.
+        num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
+        options: The other arguments of :class:`MixCallback`.
     """
 
     name = "manifoldmix"
@@ -82,7 +79,7 @@ class ManifoldMixCallback(MixCallback):
         super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
         if len(as_keys(self.image_key)) > 1 and set(self.mixer.layers) != {INPUT}:
             raise ValueError(
-                f"image_key={self.image_key!r} names several views, whose layers could not be told apart: use "
+                f"image_key={self.image_key!r} names several views, whose layer outputs cannot be told apart: use "
                 f"layers=['input'] in place of layers={list(self.mixer.layers)}, or name one view"
             )
         self._layer_mix: LayerMix | None = None
@@ -98,40 +95,39 @@ class ManifoldMixCallback(MixCallback):
                 f"layers must name submodules of the module or 'input', got {unknown}: it has {candidates}"
             )
 
-    def _mix_part(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, part: int, where: Location
+    def _mix(
+        self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
-        mixed = super()._mix_part(trainer, pl_module, batch, batch_idx, part, where)
-        draw = mixed.draw
-        if not isinstance(draw, BaselineDraw) or draw.layer == INPUT:
+        mixed = super()._mix(trainer, pl_module, batch, where, key, **options)
+        if mixed.layer is None:
             return mixed
-        if part:
+        if "part" in key:
             raise ValueError(
-                "ManifoldMixCallback cannot mix several image batches in one step, whose layers it could not tell apart: "
-                "name one with image_key and target_key, or use layers=['input']"
+                "ManifoldMixCallback cannot mix several sets of images in one step, whose layer outputs cannot be told apart: "
+                "name one by image_key and target_key, or use layers=['input']"
             )
         self._layer_mix = LayerMix(
             pl_module,
-            draw.layer,
-            draw.permutation,
+            mixed.layer,
+            mixed.draw.permutation,
             mixed.ratio,
             step=lambda: self._swap.runs if self._swap.running else 0,
-            others=[joined(path) for path, value in tensors_of(batch) if value.ndim == 4 and path != where.images],
+            others=[dotted(path) for path, value in tensors_of(batch) if value.ndim == 4 and path != where.images[0]],
         )
         return mixed
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Make sure that the layer was mixed, and leave nothing on the module."""
+        """Check that the layer was mixed, and restore the module."""
         missed = None if self._layer_mix is None or self._layer_mix.ran else self._layer_mix.layer
         super().on_train_batch_end(*args, **kwargs)
         if missed is not None:
             raise RuntimeError(
-                f"layers: {missed!r} did not run in training_step in the mode that the model was in before it, so nothing was "
-                "mixed although the targets were: name a layer that runs"
+                f"layers: {missed!r} did not run in training_step in the mode that the model had before it, so only the "
+                "targets were mixed: name a layer that runs"
             )
 
-    def _forget_batch(self) -> None:
-        super()._forget_batch()
+    def _restore_module(self) -> None:
+        super()._restore_module()
         if self._layer_mix is not None:
             self._layer_mix.remove()
         self._layer_mix = None

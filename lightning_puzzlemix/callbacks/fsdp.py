@@ -1,4 +1,4 @@
-"""Models whose parameters are sharded over processes (FSDP): how to call them, and what cannot be asked of them."""
+"""How to call a model whose parameters FSDP1 has sharded."""
 
 from __future__ import annotations
 
@@ -9,34 +9,46 @@ from typing import Any
 
 from torch import nn
 
+from lightning_puzzlemix.callbacks.method_patch import MethodPatch
+
 
 class FSDPForward(nn.Module):
-    """Calls a module that FSDP1 has wrapped through the wrapper, which gathers the parameters first.
-
-    Called by itself the module sees only this process's shard. Lightning redirects ``training_step`` in the same way.
+    """Calls a module inside an FSDP1 wrapper through that wrapper, which gathers the parameters first.
 
     Args:
-        strategy: The Trainer's FSDP strategy.
-        module: The LightningModule inside ``strategy.model``.
+        wrapper: The FSDP1 module, ``strategy.model``.
+        module: The LightningModule in it.
     """
 
-    # Gradients of its parameters cannot be asked for by themselves: they are gathered anew in each pass.
+    # Each pass gathers the parameters anew, so their gradients cannot be requested separately.
     parameters_are_sharded = True
 
-    def __init__(self, strategy: Any, module: nn.Module) -> None:
+    def __init__(self, wrapper: nn.Module, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self._strategy = strategy
+        # A bound method, since the wrapper itself would become a submodule.
+        self._call_wrapper = wrapper.__call__
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module."""
-        return self._call("__call__", *args, **kwargs)
+        return self._call_wrapper(*args, **kwargs)
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self._strategy._forward_redirection(self._strategy.model, self.module, method, *args, **kwargs)
+        """Run another method where the wrapper runs the module's forward."""
+
+        def run(forward: Any, *args: Any, **kwargs: Any) -> Any:
+            # First, since the method may call forward.
+            patch.remove()
+            return getattr(self.module, method)(*args, **kwargs)
+
+        patch = MethodPatch(self.module, "forward", run)
+        try:
+            return self._call_wrapper(*args, **kwargs)
+        finally:
+            patch.remove()
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the module; its methods are called through the wrapper, too."""
+        """Return an attribute of the module; its methods are called through the wrapper."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -44,16 +56,15 @@ class FSDPForward(nn.Module):
             return partial(self._call, name) if isinstance(found, MethodType) else found
 
 
-def forward_module(strategy: Any, module: nn.Module) -> nn.Module:
-    """Return what to call for a forward pass outside of ``training_step``: the bare module wherever that works.
+def forward_module(model: Any, module: nn.Module) -> nn.Module:
+    """Return what to call for a forward pass outside of ``training_step``: the LightningModule itself wherever that works.
 
     The DDP wrapper must not be called: it would wait for gradients that never come.
+
+    Args:
+        model: ``strategy.model``, the module or a wrapper of it.
+        module: The LightningModule.
     """
-    wrapped = _is_a(getattr(strategy, "model", None), "torch.distributed.fsdp", "FullyShardedDataParallel")
-    return FSDPForward(strategy, module) if wrapped else module
-
-
-def _is_a(value: object, package: str, name: str) -> bool:
-    """Tell whether ``value`` is of a class of a package, which need not be imported: if nobody has, nothing is."""
-    kind = getattr(sys.modules.get(package), name, None)
-    return kind is not None and isinstance(value, kind)
+    # If nobody has imported FSDP, nothing is wrapped in it.
+    kind = getattr(sys.modules.get("torch.distributed.fsdp"), "FullyShardedDataParallel", None)
+    return FSDPForward(model, module) if kind is not None and isinstance(model, kind) else module

@@ -11,15 +11,14 @@ from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.grid import Grid, pool
-from lightning_puzzlemix.normalization import per_channel
-from lightning_puzzlemix.solvers.problem import Energy
+from lightning_puzzlemix.normalization import to_pixels
+from lightning_puzzlemix.solvers import Energy
 
 
 def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
     """Pool (B, H, W) saliency to (B, rows, cols) shares that sum to 1 (method, step 2).
 
-    A map that is all zero, or that holds NaN or infinity, says nothing: that sample alone gets a
-    uniform map.
+    A map that is all zero, or that holds NaN or infinity, becomes uniform, for that sample alone.
     """
     # Finite values may overflow in a sum; as shares of the largest they cannot. A double may be too large or too small for a
     # float, so that the shares are taken before.
@@ -33,10 +32,7 @@ def block_saliency(saliency: Tensor, grid: Grid) -> Tensor:
 
 def pixel_cells(images: Tensor, grid: Grid, config: PuzzleMixConfig) -> Tensor:
     """Average (B, C, H, W) normalized images over the grid's cells and bring them to [0, 1] pixel units, as float32."""
-    cells = pool(images.float(), grid)
-    if config.mean is None or config.std is None:
-        return cells
-    return cells * per_channel(config.std, cells.device) + per_channel(config.mean, cells.device)
+    return to_pixels(pool(images.float(), grid), config.mean, config.std)
 
 
 def _across_rows(upper: Tensor, lower: Tensor, cells: tuple[int, int]) -> Tensor:

@@ -81,7 +81,7 @@ class Grid:
             height: Image height in pixels.
             width: Image width in pixels.
             blocks_per_side: n, between 1 and the shorter side.
-            cell_size: Wished side of a cell in pixels; a block holds as many whole cells as fit, at least one.
+            cell_size: Target side of a cell in pixels; a block holds as many whole cells as fit, at least one.
                 ``None`` leaves the blocks whole.
         """
 

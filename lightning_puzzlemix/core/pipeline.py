@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.core.grid import Grid, expand
+from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
-from lightning_puzzlemix.solvers.host import plan_moves, solve_masks
-from lightning_puzzlemix.solvers.problem import Energy, MixingProblem
-from lightning_puzzlemix.solvers.transfer import to_device, to_host
-from lightning_puzzlemix.validation import check_mix_inputs, check_moving_blocks, check_on_host
+from lightning_puzzlemix.sampling import MixDraw
+from lightning_puzzlemix.solvers import MixingProblem, solve
+from lightning_puzzlemix.validation import check_images
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,6 @@ class _Grids:
         )
 
 
-@torch.no_grad()
 def puzzle_mix(
     images: Tensor,
     saliency: Tensor,
@@ -62,7 +59,7 @@ def puzzle_mix(
         saliency: (B, H, W) >= 0. Only each map's proportions count. A map that is all zero, NaN or infinite is replaced by
             a uniform one.
         permutation: (B,) integers in [0, B), the partner of each image.
-        lam: Wished share of the first image in [0, 1]: one number, or (B,) of them.
+        lam: Target share of the first image in [0, 1]: one number, or (B,) of them.
         blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
             differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`); each still counts the same in ``ratio``.
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
@@ -79,31 +76,31 @@ def puzzle_mix(
         ImportError: If ``config.solver`` is ``"gco"`` and gco-wrapper is not installed.
     """
     config = PuzzleMixConfig() if config is None else config
-    check_mix_inputs(images, saliency, permutation, lam, blocks_per_side, config)
-    first = _checked_content("first_content", first_content, images)
-    second = _checked_content("partner_content", partner_content, images)
+    check_images(images, config.std)
+    for name, content in (("first_content", first_content), ("partner_content", partner_content)):
+        if content is not None:
+            check_content(name, content, images)
+    first, second = (images if content is None else content for content in (first_content, partner_content))
+    return mix_checked(images, saliency, MixDraw(permutation, lam, blocks_per_side), config, first, second)
+
+
+@torch.no_grad()
+def mix_checked(
+    images: Tensor, saliency: Tensor, draw: MixDraw, config: PuzzleMixConfig, first: Tensor, second: Tensor
+) -> MixResult:
+    """Do what :func:`puzzle_mix` does, for checked images, showing ``first`` of the first images and ``second`` of partners."""
+    check_mix_inputs(images, saliency, draw)
     # A plain integer: NumPy's would give its dtype to what is computed with it.
-    grids = _Grids.of(images, int(blocks_per_side), config)
+    grids = _Grids.of(images, int(draw.blocks_per_side), config)
     check_moving_blocks(grids.moves.shape, images, config)
-    partner = permutation.to(images.device, torch.int64)
+    partner = draw.permutation.to(images.device, torch.int64)
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
         problem = _build_problem(images, saliency, partner, grids, config)
-        host, lam_host = _fetch(problem, lam)
-        check_on_host(host.extremes, lam_host, config)
-        solution = _solve(host, lam_host, config)
-        return _apply(first, second, partner, to_device(solution, images.device), grids, config)
-
-
-def _checked_content(name: str, content: Tensor | None, images: Tensor) -> Tensor:
-    if content is None:
-        return images
-    if content.shape != images.shape or content.dtype != images.dtype or content.device != images.device:
-        raise ValueError(
-            f"{name} must be {tuple(images.shape)} {images.dtype} on {images.device} like images, got "
-            f"{tuple(content.shape)} {content.dtype} on {content.device}"
-        )
-    return content
+        labels, plans = solve(problem, draw.lam, config)
+        mask = labels.float() / (config.num_labels - 1)
+        plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
+        return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
 
 
 def _build_problem(
@@ -127,36 +124,6 @@ def _as_float(values: Tensor) -> Tensor:
     limits = torch.finfo(torch.float32)
     size = torch.where(values == 0, values, values.abs().clamp(limits.tiny, limits.max))
     return torch.where(values.isfinite(), size.copysign(values), values).float()
-
-
-def _fetch(problem: MixingProblem[Tensor], lam: float | Tensor) -> tuple[MixingProblem[np.ndarray], float | np.ndarray]:
-    """Copy the problem to the host, with lam where that lies on the device too."""
-    arrays = problem.arrays()
-    if not isinstance(lam, Tensor):
-        return MixingProblem.of(to_host(arrays)), float(lam)
-    batch, device = len(arrays[0]), arrays[0].device
-    if lam.device != device:
-        return MixingProblem.of(to_host(arrays)), lam.detach().cpu().double().numpy()
-    *host, lam_host = to_host([*arrays, lam.float().expand(batch)])
-    return MixingProblem.of(host), lam_host
-
-
-def _solve(problem: MixingProblem[np.ndarray], lam: float | np.ndarray, config: PuzzleMixConfig) -> list[np.ndarray]:
-    """Return the labels of the mask and, with transport, the plans of both images."""
-    labels = solve_masks(problem.energy, lam, config)
-    if not config.transport:
-        return [labels]
-    return [labels, *plan_moves(problem.moving_first, problem.moving_second, labels, config)]
-
-
-def _apply(
-    first: Tensor, second: Tensor, partner: Tensor, solution: list[Tensor], grids: _Grids, config: PuzzleMixConfig
-) -> MixResult:
-    """Mix the images by the solution."""
-    labels, *plans = solution
-    mask = labels.float() / (config.num_labels - 1)
-    plan = torch.stack(plans).unflatten(2, grids.moves.shape) if plans else None
-    return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
 
 
 def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: Tensor | None, grids: _Grids) -> Tensor:
@@ -203,18 +170,3 @@ def mix_like(
         )
     images = images.detach()
     return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
-
-
-def warm_up(config: PuzzleMixConfig) -> float:
-    """Compile the kernels now (about 10 s once, then read from disk) and return the seconds that it took.
-
-    Without this the first mixed batch would take that time unexplained. No batch needs more than is compiled here: the
-    kernels are always called with the same dtypes.
-    """
-    start = time.perf_counter()
-    flat = np.full((1, 2, 2), 0.25, np.float32)
-    energy = Energy(flat, flat, np.zeros((1, 1, 2), np.float32), np.zeros((1, 2, 1), np.float32))
-    labels = solve_masks(energy, 0.5, config)
-    if config.transport:
-        plan_moves(flat, flat, labels, config)
-    return time.perf_counter() - start

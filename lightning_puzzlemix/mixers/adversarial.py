@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.normalization import per_channel
+from lightning_puzzlemix.normalization import from_pixels, to_pixels
 
 # The FGSM step is this much longer than eps, as in the reference.
 _STEP_BEYOND_EPS = 2 / 255
@@ -23,8 +23,8 @@ def add_noise(images: Tensor, noise: Tensor, config: PuzzleMixConfig) -> Tensor:
     Returns:
         (B, C, H, W) in the images' dtype.
     """
-    mean, std = _normalization(config, images)
-    return (((images.detach() * std + mean + noise).clamp(0, 1) - mean) / std).to(images.dtype)
+    pixels = (to_pixels(images.detach(), config.mean, config.std) + noise).clamp(0, 1)
+    return from_pixels(pixels, config.mean, config.std).to(images.dtype)
 
 
 def adversarial_noise(
@@ -43,13 +43,6 @@ def adversarial_noise(
     Returns:
         (B, C, H, W) in [-eps, eps].
     """
-    mean, std = _normalization(config, images)
-    pixels = images.detach() * std + mean
+    pixels = to_pixels(images.detach(), config.mean, config.std)
     step = (eps + _STEP_BEYOND_EPS) * torch.sign(gradient)
     return scale * ((pixels + start).clamp(0, 1) - pixels + step).clamp(-eps, eps)
-
-
-def _normalization(config: PuzzleMixConfig, images: Tensor) -> tuple[Tensor | float, Tensor | float]:
-    if config.mean is None or config.std is None:
-        return 0.0, 1.0
-    return per_channel(config.mean, images.device), per_channel(config.std, images.device)

@@ -1,4 +1,4 @@
-"""MixUp, CutMix and manifold mixup, to compare with: the mixing of a batch, on the same draws and targets as Puzzle Mix."""
+"""The baselines MixUp, CutMix and manifold mixup, on the same draws and targets as Puzzle Mix."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_puzzlemix.config import PuzzleMixConfig, check_alpha
 from lightning_puzzlemix.mixers.timer import PhaseTimer
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.saliency.objective import ForwardContext
-from lightning_puzzlemix.saliency.source import PerModel, count_classes
-from lightning_puzzlemix.sampling import INPUT, BaselineDraw, MixDraw, seed_sequence
-from lightning_puzzlemix.task_targets import mix_task_targets
-from lightning_puzzlemix.validation import check_channels_first, check_images, check_num_classes
+from lightning_puzzlemix.saliency import ForwardContext, PerModel, count_classes
+from lightning_puzzlemix.sampling import INPUT, BaselineDraw, MixDraw, random_generator
+from lightning_puzzlemix.targets import mix_task_targets
+from lightning_puzzlemix.validation import (
+    check_alpha,
+    check_bool,
+    check_image_batch,
+    check_images,
+    check_num_classes,
+)
 
 
 class _Baseline:
@@ -24,30 +28,20 @@ class _Baseline:
 
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
-        per_sample: Whether every sample gets a lam (and a box) of its own instead of one a batch, as published.
-        num_classes: Number of classes, >= 1, where probabilities as targets do not say it; ``None`` asks the model by one
-            forward pass.
+        per_sample: Whether every sample gets its own lam (and box) instead of one a batch, as published.
+        num_classes: Number of classes, >= 1, for class indices as targets; ``None`` asks the model by one forward pass.
     """
 
     def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
         self.num_classes = check_num_classes(num_classes)
-        if not isinstance(per_sample, bool):
-            raise TypeError(f"per_sample must be True or False, got {per_sample!r}")
+        self.per_sample = check_bool("per_sample", per_sample)
         self.alpha = check_alpha(alpha)
-        self.per_sample = per_sample
         self._classes_of: PerModel[int] = PerModel()
 
     def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> BaselineDraw:
-        """Draw the random choices for a batch.
-
-        Args:
-            images: (B, C, H, W); only their shape and device count.
-            key: What the draw depends on; ``None`` takes it from torch's global random state (``torch.manual_seed``).
-        """
-        check_images(images, PuzzleMixConfig())
-        if key is None:
-            key = (int(torch.randint(2**62, ())),)
-        rng = np.random.default_rng(seed_sequence(key))
+        """Draw the random choices for a batch (see :class:`Mixer`)."""
+        check_image_batch(images)
+        rng = random_generator(key)
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
@@ -71,16 +65,18 @@ class _Baseline:
         """Mix a batch; images, targets and model are left unchanged.
 
         Args:
-            model: Only asked, once, how many classes it has, where ``targets`` do not tell.
+            model: Runs once, for its number of classes, where ``targets`` are class indices and ``num_classes`` is ``None``.
             images: (B, C, H, W) floating point.
             targets: (B,) class indices or (B, classes) probabilities.
             draw: The random choices; ``None`` draws them.
             forward_context: Makes the context of that one forward pass.
             timer: Measures the phase "mixing".
         """
-        check_images(images, PuzzleMixConfig())
-        check_channels_first(images)
-        chosen = self.draw(images) if draw is None else self._accept(draw)
+        if draw is None:
+            chosen = self.draw(images)
+        else:
+            check_image_batch(images)
+            chosen = self._accept(draw)
         timer = PhaseTimer() if timer is None else timer
         num_classes = self.num_classes
         if num_classes is None:
@@ -88,15 +84,13 @@ class _Baseline:
         with timer.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
             # One output may be that of a regression.
+            bounded = num_classes > 1
             soft = mix_task_targets(
-                targets,
-                permutation=chosen.permutation,
-                ratio=ratio,
-                num_classes=num_classes,
-                bounded=num_classes > 1,
+                targets, permutation=chosen.permutation, ratio=ratio, num_classes=num_classes, bounded=bounded
             )
         mask = ratio[:, None, None]
-        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach())
+        layer = None if chosen.layer == INPUT else chosen.layer
+        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=chosen.boxes, layer=layer)
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
         """Mix a second view of a batch as the first was mixed: by the same partners and shares.
@@ -108,7 +102,7 @@ class _Baseline:
         Returns:
             (B, C, H, W) mixed images, a new tensor.
         """
-        check_images(view, PuzzleMixConfig())
+        check_images(view)
         with torch.no_grad():
             return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
 
@@ -116,7 +110,7 @@ class _Baseline:
         return self._mix(view, draw)[0]
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
-        """Take a draw made elsewhere; one that leaves open what this baseline needs is refused, never filled in."""
+        """Return a draw from elsewhere; one without what this baseline needs is refused, never completed."""
         if isinstance(draw, BaselineDraw):
             return draw
         raise ValueError(
@@ -157,7 +151,7 @@ class MixUp(_Baseline):
 class CutMix(_Baseline):
     """CutMix (Yun et al., ICCV 2019): a box of the partner in place of the image's own pixels.
 
-    The box has the area (1 - lam) H W before it is cut off at the border; ratio is the share that is really left.
+    The box has the area (1 - lam) H W before it is clipped at the border; ratio is the share that remains of the image.
     """
 
     def _finish_draw(
@@ -221,9 +215,9 @@ class ManifoldMix(_Baseline):
 
     Args:
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
-        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
-        per_sample: Whether every sample gets a lam of its own.
-        num_classes: Number of classes, where targets do not say it; ``None`` asks the model.
+        alpha: As for :class:`MixUp`, like the others.
+        per_sample: Whether every sample gets its own lam.
+        num_classes: Number of classes.
     """
 
     def __init__(

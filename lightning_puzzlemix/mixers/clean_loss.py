@@ -45,7 +45,7 @@ class CleanGradients:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Tell whether gradients of the parameters cannot be asked for by themselves, as they are gathered anew in each pass."""
+    """Tell whether parameters are gathered anew in each pass, so that their gradients cannot be taken separately."""
     if getattr(model, "parameters_are_sharded", False):
         return True
     # Where nobody has imported the class, no parameter is of it.

@@ -3,44 +3,34 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lightning_puzzlemix.config import PuzzleMixConfig, check_probability, check_weight
-from lightning_puzzlemix.core.pipeline import mix_like, puzzle_mix
+from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.core import mix_checked, mix_like
 from lightning_puzzlemix.mixers.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.mixers.clean_loss import CleanGradients, is_sharded
 from lightning_puzzlemix.mixers.timer import PhaseTimer
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.saliency.gradient import SaliencyPass
-from lightning_puzzlemix.saliency.objective import ForwardContext, SaliencyLoss
-from lightning_puzzlemix.saliency.source import PerModel, SaliencyCallable, SaliencySource, count_classes
+from lightning_puzzlemix.saliency import (
+    ForwardContext,
+    PerModel,
+    SaliencyCallable,
+    SaliencyLoss,
+    SaliencyPass,
+    SaliencySource,
+    count_classes,
+)
 from lightning_puzzlemix.sampling import MixDraw, draw_mix
-from lightning_puzzlemix.task_targets import check_task_targets, mix_task_targets
-from lightning_puzzlemix.validation import check_channels_first, check_images, check_num_classes
-
-
-class Mixer(Protocol):
-    """What mixes a batch for a model: :class:`~lightning_puzzlemix.PuzzleMix` or one of the baselines."""
-
-    def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
-        """Draw the random choices for a batch; the same key gives the same draw."""
-        ...
-
-    def __call__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        draw: MixDraw | None = None,
-        *,
-        forward_context: ForwardContext = ...,
-        timer: PhaseTimer | None = None,
-    ) -> MixedBatch:
-        """Mix a batch."""
-        ...
+from lightning_puzzlemix.targets import blend_targets, check_task_targets
+from lightning_puzzlemix.validation import (
+    check_image_batch,
+    check_images,
+    check_num_classes,
+    check_probability,
+    check_weight,
+)
 
 
 class PuzzleMix:
@@ -64,17 +54,16 @@ class PuzzleMix:
             spectral residual of the image, which costs next to nothing but is another method and ignores the model. Or a
             callable (module, images, targets) that returns (B, H, W) floats >= 0; it is called with gradients switched
             on and the model in its present mode, in the trainer's forward context.
-        saliency_layer: Name of the submodule whose output ``"feature"`` looks at; ``None`` takes the first third of the
-            network (:func:`lightning_puzzlemix.saliency.feature.find_default_layer`).
+        saliency_layer: Name of the submodule at whose output ``"feature"`` takes the gradient; ``None`` takes the first third
+            of the network (:func:`lightning_puzzlemix.saliency.feature.find_default_layer`).
         saliency_loss: For models whose forward does not return logits: a callable (module, images, targets), or the name
             of a method of the model with the arguments (images, targets), that returns the batch's mean loss or (B,)
             losses to differentiate instead of cross-entropy. A further parameter named ``batch`` gets the whole batch, for
             models that need more than images.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
-        num_classes: Number of classes, 1 to 1,000,000, where neither logits nor probabilities as targets say it, or where the
-            model returns several outputs that could be the logits; 1 for one logit. ``None`` asks the model by one forward
-            pass.
+        num_classes: Number of classes, 1 to 1,000,000; 1 for one logit. ``None`` takes it from logits, from probabilities as
+            targets, or from one forward pass. Needed where the model returns several outputs that could be the logits.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -120,15 +109,8 @@ class PuzzleMix:
                 )
 
     def draw(self, images: Tensor, *, key: tuple[int, ...] | None = None) -> MixDraw:
-        """Draw the random choices for a batch.
-
-        Args:
-            images: (B, C, H, W); only their shape and device count.
-            key: What the draw depends on; ``None`` takes it from torch's global random state (``torch.manual_seed``).
-        """
-        check_images(images, self.config)
-        if key is None:
-            key = (int(torch.randint(2**62, ())),)
+        """Draw the random choices for a batch (see :class:`Mixer`)."""
+        check_image_batch(images, self.config.std)
         return draw_mix(
             images, self.config, key, adversarial_prob=self.adversarial_prob, adversarial_eps=self.adversarial_eps
         )
@@ -160,35 +142,26 @@ class PuzzleMix:
             TypeError: If an argument has the wrong type or dtype.
             ValueError: If shapes or values do not fit together.
         """
-        check_images(images, self.config)
-        check_channels_first(images)
-        draw = self.draw(images) if draw is None else draw
+        if draw is None:
+            draw = self.draw(images)
+        else:
+            check_image_batch(images, self.config.std)
         timer = PhaseTimer() if timer is None else timer
         with timer.phase("saliency", images.device):
             inputs = images if draw.noise is None else add_noise(images, draw.noise, self.config)
-            found, clean = self._look(model, inputs, targets, forward_context, batch)
+            found, clean = self._compute_saliency(model, inputs, targets, forward_context, batch)
             num_classes = self._count_classes(model, images, targets, found, forward_context)
         with timer.phase("mixing", images.device):
-            noisy = None if draw.noise is None else self._noisy(images, draw.noise, found, draw.noise_scale)
-            mix = puzzle_mix(
-                images,
-                found.saliency,
-                permutation=draw.permutation,
-                lam=draw.lam,
-                blocks_per_side=draw.blocks_per_side,
-                config=self.config,
-                first_content=noisy if draw.adversarial_first else None,
-                partner_content=noisy if draw.adversarial_second else None,
-            )
-            soft = mix_task_targets(
-                targets,
-                permutation=draw.permutation,
-                ratio=mix.ratio,
-                num_classes=num_classes,
-                bounded=self.source.asks_for_probabilities(num_classes),
-            )
+            noisy = images if draw.noise is None else self._add_adversarial_noise(images, draw, found)
+            first = noisy if draw.adversarial_first else images
+            second = noisy if draw.adversarial_second else images
+            mix = mix_checked(images, found.saliency, draw, self.config, first, second)
+            soft = blend_targets(
+                targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes
+            )  # fmt: skip
         return MixedBatch(
-            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan
+            mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan,
+            mean=self.config.mean, std=self.config.std,
         )  # fmt: skip
 
     def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
@@ -206,13 +179,13 @@ class PuzzleMix:
         """
         if mixed.draw.noise is not None:
             raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
-        check_images(view, PuzzleMixConfig())
+        check_images(view)
         return mix_like(view, mixed.mask, mixed.plan, permutation=mixed.draw.permutation, config=self.config)
 
-    def _look(
+    def _compute_saliency(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any
     ) -> tuple[SaliencyPass, CleanGradients | None]:
-        """Run the source; with clean regularization in training mode and for the parameters too."""
+        """Run the source; with clean regularization in training mode, with the gradients of the parameters."""
         if not self.clean_weight:
             return self.source.compute(model, images, targets, forward_context=forward_context, batch=batch), None
         parameters = tuple(parameter for parameter in model.parameters() if parameter.requires_grad)
@@ -221,8 +194,8 @@ class PuzzleMix:
                 f"clean_weight={self.clean_weight} needs parameters to regularize, but the model has none that require a "
                 "gradient: use clean_weight=0"
             )
-        # Sharded parameters are gathered anew in each pass, and what hooks make of a gradient (a mask, a limit) must be made
-        # of the whole: then the loss itself is kept, and differentiated together with that of the mixed batch.
+        # Sharded parameters are gathered anew in each pass, and hooks that change a gradient (a mask, a limit) must see the
+        # whole of it: then the loss itself is kept, and differentiated together with that of the mixed batch.
         keep_loss = is_sharded(model) or any(parameter._backward_hooks for parameter in parameters)
         found = self.source.compute(
             model,
@@ -244,7 +217,7 @@ class PuzzleMix:
             if self.num_classes not in (None, found.num_classes):
                 raise ValueError(
                     f"num_classes={self.num_classes}, but the model returns {found.num_classes} logits: leave num_classes out, "
-                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are no logits"
+                    "or pass saliency_loss, a callable (module, images, targets), if what forward returns are not logits"
                 )
             return found.num_classes
         num_classes = self.num_classes
@@ -254,12 +227,13 @@ class PuzzleMix:
         check_task_targets(targets, len(images), num_classes, bounded=bounded)
         return num_classes
 
-    def _noisy(self, images: Tensor, start: Tensor, found: SaliencyPass, scale: float) -> Tensor:
-        """Return the images with adversarial noise."""
-        if found.gradient is None:
+    def _add_adversarial_noise(self, images: Tensor, draw: MixDraw, found: SaliencyPass) -> Tensor:
+        if found.gradient is None or draw.noise is None:
             raise ValueError(
                 f"draw.noise needs the gradient at the images, which saliency={self.source.source!r} does not compute: use "
                 "saliency='gradient', or a draw without noise"
             )
-        noise = adversarial_noise(images, start, found.gradient, self.config, eps=self.adversarial_eps, scale=scale)
+        noise = adversarial_noise(
+            images, draw.noise, found.gradient, self.config, eps=self.adversarial_eps, scale=draw.noise_scale
+        )
         return add_noise(images, noise, self.config)

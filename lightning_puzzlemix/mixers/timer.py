@@ -1,4 +1,4 @@
-"""How long saliency and mixing take."""
+"""Measures how long saliency and mixing take."""
 
 from __future__ import annotations
 

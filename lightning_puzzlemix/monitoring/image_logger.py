@@ -1,8 +1,7 @@
-"""The picture of a mix on its way to the loggers: when it is due, how it is drawn, where it goes."""
+"""Log an image of a mixed batch: when, and how each logger gets it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,24 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lightning_puzzlemix.monitoring import plots
+from lightning_puzzlemix.normalization import datamodule_normalization
 from lightning_puzzlemix.results import MixedBatch
 
-Normalization = Callable[[pl.Trainer], dict[str, Any]]
 ROWS = 4
 _DPI = 110
 
 
 class MixImageLogger:
-    """Draws a mixed batch every so many steps for each logger that takes pictures, on rank zero.
+    """Logs an image of a mixed batch every so many steps to each logger that accepts images, on rank zero.
 
-    The first mixed batch of a fit is drawn, then the first one after every ``every`` optimizer steps, and the last. W&B and
-    TensorBoard get the picture as ``<name>/mix``, CSV loggers a file ``pictures/<name>_step_00000000.png`` in their folder.
-    Whatever goes wrong with a picture is said once, and never ends a training.
+    That is the first mixed batch of a fit, then the first one after every ``every`` optimizer steps, and the last. W&B and
+    TensorBoard get the image as ``<name>/mix``, CSV loggers a file ``images/<name>_step_00000000.png`` in their folder. If an
+    image fails, this is reported once, and the training continues without images.
 
     Args:
-        name: Of the way of mixing.
-        every: Optimizer steps between two pictures, >= 1; ``None``: no pictures.
+        name: Name of the mixing method.
+        every: Optimizer steps between two images, >= 1; ``None``: no images.
     """
 
     def __init__(self, name: str, every: int | None) -> None:
@@ -36,87 +36,93 @@ class MixImageLogger:
         self._last: tuple[int, MixedBatch, Tensor] | None = None
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Begin a fit: find out whether any logger wants pictures."""
+        """Begin a fit: find out whether any logger accepts images."""
         self._last = None
         wanted = self.every is not None and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        takers = [logger for logger in trainer.loggers if wanted and takes_pictures(logger)]
-        # A resumed run begins at a step of its own, with a picture.
-        self._due_at = trainer.global_step if takers else None
-        if wanted and trainer.loggers and not takers:
+        accepted = any(map(accepts_images, trainer.loggers))
+        # A resumed run begins at a step of its own, with an image.
+        self._due_at = trainer.global_step if wanted and accepted else None
+        if wanted and trainer.loggers and not accepted:
             names = ", ".join(type(logger).__name__ for logger in trainer.loggers)
             rank_zero_info(
-                f"{self.name}: no pictures, which go to W&B, TensorBoard and CSV loggers and not to {names}; draw your own "
-                "with lightning_puzzlemix.monitoring.plots.draw_mixes(callback.last)"
+                f"{self.name}: no images, since they go to W&B, TensorBoard and CSV loggers and not to {names}; plot them "
+                "yourself by lightning_puzzlemix.monitoring.plot_mixes(callback.last)"
             )
 
-    def offer(self, trainer: pl.Trainer, mixed: MixedBatch, targets: Tensor, normalization: Normalization) -> None:
-        """Take a mixed batch, and draw it if a picture is due; ``normalization`` finds mean and std, see ``draw_mixes``."""
+    def offer(self, trainer: pl.Trainer, mixed: MixedBatch, targets: Tensor) -> None:
+        """Take a mixed batch with the targets of its originals, and log an image if one is due."""
         if self._due_at is None or self.every is None:
             return
         self._last = (trainer.global_step, mixed, targets)
         if trainer.global_step >= self._due_at:
             self._due_at = trainer.global_step + self.every
-            self._send(trainer, normalization)
+            self._log(trainer)
 
-    def finish(self, trainer: pl.Trainer, normalization: Normalization) -> None:
-        """End a fit with a picture of its last mixed batch."""
+    def finish(self, trainer: pl.Trainer) -> None:
+        """End a fit with an image of its last mixed batch."""
         if self._due_at is not None and self._last is not None:
-            self._send(trainer, normalization)
-        self.abandon()
+            self._log(trainer)
+        self.stop()
 
-    def abandon(self) -> None:
-        """End a fit without one."""
+    def stop(self) -> None:
+        """End a fit without an image."""
         self._due_at, self._last = None, None
 
-    def _send(self, trainer: pl.Trainer, normalization: Normalization) -> None:
+    def _log(self, trainer: pl.Trainer) -> None:
         assert self._last is not None
         step, mixed, targets = self._last
         self._last = None
         try:
-            pixels = draw_pixels(mixed, targets, class_names=_class_names(trainer), **normalization(trainer))
+            datamodule = getattr(trainer, "datamodule", None)
+            options = {"class_names": getattr(datamodule, "class_names", None)} | _normalization(mixed, datamodule)
+            image = render_mixes(mixed, targets, **options)
             for logger in trainer.loggers:
-                send_picture(logger, self.name, pixels, step)
+                log_image(logger, self.name, image, step)
         except ImportError as error:
             self._due_at = None
             rank_zero_info(
-                f"{self.name}: no pictures ({error}): pip install matplotlib, or pass log_images_every_n_steps=None"
+                f"{self.name}: no images ({error}): pip install matplotlib, or pass log_images_every_n_steps=None"
             )
         except Exception as error:
             self._due_at = None
-            rank_zero_warn(f"{self.name}: no more pictures, as one failed: {type(error).__name__}: {error}")
+            rank_zero_warn(f"{self.name}: no more images, since one failed: {type(error).__name__}: {error}")
 
 
-def draw_pixels(mixed: MixedBatch, targets: Tensor, **options: Any) -> np.ndarray:
-    """Draw a batch as (height, width, 3) uint8; ``options`` are those of ``draw_mixes``."""
+def _normalization(mixed: MixedBatch, datamodule: Any) -> dict[str, Any]:
+    """Return mean and std for images of a mixer that does not know them: those of the datamodule, if it has them."""
+    found = None if mixed.std is not None else datamodule_normalization(datamodule)
+    return {} if found is None else dict(zip(("mean", "std"), found.of_channels(mixed.images.shape[1]), strict=True))
+
+
+def render_mixes(mixed: MixedBatch, targets: Tensor, **options: Any) -> np.ndarray:
+    """Render the plot of a batch as (height, width, 3) uint8; ``options`` are those of ``plot_mixes``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from lightning_puzzlemix.monitoring.plots import draw_mixes
-
-    figure = draw_mixes(mixed, targets=targets, rows=ROWS, **options)
+    figure = plots.plot_mixes(mixed, targets=targets, rows=ROWS, **options)
     figure.set_dpi(_DPI)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def takes_pictures(logger: Any) -> bool:
+def accepts_images(logger: Any) -> bool:
     """Tell whether a logger is one of W&B, TensorBoard or CSV, of ``pytorch_lightning`` or of ``lightning``."""
-    return bool(_kinds(logger) & {"WandbLogger", "TensorBoardLogger", "CSVLogger"})
+    return bool(_class_names(logger) & {"WandbLogger", "TensorBoardLogger", "CSVLogger"})
 
 
-def send_picture(logger: Any, name: str, pixels: np.ndarray, step: int) -> None:
-    """Hand a picture (height, width, 3) to a logger as ``<name>/mix``; loggers of other kinds get none."""
-    kinds = _kinds(logger)
+def log_image(logger: Any, name: str, image: np.ndarray, step: int) -> None:
+    """Log an image (height, width, 3) as ``<name>/mix``; loggers of other kinds get none."""
+    kinds = _class_names(logger)
     if "WandbLogger" in kinds:
-        logger.log_image(f"{name}/mix", [pixels], step=step)
+        logger.log_image(f"{name}/mix", [image], step=step)
     elif "TensorBoardLogger" in kinds:
-        logger.experiment.add_image(f"{name}/mix", pixels, step, dataformats="HWC")
+        logger.experiment.add_image(f"{name}/mix", image, step, dataformats="HWC")
     elif "CSVLogger" in kinds:
-        _save(pixels, f"{logger.log_dir}/pictures", f"{name}_step_{step:08d}.png")
+        _save(image, f"{logger.log_dir}/images", f"{name}_step_{step:08d}.png")
 
 
-def _save(pixels: np.ndarray, folder: str, name: str) -> None:
-    """Write a PNG where Lightning writes, which may be far away."""
+def _save(image: np.ndarray, folder: str, name: str) -> None:
+    """Write a PNG through Lightning's file system, which may be a remote one."""
     # A part of pytorch-lightning.
     from lightning_fabric.utilities.cloud_io import get_filesystem
     from matplotlib.image import imsave
@@ -124,13 +130,9 @@ def _save(pixels: np.ndarray, folder: str, name: str) -> None:
     filesystem = get_filesystem(folder)
     filesystem.makedirs(folder, exist_ok=True)
     with filesystem.open(f"{folder}/{name}", "wb") as file:
-        imsave(file, pixels, format="png")
+        imsave(file, image, format="png")
 
 
-def _kinds(logger: Any) -> set[str]:
+def _class_names(logger: Any) -> set[str]:
     # By name: the classes of the two packages are not related, and wandb need not be installed.
     return {each.__name__ for each in type(logger).__mro__}
-
-
-def _class_names(trainer: pl.Trainer) -> Any:
-    return getattr(getattr(trainer, "datamodule", None), "class_names", None)

@@ -1,4 +1,4 @@
-"""What a mix did, in figures for the logger: measured on the batch's device, without waiting for it."""
+"""Metrics of what a mix did, computed on the batch's device without waiting for it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ def mix_metrics(mixed: MixedBatch) -> dict[str, Tensor]:
     """Measure a mixed batch.
 
     Args:
-        mixed: The batch, on any device; nothing is copied from there.
+        mixed: The batch, on any device; nothing is copied from it.
 
     Returns:
-        Scalars on that device, means over the batch. For every way of mixing ``ratio``, the share of the first image in
-        [0, 1]. Where there is a saliency also ``mask_entropy``, the binary entropy of the mask's blocks in bits, 0 where every
-        block shows one image alone and 1 where each shows both by half; ``moved_blocks``, the share in [0, 1] of the visible
-        blocks that come from elsewhere in their image; ``retained_saliency``, see :func:`retained_saliency`, and
-        ``retained_saliency_cutmix``, see :func:`expected_cutmix_saliency`, over both images of each pair.
+        Scalars on that device, means over the batch. For every mixing method ``ratio``, the share of the first image in [0, 1].
+        If there is a saliency also ``mask_entropy``, the binary entropy of the mask's blocks in bits, 0 if every block shows
+        one image and 1 if each shows both equally; ``moved_blocks``, the share in [0, 1] of the visible blocks that come from
+        another place of their image; ``retained_saliency``, see :func:`retained_saliency`, and ``retained_saliency_cutmix``,
+        see :func:`expected_cutmix_saliency`, over both images of each pair.
     """
-    figures = {"ratio": mixed.ratio.mean()}
+    metrics = {"ratio": mixed.ratio.mean()}
     if mixed.saliency is None:
-        return figures
+        return metrics
     entropy = torch.special.entr(mixed.mask) + torch.special.entr(1 - mixed.mask)
     visible, moved = visible_moves(mixed)
-    return figures | {
+    return metrics | {
         "mask_entropy": entropy.mean() / math.log(2),
         "moved_blocks": moved.sum() / visible.sum(),
         "retained_saliency": retained_saliency(mixed).mean(),
@@ -48,9 +48,9 @@ def moving_grid(mixed: MixedBatch) -> Grid:
 
 
 def visible_moves(mixed: MixedBatch) -> tuple[Tensor, Tensor]:
-    """Return two (2, B, R, C) boolean tensors: what the mask shows of each image, and what of that has moved there.
+    """Return two (2, B, R, C) boolean tensors over :func:`moving_grid`: visible blocks, and visible blocks that moved there.
 
-    [0] is of the first images, [1] of their partners, over the grid of :func:`moving_grid`.
+    [0] holds those of the first images, [1] of their partners.
     """
     shares = _shares(mixed)
     visible = shares > 0
@@ -62,10 +62,10 @@ def visible_moves(mixed: MixedBatch) -> tuple[Tensor, Tensor]:
 
 
 def retained_saliency(mixed: MixedBatch) -> Tensor:
-    """Return how much of each image's saliency stays visible in the mix.
+    """Return the share of each image's saliency that stays visible in the mix.
 
-    A block counts by the share with which the mask shows it, at the place that it was moved to; one that is shown twice
-    counts once, by the larger share.
+    A block is weighted by the share with which the mask shows it, at the place it was moved to; one that is shown twice counts
+    once, by the larger share.
 
     Args:
         mixed: A batch with saliency.
@@ -74,7 +74,7 @@ def retained_saliency(mixed: MixedBatch) -> Tensor:
         (2, B) in [0, 1], of the first images and of their partners.
     """
     grid = moving_grid(mixed)
-    saliency = _both(block_saliency(_known(mixed), grid), mixed).flatten(2)
+    saliency = _both(block_saliency(_saliency(mixed), grid), mixed).flatten(2)
     shown = _shares(mixed).flatten(2)
     if mixed.plan is not None:
         plan = mixed.plan.flatten(2).long()
@@ -83,18 +83,18 @@ def retained_saliency(mixed: MixedBatch) -> Tensor:
 
 
 def expected_cutmix_saliency(mixed: MixedBatch) -> Tensor:
-    """Return how much of each image's saliency CutMix would keep visible with a box of the same area, in expectation.
+    """Return the share of each image's saliency that CutMix would keep visible with a box of the same area, in expectation.
 
-    The box has the image's proportions and the area that the mask gives to the partner; every place at which it lies inside
-    the image is equally likely. Nothing is drawn: the chance of each pixel to be covered is a product of two trapezoids.
+    The box has the image's proportions and the area that the mask gives to the partner; every place inside the image is
+    equally likely. Nothing is sampled: the chance of a pixel to be covered is a product of two trapezoids.
 
     Args:
         mixed: A batch with saliency.
 
     Returns:
-        (2, B) in [0, 1], of the first images, whose saliency outside the box counts, and of their partners, inside it.
+        (2, B) in [0, 1], of the first images outside the box, and of their partners inside it.
     """
-    saliency = _known(mixed)
+    saliency = _saliency(mixed)
     height, width = saliency.shape[1:]
     shares = _both(block_saliency(saliency, Grid(Axis(height, height), Axis(width, width))), mixed)
     side = (1 - mixed.ratio).clamp(0, 1).sqrt()
@@ -104,17 +104,17 @@ def expected_cutmix_saliency(mixed: MixedBatch) -> Tensor:
 
 
 def _chance_covered(size: int, side: Tensor) -> Tensor:
-    """Return (B, size): the chance of each pixel's middle to be inside an interval of (B,) ``side`` of the length 1."""
+    """Return (B, size): the chance that a random interval of (B,) length ``side`` in [0, 1] covers each pixel's center."""
     middle = (torch.arange(size, device=side.device) + 0.5) / size
     side = side[:, None]
-    # The interval begins anywhere in [0, room], so that it covers a point where it begins in (point - side, point).
+    # The interval begins uniformly in [0, room], and covers a point if it begins in (point - side, point).
     room = (1 - side).clamp_min(1e-6)
     return (torch.minimum(middle, room) - (middle - side).clamp_min(0)) / room
 
 
-def _known(mixed: MixedBatch) -> Tensor:
+def _saliency(mixed: MixedBatch) -> Tensor:
     if mixed.saliency is None:
-        raise ValueError("mixed.saliency is None: only Puzzle Mix looks at saliency, the baselines keep none")
+        raise ValueError("mixed.saliency is None: only Puzzle Mix computes saliency, the baselines do not")
     return mixed.saliency
 
 

@@ -6,17 +6,17 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.saliency.gradient import SaliencyPass, differentiate, undisturbed, without_graph
-from lightning_puzzlemix.saliency.objective import ForwardContext, SaliencyLoss, make_objective
-from lightning_puzzlemix.validation import check_images
+from lightning_puzzlemix.saliency.evaluation import evaluation_pass, without_graph
+from lightning_puzzlemix.saliency.gradient import differentiate
+from lightning_puzzlemix.saliency.objective import ModelLoss
+from lightning_puzzlemix.saliency.result import SaliencyPass
+from lightning_puzzlemix.validation import list_names
 
 # A submodule with this share of all multiply-adds is the network itself in a wrapping.
 _NEARLY_ALL = 0.9
@@ -24,15 +24,7 @@ _FIRST_PART = 1 / 3
 
 
 def feature_saliency(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    layer: str | None = None,
-    loss: SaliencyLoss | str | None = None,
-    forward_context: ForwardContext = nullcontext,
-    num_classes: int | None = None,
-    batch: Any = None,
+    model: nn.Module, images: Tensor, targets: Tensor, model_loss: ModelLoss | None = None, *, layer: str | None = None
 ) -> SaliencyPass:
     """Differentiate the model's loss with respect to the output of a submodule; cheaper than down to the images.
 
@@ -44,41 +36,23 @@ def feature_saliency(
     Args:
         model: The model; its forward must call the submodule exactly once, outside ``torch.no_grad()``.
         images: (B, C, H, W) floating point.
-        targets: As for :func:`lightning_puzzlemix.saliency.gradient.gradient_saliency`.
+        targets: As for :class:`lightning_puzzlemix.saliency.objective.ModelLoss`.
+        model_loss: How the loss is computed.
         layer: Dotted name of a submodule of ``model`` that returns a (B, channels, h, w) feature map of at least 2 x 2
             positions; ``None`` for that of :func:`find_default_layer`.
-        loss: ``None`` for cross-entropy on the logits, else a loss of its own.
-        forward_context: Makes the context of the forward pass.
-        num_classes: Tells the logits from other outputs, where given.
-        batch: The whole batch, for a loss of its own that asks for it.
 
     Returns:
         ``saliency`` (B, H, W) and, from logits, ``num_classes``; no gradients.
-
-    Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes or values do not fit, or the submodule does not exist or does not fit.
     """
-    check_images(images, PuzzleMixConfig())
+    model_loss = ModelLoss() if model_loss is None else model_loss
     model = _bare(model)
-    if layer is None:
-        layer = find_default_layer(
-            model, images, targets, loss=loss, forward_context=forward_context, num_classes=num_classes, batch=batch
-        )
+    layer = find_default_layer(model, images, targets, model_loss) if layer is None else layer
     cut = _Cut(layer, images)
     submodule = _submodule(model, layer)
-    with undisturbed(model, images.device), without_graph():
+    with evaluation_pass(model, images.device), without_graph():
         with _hooked([(submodule, cut)]):
             # A copy, since without a graph nothing keeps a model from working on its input in place.
-            objective = make_objective(
-                model,
-                images.detach().clone(),
-                targets,
-                loss=loss,
-                forward_context=forward_context,
-                num_classes=num_classes,
-                batch=batch,
-            )
+            objective = model_loss(model, images.detach().clone(), targets)
         if cut.leaf is None:
             raise ValueError(f"saliency_layer={layer!r} is not called by the model's forward pass: name one that is")
         (gradient,) = differentiate(objective.total, [cut.leaf])
@@ -100,7 +74,7 @@ class _Cut:
         if self.leaf is not None:
             raise ValueError(
                 f"saliency_layer={self.layer!r} is called more than once in the forward pass, so that no single output of "
-                "it is the one to look at: name a submodule that is called once and not recomputed by a checkpoint"
+                "it can be differentiated: name a submodule that is called once and not recomputed by a checkpoint"
             )
         if not _is_map(output, self.images):
             shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
@@ -161,8 +135,9 @@ def _submodule(model: nn.Module, layer: str) -> nn.Module:
     except AttributeError:
         pass
     names = [name for name, _ in model.named_modules() if name and name.count(".") <= layer.count(".")]
-    shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-    raise ValueError(f"saliency_layer={layer!r} is no submodule of {type(model).__name__}: name one of {shown}")
+    raise ValueError(
+        f"saliency_layer={layer!r} is no submodule of {type(model).__name__}: name one of {list_names(names)}"
+    )
 
 
 @dataclass
@@ -176,16 +151,7 @@ class _Visit:
     positions: int = 0
 
 
-def find_default_layer(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    loss: SaliencyLoss | str | None = None,
-    forward_context: ForwardContext = nullcontext,
-    num_classes: int | None = None,
-    batch: Any = None,
-) -> str:
+def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_loss: ModelLoss | None = None) -> str:
     """Return the name of the submodule that ends the first third of the network.
 
     One forward pass of one image, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
@@ -199,22 +165,19 @@ def find_default_layer(
     Raises:
         ValueError: If no candidate returns a feature map, or what :func:`feature_saliency` raises.
     """
-    model = _bare(model)
+    model, model_loss = _bare(model), ModelLoss() if model_loss is None else model_loss
     first = targets[:1] if isinstance(targets, Tensor) and targets.ndim else targets
-    run = partial(
-        make_objective, model, loss=loss, forward_context=forward_context, num_classes=num_classes, batch=batch
-    )
+    needs_batch = model_loss.batch is not None and model_loss.loss is not None
     try:
-        whole = batch is not None and loss is not None
-        visits = _visit(model, run, *((images, targets) if whole else (images[:1], first)))
+        visits = _visit(model, model_loss, *((images, targets) if needs_batch else (images[:1], first)))
     except (RuntimeError, ValueError, AssertionError):
-        # A model made for one size of batch; if that is not it, this says so.
-        visits = _visit(model, run, images, targets)
+        # A model made for one size of batch; any other error is raised again here.
+        visits = _visit(model, model_loss, images, targets)
     chain = dict(_chain(model, "", visits))
     maps = [name for name in chain if visits[name].calls == 1 and visits[name].positions]
     if not maps:
         raise ValueError(
-            f"no submodule of {type(model).__name__} returns a (B, channels, h, w) feature map where one is looked for "
+            f"no submodule of {type(model).__name__} returns a (B, channels, h, w) feature map among those searched "
             f"({', '.join(chain) or 'it has none'}): pass saliency_layer, or use saliency='gradient'"
         )
     early = [name for name in maps if visits[name].end <= _FIRST_PART * visits[""].end]
@@ -223,7 +186,7 @@ def find_default_layer(
     return max(early, key=lambda name: (visits[name].end, visits[name].positions, visits[name].order))
 
 
-def _visit(model: nn.Module, run: Callable[..., Any], images: Tensor, targets: Tensor) -> dict[str, _Visit]:
+def _visit(model: nn.Module, model_loss: ModelLoss, images: Tensor, targets: Tensor) -> dict[str, _Visit]:
     """Run the forward pass and return what each submodule did, by name."""
     # Here, since it takes a moment to import and most runs do without.
     from torch.utils.flop_counter import FlopCounterMode
@@ -247,8 +210,8 @@ def _visit(model: nn.Module, run: Callable[..., Any], images: Tensor, targets: T
     handles = [module.register_forward_pre_hook(enter) for _, module in named]
     hooks = [(module, lambda _, __, output, visit=visits[name]: leave(visit, output)) for name, module in named]
     try:
-        with undisturbed(model, images.device), without_graph(), _hooked(hooks), counter:
-            run(images.detach().clone(), targets)
+        with evaluation_pass(model, images.device), without_graph(), _hooked(hooks), counter:
+            model_loss(model, images.detach().clone(), targets)
     finally:
         for handle in handles:
             handle.remove()

@@ -11,8 +11,8 @@ class NoLogitsError(ValueError):
     """There are no logits, or several tensors that they could be.
 
     Args:
-        found: What was found in their place.
-        advice: What to do, for those who take all arguments that it names.
+        found: What the model returned instead.
+        advice: What to do, for callers that have all arguments that it names.
     """
 
     def __init__(self, found: str, advice: str) -> None:
@@ -25,8 +25,8 @@ def logits_of(output: Any, batch: int, *, targets: Any = None, num_classes: int 
 
     Args:
         output: The logits; or an object, namedtuple or dict with them under ``logits``; or a tuple or list with them first.
-            Where such a tuple holds several (B, K) tensors of different widths, the first is not taken for the logits: the
-            width that ``num_classes`` says, or that targets with a row for each sample have, decides.
+            If such a tuple holds several (B, K) tensors of different widths, the logits are those as wide as
+            ``num_classes``, or as targets with a row for each sample.
         batch: B.
         targets: Those of the batch. A (B,) output is one logit a sample where targets are (B,) floats or classes 0 and 1.
         num_classes: The number of classes, where known.
@@ -86,7 +86,7 @@ def _width(value: Any) -> int | None:
 
 
 def _is_binary(targets: Any) -> bool:
-    """Tell whether targets can be those of one logit a sample; classes are looked at on the host alone."""
+    """Tell whether targets can be those of one logit a sample; values of classes are read only on the CPU."""
     if not isinstance(targets, Tensor):
         return False
     if targets.is_floating_point():

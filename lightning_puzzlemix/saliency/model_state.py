@@ -1,9 +1,8 @@
-"""Leave a model as found by a pass that its author did not write: attributes, collections, buffers and hooks' records."""
+"""Restores a model after a pass that its author did not write: attributes, collections, buffers, and what hooks collect."""
 
 from __future__ import annotations
 
 import random
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -16,6 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_puzzlemix.saliency.frozen_weights import FrozenWeights
+from lightning_puzzlemix.saliency.restore import (
+    restore_class,
+    restore_collection,
+    restore_names,
+    restore_slots,
+    restore_tensor,
+    warn_if_changed,
+)
 from lightning_puzzlemix.saliency.user_code import (
     captured,
     is_kept,
@@ -27,7 +34,7 @@ from lightning_puzzlemix.saliency.user_code import (
     user_slots,
 )
 
-# What every module has. Its contents are looked after by name below.
+# What every module has. Its contents are recorded by name below.
 _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
 # In evaluation mode torch's own layers leave these alone.
 _USUAL_TENSORS = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
@@ -41,7 +48,7 @@ _GLOBAL_HOOKS = (
 _COLLECTIONS = (list, dict, set, deque)
 _FUNCTIONS = (FunctionType, MethodType, partial)
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.device, torch.Size)
-# Entries of longer collections are not looked into, only kept.
+# Entries of longer collections are restored, but not their contents.
 _MOST_ENTRIES = 1024
 _MOST_OBJECTS = 20_000
 # A copy of a larger tensor in each batch would cost more than it saves; a change to one is reported.
@@ -50,7 +57,7 @@ _LARGEST_TENSOR = 64 * 2**20
 
 @contextmanager
 def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]:
-    """Give a model its state back after a forward and a backward pass in this block.
+    """Restore a model's state after a forward and a backward pass in this block.
 
     Restored are: attributes of all modules (reassigned, added, deleted); lists, dicts, sets, deques and NumPy arrays that
     are reachable from them, through user-defined objects too; what users' hooks and forward methods, and the functions that
@@ -63,8 +70,8 @@ def preserved_state(model: nn.Module, *, tensors: bool = True) -> Iterator[None]
     inside TorchScript, and what has left the process, such as lines printed, files written, or calls to a logger.
 
     Args:
-        model: The model; modules of torch.distributed inside it keep their own books and are left alone.
-        tensors: ``False`` leaves buffers and other tensors as the pass made them, as clean regularization wants it.
+        model: The model; modules of torch.distributed inside it keep track of their own state and are left alone.
+        tensors: ``False`` keeps what the pass did to buffers and other tensors, for clean regularization.
     """
     snapshot = _Snapshot(model, tensors)
     snapshot.watch_model(model)
@@ -87,20 +94,13 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 
 
 class _Snapshot:
-    """What was found, and how to bring it back."""
+    """Walks through everything a model can reach, and records how to restore it."""
 
     def __init__(self, model: nn.Module, tensors: bool) -> None:
         self._with_tensors = tensors
         self._frozen = FrozenWeights.of(model)
         self._seen: dict[int, Any] = {}
-        self._names: list[tuple[MutableMapping[str, Any], dict[str, Any], frozenset[str] | None]] = []
-        self._classes: list[tuple[type, dict[str, Any]]] = []
-        self._collections: list[tuple[Any, Any]] = []
-        self._cells: list[tuple[Any, Any]] = []
-        self._tensors: list[tuple[Tensor, Tensor]] = []
-        self._arrays: list[tuple[np.ndarray, np.ndarray]] = []
-        self._large: list[tuple[str, Tensor, int]] = []
-        self._states: list[tuple[Callable[[Any], Any], Any]] = []
+        self._undo: list[Callable[[], Any]] = []
 
     def watch_model(self, model: nn.Module) -> None:
         """Record every module, and the hooks that run for all modules."""
@@ -155,17 +155,17 @@ class _Snapshot:
             if parameter is None or parameter.requires_grad:
                 continue
             path = f"{name}.{key}"
-            if (parameter.ndim <= 1 and key not in _USUAL_TENSORS) or self._frozen.is_written(path):
+            if (parameter.ndim <= 1 and key not in _USUAL_TENSORS) or self._frozen.written.get(path):
                 self._watch_tensor(parameter, path)
-            elif self._frozen.is_unknown(path, parameter):
-                self._frozen.compute(path, parameter, self._watch_tensor(parameter, path))
+            elif self._frozen.can_compare(path, parameter):
+                self._frozen.compare(path, parameter, self._watch_tensor(parameter, path))
 
     def _watch_names(
         self, names: MutableMapping[str, Any], path: str, *, skip: frozenset[str] = frozenset(), inside: bool = True
     ) -> None:
         """Record the bindings of a namespace and, where ``inside``, what the values hold."""
         found = {name: value for name, value in names.items() if name not in skip}
-        self._names.append((names, found, skip))
+        self._undo.append(partial(restore_names, names, found, skip))
         if inside:
             for name, value in found.items():
                 self._watch(value, f"{path}.{name}")
@@ -186,7 +186,7 @@ class _Snapshot:
         elif isinstance(value, np.ndarray):
             self._seen[id(value)] = value
             if value.nbytes <= _LARGEST_TENSOR and value.flags.writeable and not value.dtype.hasobject:
-                self._arrays.append((value, value.copy()))
+                self._undo.append(partial(np.copyto, value, value.copy()))
         elif isinstance(value, (torch.Generator, np.random.Generator, random.Random)):
             self._watch_generator(value)
         elif isinstance(value, _FUNCTIONS):
@@ -197,11 +197,14 @@ class _Snapshot:
     def _watch_object(self, value: Any, path: str) -> None:
         self._seen[id(value)] = value
         attributes, slots = user_attributes(value), user_slots(value)
-        if slots is not None:
-            self._watch_names(slots, path)
+        if slots:
+            found = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+            self._undo.append(partial(restore_slots, value, slots, found))
+            for name, entry in found.items():
+                self._watch(entry, f"{path}.{name}")
         if attributes is not None:
             self._watch_names(attributes, path)
-        if attributes is not None or slots is not None:
+        if attributes is not None or slots:
             self._watch_class(type(value), path, with_methods=True)
 
     def _watch_class(self, kind: type, path: str, *, with_methods: bool = False) -> None:
@@ -210,7 +213,7 @@ class _Snapshot:
             if id(each) not in self._seen:
                 self._seen[id(each)] = each
                 found = {name: value for name, value in vars(each).items() if is_kept(name, value)}
-                self._classes.append((each, found))
+                self._undo.append(partial(restore_class, each, found))
                 for name, value in found.items():
                     self._watch(value, f"{path}.{name}")
         for function in methods(kind) if with_methods else ():
@@ -221,7 +224,7 @@ class _Snapshot:
         if not isinstance(value, tuple):
             # Not of the collection's own kind, whose constructor may want more.
             kept = dict(value) if isinstance(value, dict) else set(value) if isinstance(value, set) else list(value)
-            self._collections.append((value, kept))
+            self._undo.append(partial(restore_collection, value, kept))
         if len(value) <= _MOST_ENTRIES:
             entries = value.items() if isinstance(value, dict) else enumerate(value)
             for key, entry in list(entries):
@@ -239,10 +242,10 @@ class _Snapshot:
         if overlapping or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
             return None
         if tensor.numel() * tensor.element_size() > _LARGEST_TENSOR:
-            self._large.append((path, tensor, tensor._version))
+            self._undo.append(partial(warn_if_changed, tensor, tensor._version, path))
             return None
         values = tensor.detach().clone()
-        self._tensors.append((tensor, values))
+        self._undo.append(partial(restore_tensor, tensor, values))
         return values
 
     def _watch_generator(self, generator: torch.Generator | np.random.Generator | random.Random) -> None:
@@ -250,12 +253,12 @@ class _Snapshot:
         if not self._with_tensors:
             return
         if isinstance(generator, torch.Generator):
-            self._states.append((generator.set_state, generator.get_state()))
+            self._undo.append(partial(generator.set_state, generator.get_state()))
         elif isinstance(generator, random.Random):
-            self._states.append((generator.setstate, generator.getstate()))
+            self._undo.append(partial(generator.setstate, generator.getstate()))
         else:
             bits = generator.bit_generator
-            self._states.append((lambda state: setattr(bits, "state", state), bits.state))
+            self._undo.append(partial(setattr, bits, "state", bits.state))
 
     def _watch_function(self, function: Any, path: str) -> None:
         """Record what a hook of the user keeps: in its closure, its defaults, globals, or the object that it belongs to."""
@@ -268,9 +271,10 @@ class _Snapshot:
         if isinstance(function, FunctionType):
             self._watch_names(function.__dict__, path)
         found = captured(function)
-        self._cells += found.cells
+        for cell, content in found.cells:
+            self._undo.append(partial(setattr, cell, "cell_contents", content))
         for names, kept in found.names:
-            self._names.append((names, kept, None))
+            self._undo.append(partial(restore_names, names, kept, None))
         for value in found.values:
             # A class that is named: its methods may be called; those of a module by forward alone, once it is made.
             if isinstance(value, type):
@@ -280,68 +284,7 @@ class _Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Bring everything back, writing only where something differs (but for values of tensors, which are not compared)."""
-        for names, found, skip in self._names:
-            _restore_names(names, found, skip)
-        for kind, found in self._classes:
-            _restore_class(kind, found)
-        for collection, kept in self._collections:
-            _restore_collection(collection, kept)
-        for cell, content in self._cells:
-            cell.cell_contents = content
+        """Restore everything."""
         self._frozen.conclude()
-        for tensor, values in self._tensors:
-            if tensor.shape == values.shape and tensor.dtype == values.dtype:
-                # Through .data, since a graph may have kept the tensor and would miss its old version.
-                tensor.data.copy_(values)
-            else:
-                tensor.data = values
-        for array, entries in self._arrays:
-            array[...] = entries
-        for setter, state in self._states:
-            setter(state)
-        for path, tensor, version in self._large:
-            if tensor._version != version:
-                warnings.warn(
-                    f"{path}, a tensor of {tuple(tensor.shape)}, was changed in place by the pass for saliency or for the "
-                    "number of classes, and is too large to be copied in each batch: let forward change it only if "
-                    "self.training",
-                    stacklevel=2,
-                )
-
-
-def _restore_names(names: MutableMapping[str, Any], found: dict[str, Any], skip: frozenset[str] | None) -> None:
-    """Bind names as they were; others but those in ``skip`` are new and go, unless the namespace is shared (``None``)."""
-    if skip is not None:
-        for name in [name for name in names if name not in found and name not in skip]:
-            del names[name]
-    for name, value in found.items():
-        if name not in names or names[name] is not value:
-            names[name] = value
-
-
-def _restore_class(kind: type, found: dict[str, Any]) -> None:
-    """Bind a class's own data as they were; other data are new and go."""
-    for name in [name for name, value in vars(kind).items() if name not in found and is_kept(name, value)]:
-        type.__delattr__(kind, name)
-    for name, value in found.items():
-        if vars(kind).get(name, kind) is not value:
-            type.__setattr__(kind, name, value)
-
-
-def _restore_collection(collection: Any, kept: Any) -> None:
-    if isinstance(collection, dict):
-        same = len(collection) == len(kept) and all(
-            name in collection and collection[name] is value for name, value in kept.items()
-        )
-    elif isinstance(collection, set):
-        same = collection == kept
-    else:
-        same = len(collection) == len(kept) and all(a is b for a, b in zip(collection, kept, strict=True))
-    if same:
-        return
-    collection.clear()
-    if isinstance(collection, (dict, set)):
-        collection.update(kept)
-    else:
-        collection.extend(kept)
+        for undo in self._undo:
+            undo()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_puzzlemix.saliency.logits import logits_of
-from lightning_puzzlemix.task_targets import check_task_targets
+from lightning_puzzlemix.targets import check_task_targets
 
 # Gradients of images are small enough to vanish in float16; scaled by this much they do not.
 _HALF_PRECISION_SCALE = 1024.0
@@ -41,45 +41,70 @@ class Objective:
     num_classes: int | None
 
 
-def make_objective(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    loss: SaliencyLoss | str | None,
-    forward_context: ForwardContext,
-    num_classes: int | None = None,
-    batch: Any = None,
-) -> Objective:
-    """Run the model and its loss; only the forward pass (of a loss of its own: all of that) in ``forward_context``.
+@dataclass(frozen=True)
+class ModelLoss:
+    """The loss of a batch whose gradient is saliency: the forward pass, and the loss that fits its output and the targets.
 
     Args:
-        model: The model, in the mode it is to run in.
-        images: (B, C, H, W); the model may work on them in place.
-        targets: (B,) class indices or (B, classes) floats; for one logit (B,) or (B, 1), integers or floats.
-        loss: ``None`` for :func:`sample_losses` of the logits that the model returns, else see
-            :func:`lightning_puzzlemix.saliency.gradient.gradient_saliency`.
-        forward_context: Makes the context.
-        num_classes: Tells the logits from other outputs, where given.
-        batch: The whole batch, for a loss of its own that asks for it.
-
-    Raises:
-        TypeError: If targets or the loss have the wrong type.
-        ValueError: If shapes or values do not fit, or the model cannot be called with images alone.
+        loss: ``None`` for :func:`sample_losses` of the logits that the model returns. Else a callable (module, images,
+            targets), or the name of a method of the model with the arguments (images, targets), which returns the batch's
+            mean loss or (B,) losses. Either also gets ``batch`` if it has a further parameter of that name.
+        forward_context: Makes the context of the forward pass, for example autocast. The loss of the logits is computed in
+            float32 outside of it; a loss of the user's runs inside it as a whole.
+        num_classes: Distinguishes the logits from other outputs, where given.
+        batch: The whole batch, for a loss of the user's that takes it.
     """
-    if loss is not None:
-        return _own_objective(model, images, targets, loss, forward_context, batch)
-    size = len(images)
-    output = call_forward(model, images, forward_context)
-    logits = logits_of(output, size, targets=targets, num_classes=num_classes)
-    check_task_targets(targets, size, logits.shape[1])
-    scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
-    # A copy, since autograd cannot keep targets that were made under inference mode.
-    wanted = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
-    with torch.set_grad_enabled(logits.requires_grad):
-        # The sum and not the mean: each image's gradient keeps its size however large the batch is.
-        total = scale * sample_losses(logits.float(), wanted).sum()
-    return Objective(total, scale * size, logits.shape[1])
+
+    loss: SaliencyLoss | str | None = None
+    forward_context: ForwardContext = nullcontext
+    num_classes: int | None = None
+    batch: Any = None
+
+    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> Objective:
+        """Run the model and its loss.
+
+        Args:
+            model: The model, in the mode it is to run in.
+            images: (B, C, H, W); the model may work on them in place.
+            targets: (B,) class indices or (B, classes) floats; for one logit (B,) or (B, 1), integers or floats.
+        """
+        if self.loss is not None:
+            return self._call_user_loss(self.loss, model, images, targets)
+        size = len(images)
+        output = call_forward(model, images, self.forward_context)
+        logits = logits_of(output, size, targets=targets, num_classes=self.num_classes)
+        check_task_targets(targets, size, logits.shape[1])
+        scale = _HALF_PRECISION_SCALE if logits.dtype == torch.float16 else 1.0
+        # A copy, since autograd cannot keep targets that were made under inference mode.
+        copied = targets.detach().clone() if targets.is_floating_point() else targets.detach().clone().long()
+        with torch.set_grad_enabled(logits.requires_grad):
+            # The sum and not the mean: each image's gradient keeps its size however large the batch is.
+            total = scale * sample_losses(logits.float(), copied).sum()
+        return Objective(total, scale * size, logits.shape[1])
+
+    def _call_user_loss(self, loss: SaliencyLoss | str, model: nn.Module, images: Tensor, targets: Tensor) -> Objective:
+        """Do the same for a loss of the user's, a scalar (the batch's mean) or (B,)."""
+        if not isinstance(targets, Tensor):
+            raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+        called, arguments = (_method(model, loss), ()) if isinstance(loss, str) else (loss, (model,))
+        extra = _batch_argument(called, len(arguments) + 2, self.batch)
+        with self.forward_context():
+            value = called(*arguments, images, targets.detach().clone(), **extra)
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape not in ((), (len(images),)):
+            shown = (
+                f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            )
+            raise ValueError(
+                f"saliency_loss must return the batch's mean loss or {len(images)} losses, one for each image, as a floating "
+                f"point tensor, got {shown}"
+            )
+        # What precision there is inside cannot be seen. A power of two changes no digit of the others.
+        scale = _HALF_PRECISION_SCALE
+        # As a sum (see above), unless the gradient that starts at a mean in float16 would overflow.
+        size = 1 if value.dtype == torch.float16 and not value.ndim else len(images)
+        with torch.set_grad_enabled(value.requires_grad):
+            total = scale * (value.float().sum() if value.ndim else size * value.float())
+        return Objective(total, scale * size, None)
 
 
 def sample_losses(logits: Tensor, targets: Tensor) -> Tensor:
@@ -87,9 +112,8 @@ def sample_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
     One logit: binary cross-entropy with logits. Class indices: cross-entropy. (B, classes) floats: cross-entropy if all
     rows of the batch sum to 1 within rounding, else, for several labels or none, binary cross-entropy with logits, averaged
-    over the classes. Which of the two is chosen on the device, anew for each batch and for all of its rows alike: no
-    synchronization, and nothing to remember or to restore. So a batch of several-label data in which every row happens to
-    have one label is taken for single-label, whose loss looks for the same class.
+    over the classes. The device chooses between the two, for each batch as a whole: no synchronization and no state. So a
+    batch of several-label data in which every row happens to have one label counts as single-label.
 
     Args:
         logits: (B, classes) float32.
@@ -119,7 +143,7 @@ def call_forward(model: nn.Module, images: Tensor, forward_context: ForwardConte
         with forward_context():
             return model(images)
     except (TypeError, LookupError, AttributeError, ValueError, NotImplementedError) as error:
-        # A message of this package, which says more.
+        # A message of this package.
         if "saliency" in str(error):
             raise
         raise ValueError(
@@ -131,7 +155,7 @@ def call_forward(model: nn.Module, images: Tensor, forward_context: ForwardConte
             raise ValueError(
                 f"forward of {name} takes its images out of autograd ({error}), so they have no gradient: {_RECIPE}"
             ) from error
-        # Those of torch itself have classes of their own where they say more, such as OutOfMemoryError.
+        # Specific errors of torch, such as OutOfMemoryError, have classes of their own.
         if type(error) is not RuntimeError or "saliency" in str(error):
             raise
         raise RuntimeError(
@@ -146,37 +170,6 @@ _RECIPE = (
     '        return F.cross_entropy(module(images, batch["age"]), targets)\n'
     "or saliency='spectral' with num_classes, which does not call the model"
 )
-
-
-def _own_objective(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    loss: SaliencyLoss | str,
-    forward_context: ForwardContext,
-    batch: Any,
-) -> Objective:
-    """The same for a loss of the model's own, a scalar (the batch's mean) or (B,)."""
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
-    wanted = targets.detach().clone()
-    called, arguments = (_method(model, loss), ()) if isinstance(loss, str) else (loss, (model,))
-    extra = _batch_argument(called, len(arguments) + 2, batch)
-    with forward_context():
-        value = called(*arguments, images, wanted, **extra)
-    if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape not in ((), (len(images),)):
-        shown = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(
-            f"saliency_loss must return the batch's mean loss or {len(images)} losses, one for each image, as a floating "
-            f"point tensor, got {shown}"
-        )
-    # What precision there is inside cannot be seen. A power of two changes no digit of the others.
-    scale = _HALF_PRECISION_SCALE
-    # As a sum (see above), unless the gradient that starts at a mean in float16 would overflow.
-    size = 1 if value.dtype == torch.float16 and not value.ndim else len(images)
-    with torch.set_grad_enabled(value.requires_grad):
-        total = scale * (value.float().sum() if value.ndim else size * value.float())
-    return Objective(total, scale * size, None)
 
 
 def _batch_argument(loss: Callable[..., Tensor], position: int, batch: Any) -> dict[str, Any]:

@@ -1,76 +1,44 @@
-"""Where saliency comes from: one seam for the paper's gradient and what may stand in for it."""
+"""The sources of saliency: the paper's gradient and its alternatives behind one interface."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
 
-from lightning_puzzlemix.config import PuzzleMixConfig
+from lightning_puzzlemix.saliency.class_count import PerModel
 from lightning_puzzlemix.saliency.feature import feature_saliency, find_default_layer
-from lightning_puzzlemix.saliency.gradient import SaliencyPass, gradient_saliency, undisturbed, without_graph
-from lightning_puzzlemix.saliency.logits import logits_of
-from lightning_puzzlemix.saliency.objective import ForwardContext, SaliencyLoss, call_forward
+from lightning_puzzlemix.saliency.gradient import gradient_saliency
+from lightning_puzzlemix.saliency.objective import ForwardContext, ModelLoss, SaliencyLoss
+from lightning_puzzlemix.saliency.result import SaliencyPass
 from lightning_puzzlemix.saliency.spectral import spectral_saliency
-from lightning_puzzlemix.validation import check_images
 
 SALIENCY_SOURCES = ("gradient", "feature", "spectral")
 # As Lightning names them.
 SALIENCY_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": torch.float32}
-# They log, update metrics and may step optimizers: run for saliency, they would do so twice a batch.
+# They log, update metrics and may step optimizers, which would then happen twice a batch.
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 
 SaliencyCallable = Callable[[nn.Module, Tensor, Tensor], Tensor]
-Fact = TypeVar("Fact")
-
-
-class PerModel(WeakKeyDictionary[nn.Module, Any], Generic[Fact]):
-    """What was found out about a model once; forgotten with the model, and by copies and pickles of this.
-
-    A model whose parameters have other shapes than then, as with a new head, is another one.
-    """
-
-    def recall(self, model: nn.Module, find: Callable[[], Fact]) -> Fact:
-        """Return what is known about a model as it is now, which ``find`` finds out where nothing is."""
-        shapes = [_shape(parameter) for parameter in model.parameters()]
-        known = self.get(model)
-        if known is None or known[0] != shapes:
-            fact = find()
-            # Now, since a lazy model has its shapes from its first forward pass.
-            known = self[model] = ([_shape(parameter) for parameter in model.parameters()], fact)
-        return cast(Fact, known[1])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PerModel, ()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> PerModel[Fact]:
-        return PerModel()
-
-
-def _shape(parameter: nn.Parameter) -> tuple[int, ...] | None:
-    """Return the shape of a parameter; ``None`` for one of a lazy module that has none yet."""
-    return None if isinstance(parameter, UninitializedParameter) else tuple(parameter.shape)
 
 
 @dataclass(frozen=True)
 class SaliencySource:
-    """A validated choice of source; :meth:`look` runs it.
+    """A validated choice of source; :meth:`compute` runs it.
 
     Args:
         source: ``"gradient"`` (the paper's), ``"feature"``, ``"spectral"``, or a callable (module, images, targets) that
             returns (B, H, W) floats >= 0.
-        layer: Dotted name of the submodule whose output ``"feature"`` looks at; ``None`` for the first third of the
+        layer: Dotted name of the submodule that ``"feature"`` differentiates at; ``None`` for the first third of the
             network (:func:`lightning_puzzlemix.saliency.feature.find_default_layer`).
         loss: Loss to differentiate in place of cross-entropy on the logits, for ``"gradient"`` and ``"feature"`` (see
-            :func:`lightning_puzzlemix.saliency.gradient.gradient_saliency`).
+            :class:`lightning_puzzlemix.saliency.objective.ModelLoss`).
         precision: ``None`` for that of the training step, else one of ``SALIENCY_PRECISIONS``, for the forward pass.
-        num_classes: Tells the logits from other outputs of the model, where given.
+        num_classes: Distinguishes the logits from other outputs of the model, where given.
 
     Raises:
         TypeError: If a value has the wrong type.
@@ -144,49 +112,34 @@ class SaliencySource:
         forward_context: ForwardContext = nullcontext,
         batch: Any = None,
     ) -> SaliencyPass:
-        """Find the saliency of a batch.
+        """Compute the saliency of a batch.
 
         Args:
             model: The bare module.
             images: (B, C, H, W) floating point.
-            targets: As for :func:`lightning_puzzlemix.saliency.gradient.gradient_saliency`.
+            targets: As for :class:`lightning_puzzlemix.saliency.objective.ModelLoss`.
             training: For ``"gradient"``: run the model as it is instead of in evaluation mode.
-            parameters: For ``"gradient"``: parameters whose gradients are wanted too.
+            parameters: For ``"gradient"``: parameters whose gradients are returned too.
             keep_loss: For ``"gradient"``: return the mean loss with its graph.
             forward_context: Makes the context of the forward pass; the precision of this source comes on top of it.
-            batch: The whole batch, for a loss that asks for it.
-
-        Raises:
-            TypeError: If an argument has the wrong type or dtype.
-            ValueError: If shapes or values do not fit.
+            batch: The whole batch, for a loss that takes it.
         """
         if self.source == "spectral":
             return spectral_saliency(images)
         if not isinstance(self.source, str):
-            return _called(self.source, model, images, targets, forward_context)
-        context = self.context(images.device, forward_context)
+            return _call_user_source(self.source, model, images, targets, forward_context)
+        model_loss = ModelLoss(self.loss, self.context(images.device, forward_context), self.num_classes, batch)
         if self.source == "gradient":
             return gradient_saliency(
-                model,
-                images,
-                targets,
-                training=training,
-                parameters=parameters,
-                keep_loss=keep_loss,
-                loss=self.loss,
-                forward_context=context,
-                num_classes=self.num_classes,
-                batch=batch,
+                model, images, targets, model_loss, training=training, parameters=parameters, keep_loss=keep_loss
             )
-        options = {"loss": self.loss, "forward_context": context, "num_classes": self.num_classes, "batch": batch}
         layer = self.layer
         if layer is None:
-            check_images(images, PuzzleMixConfig())
-            layer = self._default_layers.recall(model, lambda: find_default_layer(model, images, targets, **options))
-        return feature_saliency(model, images, targets, layer=layer, **options)
+            layer = self._default_layers.recall(model, lambda: find_default_layer(model, images, targets, model_loss))
+        return feature_saliency(model, images, targets, model_loss, layer=layer)
 
     def asks_for_probabilities(self, num_classes: int) -> bool:
-        """Tell whether float targets must lie in [0, 1]: not where no loss but one of the user's looks at them."""
+        """Tell whether float targets must lie in [0, 1]: not if only a loss of the user's reads them."""
         if self.loss is not None:
             return False
         return num_classes > 1 or self.source in ("gradient", "feature")
@@ -205,11 +158,10 @@ class SaliencySource:
         return both
 
 
-def _called(
+def _call_user_source(
     source: SaliencyCallable, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext
 ) -> SaliencyPass:
     """Call a user's source, with gradients switched on and the model in the mode it is in, and check what it returns."""
-    check_images(images, PuzzleMixConfig())
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     with torch.inference_mode(False), torch.enable_grad(), forward_context():
@@ -230,68 +182,3 @@ def _called(
             "with .to(images.device)"
         )
     return SaliencyPass(found.detach().float())
-
-
-def count_classes(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    known: PerModel[int],
-    forward_context: ForwardContext,
-) -> int:
-    """Return the number of classes where the saliency source did not see it; 1 for one logit.
-
-    Floats say it themselves. For class indices the model is asked once, by a forward pass in evaluation mode, and the
-    answer remembered until its parameters have other shapes. It is asked with one image, and with the batch if it refuses
-    that.
-
-    Raises:
-        TypeError: If ``targets`` is no tensor.
-        ValueError: If forward returns no logits.
-    """
-    if isinstance(targets, Tensor) and targets.is_floating_point() and targets.ndim in (1, 2):
-        return targets.shape[1] if targets.ndim == 2 else 1
-
-    def ask() -> int:
-        with undisturbed(model, images.device), without_graph():
-            try:
-                return _ask(model, images, targets, forward_context)
-            # What a forward that is not made for this raises; a LightningModule without one: NotImplementedError.
-            except (TypeError, ValueError, NotImplementedError) as error:
-                raise _unknown_classes(model, error) from error
-            except RuntimeError as error:
-                # Those of torch with classes of their own, such as OutOfMemoryError, have nothing to do with the output.
-                if type(error) is not RuntimeError:
-                    raise
-                raise _unknown_classes(model, error) from error
-
-    found = known.recall(model, ask)
-    on_host = isinstance(targets, Tensor) and targets.device.type == "cpu" and targets.numel() > 0
-    if on_host and found > 1 and int(targets.max()) >= found:
-        # A model may use more of its outputs as classes come in, without another parameter.
-        known.pop(model)
-        found = known.recall(model, ask)
-    return found
-
-
-def _unknown_classes(model: nn.Module, error: Exception) -> ValueError:
-    """Say why the number of classes is unknown, without the advice to those who look for saliency: baselines count too."""
-    cause = error.__cause__ or error
-    reason = getattr(error, "found", f"{type(cause).__name__}: {cause}")
-    return ValueError(
-        f"the number of classes is unknown, since forward of {type(model).__name__} returns no (B, classes) logits: pass "
-        f"num_classes, or (B, classes) probabilities (one-hot) as targets ({reason})"
-    )
-
-
-def _ask(model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext) -> int:
-    def width(part: Tensor) -> int:
-        output = call_forward(model, part.detach().clone(), forward_context)
-        return logits_of(output, len(part), targets=targets).shape[1]
-
-    try:
-        return width(images[:1])
-    except (RuntimeError, ValueError, AssertionError):
-        if len(images) == 1:
-            raise
-        return width(images)

@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.saliency.gradient import SaliencyPass
-from lightning_puzzlemix.validation import check_images
+from lightning_puzzlemix.saliency.result import SaliencyPass
 
 # Side in pixels at which the paper works, and the Gaussian that the authors' published code blurs with at that side.
 _WORKING_SIDE = 64
@@ -19,10 +17,10 @@ _LEAST_AMPLITUDE = 1e-6
 
 @torch.no_grad()
 def spectral_saliency(images: Tensor) -> SaliencyPass:
-    """Look where an image departs from what is usual: the spectral residual, which needs no model and no labels.
+    """Compute the spectral residual of images, which needs no model and no labels.
 
-    Another method than the paper's: it says what stands out, not what the model looks at, and its maps have next to
-    nothing in common with gradients. For each image: mean over channels, log amplitude of the Fourier spectrum, minus its
+    Another method than the paper's: it finds what stands out in an image, not what the model responds to, and its maps
+    barely correlate with gradients. For each image: mean over channels, log amplitude of the Fourier spectrum, minus its
     average over 3 x 3 frequencies (the spectrum taken as periodic), back with the original phase, squared magnitude,
     Gaussian blur. The paper works at 64 pixels; shorter sides are kept, longer ones shrunk to that.
 
@@ -32,12 +30,7 @@ def spectral_saliency(images: Tensor) -> SaliencyPass:
 
     Returns:
         ``saliency`` (B, H, W) float32 >= 0; no gradients and no number of classes.
-
-    Raises:
-        TypeError: If ``images`` is no floating point tensor.
-        ValueError: If its shape does not fit.
     """
-    check_images(images, PuzzleMixConfig())
     # Neither the spectrum nor the blur can be had in 16 bits.
     with torch.autocast(images.device.type, enabled=False):
         gray = images.detach().float().mean(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Tell code of the user from that of libraries, and find what a function of theirs keeps outside of itself."""
+"""Distinguishes code of the user from libraries, and finds what a function of the user's keeps outside of itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
@@ -19,22 +19,20 @@ _OWN_PACKAGE = __name__.partition(".")[0]
 _KEPT_IN_GLOBALS = (int, float, str, bool, type(None), list, dict, set, deque, tuple, np.ndarray, Tensor)
 
 
-# What a user derives from these is large (data), or used by other threads meanwhile; no forward pass writes into it.
-_LARGE_OR_ALIVE = {
-    "Trainer",
-    "Dataset",
-    "DataLoader",
-    "LightningDataModule",
-    "Logger",
-    "Thread",
-    "BaseProcess",
-    "Executor",
-}
+# What a user derives from these is large (data), or used by other threads meanwhile; no forward pass writes into it. By name,
+# since Lightning has two classes of each name.
+_LARGE_OR_SHARED = frozenset(
+    {"Trainer", "Dataset", "DataLoader", "LightningDataModule", "Logger", "Thread", "BaseProcess", "Executor"}
+)
+
+
+def _is_left_alone(kind: type) -> bool:
+    return not _LARGE_OR_SHARED.isdisjoint(each.__name__ for each in kind.__mro__)
 
 
 @functools.cache
 def _is_user_module(name: str | None) -> bool:
-    """Tell whether a module is neither installed nor part of Python: its objects are safe to look into and to change back."""
+    """Tell whether a module is neither installed nor part of Python: its objects are safe to inspect and to restore."""
     if name is None or name.partition(".")[0] == _OWN_PACKAGE:
         return False
     module = sys.modules.get(name)
@@ -64,51 +62,20 @@ def user_attributes(value: Any) -> dict[str, Any] | None:
         return None
     if not isinstance(value, SimpleNamespace) and not is_user_code(value):
         return None
-    if _LARGE_OR_ALIVE & {kind.__name__ for kind in type(value).__mro__}:
+    if _is_left_alone(type(value)):
         return None
     names = getattr(value, "__dict__", None)
     return names if isinstance(names, dict) else None
 
 
-class SlotNames(MutableMapping[str, Any]):
-    """The attributes that an object keeps in ``__slots__``, as a namespace.
-
-    Args:
-        owner: The object.
-        names: Those slots.
-    """
-
-    def __init__(self, owner: Any, names: Iterable[str]) -> None:
-        self._owner = owner
-        self._names = tuple(names)
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self._owner, name)
-        except AttributeError as error:
-            raise KeyError(name) from error
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        setattr(self._owner, name, value)
-
-    def __delitem__(self, name: str) -> None:
-        delattr(self._owner, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter([name for name in self._names if hasattr(self._owner, name)])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-
-def user_slots(value: Any) -> SlotNames | None:
-    """Return what an object keeps in slots of classes that the user wrote; ``None`` where there are none."""
+def user_slots(value: Any) -> list[str]:
+    """Return the attributes that an object keeps in ``__slots__`` of classes that the user wrote."""
     kinds = type(value).__mro__
-    if _LARGE_OR_ALIVE & {kind.__name__ for kind in kinds}:
-        return None
+    if _is_left_alone(type(value)):
+        return []
     slots = [vars(kind).get("__slots__", ()) for kind in kinds if _is_user_module(kind.__module__)]
     names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
-    return SlotNames(value, [name for name in names if not name.startswith("__")]) if names else None
+    return [name for name in names if not name.startswith("__")]
 
 
 def is_kept(name: str, value: Any) -> bool:
@@ -123,7 +90,7 @@ def user_classes(kind: type) -> list[type]:
 
 def methods(kind: type) -> list[FunctionType]:
     """Return the functions of a class of the user, for which any of them may be called."""
-    if _LARGE_OR_ALIVE & {each.__name__ for each in kind.__mro__}:
+    if _is_left_alone(kind):
         return []
     return [function for each in user_classes(kind) for value in vars(each).values() for function in _functions(value)]
 
@@ -178,7 +145,7 @@ class Captured:
     Attributes:
         cells: The cells of closures with their present contents.
         names: Namespaces of globals, each with those of their bindings that the function names.
-        values: Everything found, to be looked into.
+        values: Everything found, to be recorded.
     """
 
     cells: list[tuple[CellType, Any]] = field(default_factory=list)

@@ -1,7 +1,7 @@
 """The authors' mask optimizer: alpha-beta swap of the gco library, one sample after the other (optional extra ``[gco]``).
 
-A local optimizer, here for those who want the authors' masks to the bit, with what they have of defects: it stops above the
-optimum in 27 of 104 recorded samples at n = 16, and its 32-bit arithmetic overflows on others without a word.
+A local optimizer that gives the authors' masks bit for bit, defects included: it stops above the optimum in 27 of 104 recorded
+samples at n = 16, and its 32-bit arithmetic silently overflows on others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.solvers.problem import Energy
 
 # gco ends the process when a smoothness term exceeds 10,000,000 (GCO_MAX_ENERGYTERM); the wrapper multiplies the weights by
-# 1000 before, because the label distances that go with them are no integers.
+# 1000 before, because their label distances are not integers.
 _LARGEST_WEIGHT = 10_000
 # The reference keeps its prior finite by a margin inside the logarithm (``graphcut_multi``).
 _LOG_MARGIN = 1e-8

@@ -1,12 +1,42 @@
-"""From the energy on the host to the optimal mask; one backend a function."""
+"""The host backend: one copy of the batch's problem to the host, exact masks and plans there, and one copy back."""
 
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.solvers.problem import Energy, mixing_prior
+from lightning_puzzlemix.solvers.gco import solve_masks_gco
+from lightning_puzzlemix.solvers.problem import Energy, MixingProblem, mixing_prior
 from lightning_puzzlemix.solvers.threads import run_slices, solver_threads
+from lightning_puzzlemix.solvers.transfer import to_device, to_host
+from lightning_puzzlemix.solvers.value_checks import check_values
+
+
+def solve_on_host(
+    problem: MixingProblem[Tensor], lam: float | Tensor, config: PuzzleMixConfig
+) -> tuple[Tensor, Tensor | None]:
+    """Solve a batch on the host; see :func:`lightning_puzzlemix.solvers.solve`."""
+    host, lam_host = _fetch(problem, lam)
+    check_values(host.extremes, lam_host, config)
+    labels = solve_masks(host.energy, lam_host, config)
+    solution = [labels]
+    if config.transport:
+        solution.append(plan_moves(host.moving_first, host.moving_second, labels, config))
+    masks, *plans = to_device(solution, problem.extremes.device)
+    return masks, plans[0] if plans else None
+
+
+def _fetch(problem: MixingProblem[Tensor], lam: float | Tensor) -> tuple[MixingProblem[np.ndarray], float | np.ndarray]:
+    """Copy the problem to the host, with lam where that lies on the device too."""
+    arrays = problem.arrays()
+    if not isinstance(lam, Tensor):
+        return MixingProblem.of(to_host(arrays)), float(lam)
+    batch, device = len(arrays[0]), arrays[0].device
+    if lam.device != device:
+        return MixingProblem.of(to_host(arrays)), lam.detach().cpu().double().numpy()
+    *host, lam_host = to_host([*arrays, lam.float().expand(batch)])
+    return MixingProblem.of(host), lam_host
 
 
 def solve_masks(energy: Energy[np.ndarray], lam: float | np.ndarray, config: PuzzleMixConfig) -> np.ndarray:
@@ -24,11 +54,7 @@ def solve_masks(energy: Energy[np.ndarray], lam: float | np.ndarray, config: Puz
         ImportError: If ``solver="gco"`` and gco-wrapper is not installed.
         ValueError: If ``solver="gco"`` cannot take the energies.
     """
-    if config.solver == "gco":
-        from lightning_puzzlemix.solvers.gco import solve_masks_gco
-
-        return solve_masks_gco(energy, lam, config)
-    return _solve_masks_exact(energy, lam, config)
+    return _MASK_SOLVERS[config.solver](energy, lam, config)
 
 
 def _solve_masks_exact(energy: Energy[np.ndarray], lam: float | np.ndarray, config: PuzzleMixConfig) -> np.ndarray:
@@ -51,9 +77,12 @@ def _solve_masks_exact(energy: Energy[np.ndarray], lam: float | np.ndarray, conf
     return labels
 
 
+_MASK_SOLVERS = {"exact": _solve_masks_exact, "gco": solve_masks_gco}
+
+
 def plan_moves(
     shares_first: np.ndarray, shares_second: np.ndarray, labels: np.ndarray, config: PuzzleMixConfig
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Plan for each pair where the blocks of its two images go.
 
     The cost of moving block i to j is ``transport_cost * distance^2 - share_i`` where the mask shows the image at j
@@ -67,7 +96,7 @@ def plan_moves(
         config: ``transport_cost``, ``num_labels`` and ``threads`` are read.
 
     Returns:
-        Two (B, R * C) int32 plans, of the first images and of their partners: the source block of each target block.
+        (2, B, R * C) int32 plans of the first images and of their partners: the source block of each target block.
     """
     from lightning_puzzlemix.solvers.matching import match_blocks, sorted_moves
 
@@ -86,4 +115,4 @@ def plan_moves(
         match_blocks(shares_second, labels, top, steps, prices, plans[1], start, stop)
 
     run_slices(work, batch, solver_threads(config.threads, max(rows, cols)))
-    return plans[0], plans[1]
+    return plans

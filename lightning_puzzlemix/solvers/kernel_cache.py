@@ -1,9 +1,8 @@
-"""Compiled kernels on disk: a damaged, foreign or outdated file is compiled anew, and a folder that fails is done without.
+"""Compiled kernels on disk: a damaged, foreign or outdated file is compiled again, and an unusable folder is not used.
 
-Numba's own cache trusts what it reads: a torn file ends every later run, a flipped bit is executed as machine code, two
-processes that write at once may exchange the kernels of two signatures, and a kernel compiled with other options is taken
-for the same. Here each file holds the kernel of one signature and CPU, named after both, behind the digests of what it was
-made from and of itself.
+Numba's own cache trusts what it reads: a truncated file fails every later run, a flipped bit is executed as machine code, two
+processes that write at once may swap the kernels of two signatures, and compile options are ignored. Here each file holds
+the kernel of one signature and CPU, named after both, after the digests of its inputs and of itself.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which block moves where: the reference's Algorithm 1 as deferred acceptance, compiled by Numba.
 
 The reference (paper, Algorithm 1; ``mask_transport``) lets every source block take its cheapest target, lets every target keep
-its cheapest source and makes the losers' pairing dearer by 1, n times over, on a dense (n^2, n^2) cost. With saliency in [0, 1]
-a source that lost a target never returns to it, and targets that the mask hides do not matter. What is left is synchronous
-deferred acceptance (Gale and Shapley, 1962) over the few visible targets that a source gains by, cut off after n rounds.
+its cheapest source and raises the cost of the losers' pairs by 1, n times over, on a dense (n^2, n^2) cost. With saliency in
+[0, 1] a source that lost a target never returns to it, and targets that the mask hides do not matter. What remains is
+synchronous deferred acceptance (Gale and Shapley, 1962) over the few visible targets that a source gains by, cut off after n
+rounds.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _match(saliency: Any, visible: Any, steps: Any, prices: Any, plan: Any, poin
                 plan[target] = source
                 loser = holder
             pointer[loser] += 1
-            # Losers come behind those that still wait: nobody proposes twice in a round.
+            # Never beyond the sources that still wait, so that none proposes twice in a round.
             free[losers] = loser
             losers += 1
         waiting = losers

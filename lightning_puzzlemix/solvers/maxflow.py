@@ -25,7 +25,7 @@ Nodes are the blocks in row-major order inside a frame of one unused node on eac
 neighbors at fixed offsets and the frame's zero capacities stop every walk. ``excess`` is what flows in from the source;
 where it is negative the node still has that much capacity to the sink (a deficit).
 
-Everything is in one file because Numba looks at the age of this file alone to tell whether its cached result is stale.
+Everything is in one file because Numba's cache is renewed only when this file changes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _max_source_side(excess: Any, residual: Any, offsets: Any, scratch: Any) -> 
     """Find the largest set S that minimizes ``cut(S) - sum of excess over S``.
 
     Args:
-        excess: (nodes,) int64, how much a node wants to be in S (negative: out of it); changed.
+        excess: (nodes,) int64, what a node gains by being in S (negative: loses); changed.
         residual: (nodes, 4) int64 capacities of the arcs to the right, left, lower and upper neighbor; changed.
         offsets: (4,) int64, where those neighbors lie.
         scratch: (2, nodes) int32.
@@ -185,29 +185,32 @@ def _to_integers(
 
 
 @inlined
-def _wishes(up: bool, labels: Any, blocks: Any, slope: Any, steps: Any, capacity: Any, offsets: Any, wish: Any) -> bool:
-    """Write how much each block by itself wants the lower of the two labels of this cut; return whether any may move.
+def _terminals(
+    up: bool, labels: Any, blocks: Any, slope: Any, steps: Any, capacity: Any, offsets: Any, terminal: Any
+) -> bool:
+    """Write each block's capacity from the source (negative: to the sink) in this cut; return whether any block may move.
 
-    The labels are k (stay) and k + 1 upwards, k (stay) and k - 1 downwards. What the cut borders cost is left to the cut.
+    The source side keeps the lower of the two labels of this cut: k and k + 1 upwards, k - 1 and k downwards. It is what a
+    block gains by that on its own, without the borders that are cut.
     """
     top = len(steps)
-    wish[:] = 0
+    terminal[:] = 0
     for node in blocks:
         label = labels[node]
         if up and label == top:
-            wish[node] += _FORCED
+            terminal[node] += _FORCED
         elif not up and label == 0:
-            wish[node] -= _FORCED
+            terminal[node] -= _FORCED
         else:
-            wish[node] += slope[node] + steps[label if up else label - 1]
+            terminal[node] += slope[node] + steps[label if up else label - 1]
         for axis in range(2):
             # (d + 1)^2 - d^2 = 1 + 2 d: the 1 is the cut's capacity, the rest each block's own.
             other = node + offsets[2 * axis]
             tension = 2 * (label - labels[other]) * capacity[node, axis]
-            wish[node] += tension
-            wish[other] -= tension
+            terminal[node] += tension
+            terminal[other] -= tension
     for node in blocks:  # noqa: SIM110  (Numba compiles no generator expressions)
-        if wish[node] < 0 if up else wish[node] >= 0:
+        if terminal[node] < 0 if up else terminal[node] >= 0:
             return True
     return False
 
@@ -242,8 +245,8 @@ def minimize_labels(
     nodes = (rows + 2) * stride
     offsets = np.array([1, -1, stride, -stride])
     blocks = np.array([(row + 1) * stride + col + 1 for row in range(rows) for col in range(cols)])
-    slope, wish, labels = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
-    excess, wished = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+    slope, terminal, labels = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
+    excess, previous = np.zeros(nodes, np.int64), np.zeros(nodes, np.int64)
     capacity, residual = np.zeros((nodes, 2), np.int64), np.zeros((nodes, 4), np.int64)
     scratch, steps = np.zeros((2, nodes), np.int32), np.zeros(top, np.int64)
     absorb = np.zeros(max(rows, cols), np.int64)
@@ -254,14 +257,14 @@ def minimize_labels(
         )
         labels[:] = middle
         _start_flow(blocks, capacity, residual, offsets)
-        excess[:], wished[:] = 0, 0
+        excess[:], previous[:] = 0, 0
         for cut in range(top):
             up = cut < top - middle
-            if not _wishes(up, labels, blocks, slope, steps, capacity, offsets, wish):
+            if not _terminals(up, labels, blocks, slope, steps, capacity, offsets, terminal):
                 continue
-            # The flow of one cut is a valid start for the next: the capacities are the same, only wishes have changed.
-            excess += wish - wished
-            wished[:] = wish
+            # The flow of one cut is a valid start for the next: only the arcs to the terminals have changed.
+            excess += terminal - previous
+            previous[:] = terminal
             _sweep_lines(excess, residual, rows, cols, absorb)
             distance = _max_source_side(excess, residual, offsets, scratch)
             for node in blocks:

@@ -28,7 +28,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         dispatcher._cache = KernelCache(function, dispatcher.targetoptions)  # type: ignore[attr-defined]
     except Exception as error:
-        # No folder that may be written to (read-only install and no home directory), or a Numba that keeps kernels in
-        # another way: the cache saves seconds, and nothing depends on it.
+        # No writable folder (read-only install and no home directory), or a Numba with another kind of cache: it saves
+        # seconds, and nothing depends on it.
         warn_once("no cache", f"compiled kernels cannot be kept on disk ({error}) and stay in memory. {WAY_OUT}")
     return dispatcher

@@ -1,4 +1,4 @@
-"""What a solver is asked: the energies of a batch of masks, and the saliency of the blocks that may move.
+"""The problem of a batch: the energies of its masks, and the saliency of the blocks that may move.
 
 A mask m holds for each block the share of the first image, one of 0, 1/(L-1), ..., 1. Its energy is
 ``sum_p [m_p cost_first_p + (1 - m_p) cost_second_p + prior(m_p)] + sum_pq weight_pq (m_p - m_q)^2`` (paper section 4.1).

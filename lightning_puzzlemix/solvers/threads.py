@@ -23,16 +23,16 @@ def available_threads() -> int:
     return max(1, cores // int(processes)) if processes.isdigit() and int(processes) > 0 else cores
 
 
-def solver_threads(wished: int | None, blocks_per_side: int) -> int:
-    """Return how many threads work on a batch with this grid; ``None`` wishes for this process's share of the cores."""
+def solver_threads(threads: int | None, blocks_per_side: int) -> int:
+    """Return how many threads solve a batch with this grid; ``None`` is this process's share of the cores."""
     if blocks_per_side <= _SERIAL_BLOCKS_PER_SIDE:
         return 1
-    return available_threads() if wished is None else wished
+    return available_threads() if threads is None else threads
 
 
 @lru_cache(maxsize=4)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    # The process is part of the key: after a fork the parent's pool is a husk without threads and must not be used.
+    # The process is part of the key: after a fork the parent's pool has no threads.
     del process
     return ThreadPoolExecutor(threads, thread_name_prefix="puzzlemix")
 

@@ -19,7 +19,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[np.ndarray]:
         float32 arrays of the same shapes, each contiguous.
     """
     batch = len(tensors[0])
-    # Flat and not (B, -1): behind each other the arrays come out contiguous.
+    # Flat and not (B, -1), so that each array is contiguous.
     packed = torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).cpu().numpy()
     sizes = [tensor.numel() for tensor in tensors]
     parts = np.split(packed, np.cumsum(sizes)[:-1])

@@ -1,4 +1,4 @@
-"""Finding and replacing images and targets in batches of every kind."""
+"""Find and replace images and targets in batches of every kind."""
 
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_puzzlemix.callbacks.batch import find_keys, find_samples
+from lightning_puzzlemix.callbacks.batch import SamplePaths, find_samples
 from lightning_puzzlemix.callbacks.containers import read, replaced
 
 IMAGES = torch.zeros(4, 3, 8, 8)
@@ -29,6 +29,21 @@ class Frozen:
     y: torch.Tensor
 
 
+@dataclass
+class Output(OrderedDict):
+    """A mapping and a dataclass at once, like the outputs of transformers."""
+
+    x: torch.Tensor | None = None
+    y: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        super().update(x=self.x, y=self.y)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        object.__setattr__(self, key, value)
+
+
 @pytest.mark.parametrize(
     ("batch", "images", "targets"),
     [
@@ -47,17 +62,16 @@ class Frozen:
     ],
 )
 def test_finds_images_and_targets(batch: Any, images: Any, targets: Any) -> None:
-    keys = find_keys(batch)
-    assert (keys.images, keys.targets) == (images, targets)
-    assert read(batch, keys.images) is IMAGES
+    (found,) = find_samples(batch)
+    assert (found.images, found.targets) == (((images,),), ((targets,),))
+    assert read(batch, found.images[0]) is IMAGES
 
 
 def test_named_keys_win_over_guesses() -> None:
     second = IMAGES + 1
     batch = {"image": IMAGES, "other": second, "label": CLASSES, "verdict": CLASSES}
-    assert find_keys(batch, "other", "verdict").images == "other"
-    assert find_keys(batch, "other", "verdict").targets == "verdict"
-    assert find_keys((CLASSES, IMAGES, second), -1, 0).images == 2
+    assert find_samples(batch, "other", "verdict") == [SamplePaths((("other",),), (("verdict",),))]
+    assert find_samples((CLASSES, IMAGES, second), -1, 0) == [SamplePaths(((2,),), ((0,),))]
 
 
 @pytest.mark.parametrize(
@@ -72,20 +86,20 @@ def test_named_keys_win_over_guesses() -> None:
         ((), "found no images"),
     ],
 )
-def test_says_what_it_saw_when_unsure(batch: Any, message: str) -> None:
+def test_ambiguous_batches_are_described(batch: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find_keys(batch)
+        find_samples(batch)
 
 
 def test_refuses_unknown_keys_and_containers() -> None:
     with pytest.raises(ValueError, match=r"image_key='photo' is not in the batch"):
-        find_keys({"image": IMAGES, "label": CLASSES}, image_key="photo")
+        find_samples({"image": IMAGES, "label": CLASSES}, image_key="photo")
     with pytest.raises(ValueError, match=r"target_key=5 is not in the batch"):
-        find_keys([IMAGES, CLASSES], target_key=5)
+        find_samples([IMAGES, CLASSES], target_key=5)
     with pytest.raises(TypeError, match=r"image_key='name' must name a tensor"):
-        find_keys({"name": "cat", "label": CLASSES}, image_key="name")
+        find_samples({"name": "cat", "label": CLASSES}, image_key="name")
     with pytest.raises(TypeError, match=r"batch must be a list.*got Tensor"):
-        find_keys(IMAGES)
+        find_samples(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -99,14 +113,15 @@ def test_refuses_unknown_keys_and_containers() -> None:
         (UserDict(image=IMAGES, label=CLASSES), "label"),
         (Sample(["p"], IMAGES, CLASSES), "label"),
         (Frozen(IMAGES, CLASSES), "y"),
+        (Output(IMAGES, CLASSES), "y"),
     ],
 )
 def test_replaces_in_a_copy_of_the_same_type(batch: Any, key: Any) -> None:
-    changed = replaced(batch, {key: PROBABILITIES})
+    changed = replaced(batch, {(key,): PROBABILITIES})
     assert type(changed) is type(batch)
-    assert read(changed, key) is PROBABILITIES
-    assert read(batch, key) is CLASSES
-    assert read(changed, find_keys(batch).images) is IMAGES
+    assert read(changed, (key,)) is PROBABILITIES
+    assert read(batch, (key,)) is CLASSES
+    assert read(changed, find_samples(batch)[0].images[0]) is IMAGES
 
 
 PAIR = (IMAGES, CLASSES)
@@ -123,23 +138,23 @@ PAIR = (IMAGES, CLASSES)
     ],
 )
 def test_finds_pairs_in_nested_batches(batch: Any, paths: Any) -> None:
-    assert [(found.images, found.targets) for found in find_samples(batch)] == paths
+    assert [(*found.images, *found.targets) for found in find_samples(batch)] == paths
 
 
-def test_paths_name_what_lies_apart() -> None:
+def test_paths_name_entries_of_different_containers() -> None:
     batch = [IMAGES, {"label": CLASSES, "other": CLASSES}]
     with pytest.raises(ValueError, match="found no targets"):
         find_samples(batch)
     (found,) = find_samples(batch, 0, "1.label")
-    assert (found.images, found.targets) == ((0,), (1, "label"))
-    assert find_samples({"a.b": IMAGES, "y": CLASSES})[0].images == ("a.b",)
+    assert found == SamplePaths(((0,),), ((1, "label"),))
+    assert find_samples({"a.b": IMAGES, "y": CLASSES})[0].images == (("a.b",),)
     with pytest.raises(ValueError, match=r"image_key='0.x': 'x' is not one of \[\]"):
         find_samples(batch, "0.x", "1.label")
-    with pytest.raises(ValueError, match="must both be given where one is a path"):
+    with pytest.raises(ValueError, match="must both be given if one of them is a path"):
         find_samples(batch, None, "1.label")
 
 
-def test_replaces_in_nested_batches_without_touching_them() -> None:
+def test_replaces_in_nested_batches_without_changing_them() -> None:
     inner = {"image": IMAGES, "label": CLASSES, "id": "kept"}
     batch = {"labeled": (inner, "kept"), "unlabeled": IMAGES}
     changed = replaced(batch, {("labeled", 0, "label"): PROBABILITIES, ("labeled", 0, "image"): IMAGES + 1})
@@ -200,7 +215,7 @@ Named = namedtuple("Named", "image label index")
         (([IMAGES, IMAGES], CLASSES), r"found no images.*0: list, 1: int64"),
     ],
 )
-def test_batches_that_can_be_read_in_two_ways_are_refused(batch: Any, message: str) -> None:
+def test_ambiguous_batches_are_refused(batch: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_samples(batch)
 
@@ -217,20 +232,20 @@ def test_batches_that_can_be_read_in_two_ways_are_refused(batch: Any, message: s
         ({"image": IMAGES, "category_id": CLASSES}, "image", "category_id"),
     ],
 )
-def test_what_is_no_candidate_is_left_alone(batch: Any, images: Any, targets: Any) -> None:
+def test_other_entries_are_ignored(batch: Any, images: Any, targets: Any) -> None:
     (found,) = find_samples(batch)
-    assert (found.images, found.targets) == ((images,), (targets,))
+    assert found == SamplePaths(((images,),), ((targets,),))
 
 
 def test_several_views_and_forms_are_named_in_lists() -> None:
     batch = {"image": IMAGES, "aug": IMAGES + 1, "label": CLASSES, "onehot": PROBABILITIES, "id": CLASSES}
     (found,) = find_samples({"inner": batch}, ["image", "aug"], ["label", "onehot"])
-    assert (found.images, found.other_images) == (("inner", "image"), (("inner", "aug"),))
-    assert (found.targets, found.other_targets) == (("inner", "label"), (("inner", "onehot"),))
+    assert found.images == (("inner", "image"), ("inner", "aug"))
+    assert found.targets == (("inner", "label"), ("inner", "onehot"))
     (found,) = find_samples(([IMAGES, IMAGES], CLASSES), ["0.0", "0.-1"], [1])
-    assert (found.images, found.other_images, found.targets) == ((0, 0), ((0, 1),), (1,))
+    assert found == SamplePaths(((0, 0), (0, 1)), ((1,),))
     (found,) = find_samples((IMAGES, IMAGES, CLASSES), [0, 1])
-    assert (found.other_images, found.targets) == (((1,),), (2,))
+    assert found == SamplePaths(((0,), (1,)), ((2,),))
     with pytest.raises(
         ValueError, match=r"image_key: 'label' must be 4 images \(B, C, H, W\) like 'image'.*got int64 \(4,\)"
     ):
@@ -248,7 +263,7 @@ def test_several_views_and_forms_are_named_in_lists() -> None:
         (["a"] * 4, r"target_key='label' must name a tensor of targets, got list"),
     ],
 )
-def test_named_targets_that_are_none_say_what_makes_them_some(value: Any, message: str) -> None:
+def test_named_entries_that_are_not_targets_get_advice(value: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         find_samples({"image": IMAGES, "label": value}, target_key="label")
 
@@ -263,8 +278,8 @@ def test_images_that_are_not_channels_first_are_refused(shape: tuple[int, ...]) 
     "shape",
     [(3, 16, 3), (1, 28, 1), (3, 4, 4), (16, 4, 4), (2, 8, 3), (64, 3, 3), (12, 5000, 1), (10, 16, 16), (2, 1, 1)],
 )
-def test_tiny_images_and_odd_channels_are_none_of_those(shape: tuple[int, ...]) -> None:
-    assert find_samples((torch.zeros(4, *shape), CLASSES))[0].images == (0,)
+def test_tiny_images_and_unusual_channels_are_accepted(shape: tuple[int, ...]) -> None:
+    assert find_samples((torch.zeros(4, *shape), CLASSES))[0].images == ((0,),)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +291,7 @@ def test_tiny_images_and_odd_channels_are_none_of_those(shape: tuple[int, ...]) 
         ([IMAGES, [CLASSES, CLASSES]], (0, "1.1")),
     ],
 )
-def test_images_and_targets_of_two_containers_are_shown_by_their_paths(batch: Any, paths: tuple[Any, Any]) -> None:
+def test_images_and_targets_in_two_containers_are_listed_by_path(batch: Any, paths: tuple[Any, Any]) -> None:
     nested = [path for path in paths if isinstance(path, str)]
     with pytest.raises(ValueError, match="image_key= and target_key=, both as such paths") as caught:
         find_samples(batch)

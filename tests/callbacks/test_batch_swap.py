@@ -1,4 +1,4 @@
-"""The mixed batch belongs to its batch: however often the step runs, whatever prepares the batch, whoever else mixes."""
+"""Only training_step gets the mixed batch: at every call, with every strategy, beside other callbacks."""
 
 import copy
 import pickle
@@ -57,7 +57,7 @@ def test_every_evaluation_of_a_closure_gets_the_mixed_batch(mixing: str) -> None
         assert targets.shape == (4, 5)
 
 
-def test_clean_regularization_is_refused_where_a_batch_is_differentiated_twice() -> None:
+def test_clean_regularization_is_refused_if_a_batch_is_differentiated_twice() -> None:
     with pytest.raises(ValueError, match=r"clean_weight=0.5 cannot be used with an optimizer that differentiates"):
         trainer(callback(clean_weight=0.5)).fit(SharpnessAware(), loader())
 
@@ -78,7 +78,7 @@ class ShiftingInPlace(Recorder):
 
 
 @pytest.mark.parametrize("module_type", [Shifting, ShiftingInPlace])
-def test_what_hooks_make_of_a_batch_is_what_is_mixed(module_type: type[Recorder]) -> None:
+def test_changes_in_hooks_are_mixed(module_type: type[Recorder]) -> None:
     mixing, module = callback(), module_type()
     trainer(mixing, Halving()).fit(module, loader())
     expected = data().tensors[0][8:] * 0.5 + 0.25
@@ -115,13 +115,13 @@ LATE_CHANGES = {
 
 @pytest.mark.parametrize("change", LATE_CHANGES)
 @pytest.mark.parametrize("mixing", ["puzzlemix", "mixup"])
-def test_a_later_change_is_refused_by_the_callback_whose_work_it_would_undo(change: str, mixing: str) -> None:
+def test_changes_after_the_mixing_are_refused(change: str, mixing: str) -> None:
     owner = MIXINGS[mixing]()
     with pytest.raises(RuntimeError, match=rf"^{type(owner).__name__}: entry '[01]' of the batch was changed"):
         trainer(owner, strategy=Late(LATE_CHANGES[change])).fit(Recorder(), loader())
 
 
-def test_entries_cast_on_the_way_are_replaced_by_entries_cast_alike() -> None:
+def test_entries_cast_by_the_strategy_are_replaced_by_cast_entries() -> None:
     class Noting(Recorder):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             assert batch[0].dtype == torch.bfloat16
@@ -136,7 +136,7 @@ def test_entries_cast_on_the_way_are_replaced_by_entries_cast_alike() -> None:
     assert module.seen[0][1].dtype == torch.float32
 
 
-def test_a_step_may_call_itself_with_a_batch_of_its_own() -> None:
+def test_a_step_may_call_itself_with_another_batch() -> None:
     class Twofold(Recorder):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             loss = super().training_step(batch, batch_idx)
@@ -150,7 +150,7 @@ def test_a_step_may_call_itself_with_a_batch_of_its_own() -> None:
     assert all(targets.ndim == 2 for _, targets in module.seen)
 
 
-def test_a_module_copied_in_the_middle_of_a_batch_has_a_step_of_its_own() -> None:
+def test_a_module_copied_during_a_batch_has_its_own_step() -> None:
     copies: list[Any] = []
 
     class Copying(pl.Callback):
@@ -170,7 +170,7 @@ def test_a_module_copied_in_the_middle_of_a_batch_has_a_step_of_its_own() -> Non
 
 
 @pytest.mark.parametrize("mixing", MIXINGS)
-def test_nothing_is_left_of_skipped_batches_and_cut_epochs(mixing: str) -> None:
+def test_skipped_batches_and_stopped_epochs_leave_nothing_behind(mixing: str) -> None:
     seen_after: list[bool] = []
 
     class Skipping(Recorder):
@@ -199,7 +199,7 @@ def test_two_callbacks_that_would_mix_the_same_batches_are_refused() -> None:
         )
 
 
-def test_two_callbacks_take_turns_by_epochs_and_keep_their_seeds(tmp_path: Any) -> None:
+def test_two_callbacks_alternate_by_epochs_and_keep_their_seeds(tmp_path: Any) -> None:
     first, second = callback(stop_epoch=1, seed=None), callback(start_epoch=1, seed=None)
     module = Recorder()
     run = trainer(first, second, max_epochs=2, enable_checkpointing=True, default_root_dir=tmp_path)
@@ -242,7 +242,7 @@ class Layered(Recorder):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_look_in_evaluation_mode_is_not_mixed(frozen: bool) -> None:
+def test_a_pass_in_evaluation_mode_is_not_mixed(frozen: bool) -> None:
     module, mixing = Layered(frozen), MIXINGS["manifoldmix"]()
     trainer(mixing).fit(module, loader(count=4))
     torch.testing.assert_close(module.looks[0], module.expected)
@@ -300,7 +300,7 @@ def test_a_copy_of_the_model_made_in_a_step_is_not_mixed() -> None:
     assert module.agree == [True] * 6
 
 
-def test_a_pass_of_other_samples_is_refused_with_the_way_out() -> None:
+def test_a_pass_of_other_samples_is_refused() -> None:
     class Parts(Recorder):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return self(batch[0][:2]).sum()

@@ -1,4 +1,4 @@
-"""What the callback draws, when it mixes, where it takes its settings from, what it logs."""
+"""Draws, the decision to mix, seed, normalization and logged metrics of the callback."""
 
 from itertools import pairwise
 from typing import Any

@@ -1,4 +1,4 @@
-"""The YAML of the documentation makes the callback on the command lines of both of Lightning's packages."""
+"""The documented YAML builds the callback on the command lines of both Lightning packages."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ assert callback.prob == 0.5 and callback.config.std == (0.267, 0.256, 0.276)
 
 
 @pytest.mark.parametrize("package", ["pytorch_lightning", "lightning.pytorch"])
-def test_the_command_lines_yaml_makes_the_callback(package: str, tmp_path: Path) -> None:
+def test_the_documented_yaml_builds_the_callback(package: str, tmp_path: Path) -> None:
     pytest.importorskip("jsonargparse")
     pytest.importorskip(package)
     (tmp_path / "config.yaml").write_text(CALLBACK_YAML)

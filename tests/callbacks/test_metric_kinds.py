@@ -1,4 +1,4 @@
-"""Each metric of a module gets what its kind asks for while the targets are soft."""
+"""Each kind of metric gets the targets that it needs while the targets are soft."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def fit(
     return module
 
 
-def test_binary_and_multi_label_metrics_get_the_labels_of_the_larger_share() -> None:
+def test_binary_and_multi_label_metrics_get_the_dominant_labels() -> None:
     metrics = {
         "all": MultilabelAccuracy(5),
         "auroc": MultilabelAUROC(5),
@@ -90,7 +90,7 @@ def test_binary_and_multi_label_metrics_get_the_labels_of_the_larger_share() -> 
 
 
 @pytest.mark.parametrize("change", [None, torch.clone, lambda y: y.double(), lambda y: y.detach(), lambda y: y[:, :5]])
-def test_multi_class_metrics_get_classes_of_whatever_is_made_of_soft_targets(change: Any) -> None:
+def test_multi_class_metrics_get_classes_also_of_changed_soft_targets(change: Any) -> None:
     several = MetricCollection({"acc": MulticlassAccuracy(5), "f1": MulticlassF1Score(5)})
     own = type("Own", (MulticlassAccuracy,), {})(5, average="micro")
     metrics = {"several": several, "own": own, "task": torchmetrics.Accuracy(task="multiclass", num_classes=5)}
@@ -103,7 +103,7 @@ def test_multi_class_metrics_get_classes_of_whatever_is_made_of_soft_targets(cha
 
 
 @pytest.mark.parametrize("count", [8, 5])
-def test_metrics_of_other_kinds_get_the_soft_targets_unless_they_cannot_take_them(count: int) -> None:
+def test_other_metrics_get_soft_targets_unless_they_fail_on_them(count: int) -> None:
     """Five images of five classes: there a comparison of classes with soft targets runs, and counts nonsense."""
     metrics = {
         "own": Keeping(),
@@ -148,7 +148,7 @@ def test_binary_metrics_of_one_logit() -> None:
 
 
 @pytest.mark.parametrize("prob", [0.0, 1.0])
-def test_says_once_which_metrics_were_given_classes(prob: float, caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_that_got_classes_are_reported_once(prob: float, caplog: pytest.LogCaptureFixture) -> None:
     metrics = {"acc": MulticlassAccuracy(5), "own": Keeping(), "comparing": Comparing()}
     with caplog.at_level("INFO"):
         module = fit(CLASSES, prob=prob, **metrics)
@@ -197,12 +197,12 @@ def test_metrics_in_plain_containers_are_found(caplog: pytest.LogCaptureFixture)
     assert int((metrics[0].tp + metrics[0].fn).sum()) == 16
 
 
-def test_says_which_metrics_were_given_soft_targets_in_place_of_classes(caplog: pytest.LogCaptureFixture) -> None:
+def test_metrics_that_got_soft_targets_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         fit(CLASSES, acc=MulticlassAccuracy(5), own=Keeping(), comparing=Comparing())
     said = [record.getMessage() for record in caplog.records if "soft targets in place of" in record.getMessage()]
     assert len(said) == 1
-    assert "metrics.own. One" in said[0]
+    assert "metrics.own. If" in said[0]
     assert "metrics.acc" not in said[0]
     caplog.clear()
     with caplog.at_level("INFO"):

@@ -78,7 +78,7 @@ def test_energies_are_solved_in_float32(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-true", "16-mixed"])
-def test_saliency_is_taken_in_the_trainers_precision(precision: str) -> None:
+def test_saliency_is_computed_in_the_trainers_precision(precision: str) -> None:
     """It is near the float32 one, but not the same: the forward pass runs as the training step does."""
     _, arguments = PRECISIONS[precision]
     _, mixes = fit(**arguments())
@@ -135,7 +135,7 @@ class Compilations(pl.Callback):
 
 @pytest.mark.parametrize("clean_weight", [0.0, 0.5])
 @pytest.mark.parametrize("prob", [1.0, 0.6])
-def test_a_compiled_module_is_compiled_once_and_trains_alike(prob: float, clean_weight: float) -> None:
+def test_a_compiled_module_is_compiled_once_and_trains_equally(prob: float, clean_weight: float) -> None:
     torch._dynamo.reset()
     ran: list[dict[str, Tensor]] = []
     counter = Compilations()
@@ -217,7 +217,7 @@ def test_checkpointing_that_is_not_reentrant_changes_nothing() -> None:
         fit(reentrant)
 
 
-def test_a_frozen_batchnorm_stays_frozen_and_unmoved() -> None:
+def test_a_frozen_batchnorm_stays_frozen() -> None:
     class Frozen(Classifier):
         def __init__(self) -> None:
             super().__init__()
@@ -240,7 +240,7 @@ def test_a_frozen_batchnorm_stays_frozen_and_unmoved() -> None:
         assert int(frozen.net[1].num_batches_tracked) == 0
 
 
-def test_mixing_moves_neither_statistics_nor_the_global_random_state() -> None:
+def test_mixing_changes_neither_statistics_nor_the_global_random_state() -> None:
     class Watching(Classifier):
         def on_train_start(self) -> None:
             self.state = torch.get_rng_state()

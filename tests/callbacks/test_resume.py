@@ -1,4 +1,4 @@
-"""Killed or failed, in mid-epoch and at an epoch's end, on one and two ranks: a resumed run goes on to the bit."""
+"""Killed or failed, within an epoch and at its end, on one and two ranks: a resumed run continues bit by bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distributed_cases import BATCHES, EPOCHS, KILLED_AT, launch
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_resumed_run_goes_on_to_the_bit(processes: int, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_bit_by_bit(processes: int, tmp_path: Path) -> None:
     """The resumed callbacks have no seed of their own: theirs is in the checkpoint."""
     launch("killed", tmp_path, processes=processes, expect=-SIGKILL)
     reports = launch("resumed", tmp_path, processes=processes)

@@ -96,7 +96,7 @@ def test_per_sample_lam_draws_one_share_each() -> None:
     torch.testing.assert_close(mixed.ratio.double(), mixed.draw.lam, atol=0.1, rtol=0)
 
 
-def test_combined_loaders_are_mixed_where_they_hold_targets() -> None:
+def test_batches_with_targets_of_combined_loaders_are_mixed() -> None:
     class Two(Module):
         def labeled(self, batch: Any) -> tuple[Tensor, Tensor]:
             return batch["a"][0], batch["a"][1]

@@ -1,4 +1,4 @@
-"""Two thousand steps of everything at once: nothing is left behind, whatever is thrown."""
+"""Two thousand steps with all methods, precisions and random failures leave nothing behind."""
 
 import copy
 import gc

@@ -1,4 +1,4 @@
-"""Two processes on the CPU: what DDP, its variants, FSDP1, FSDP2 and ddp_spawn train is what one process computes by hand."""
+"""DDP, its variants, FSDP1, FSDP2 and ddp_spawn on two CPU processes train like one process by hand."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def replay(
     ("case", "clean_weight", "window"),
     [("ddp", 0.5, 1), ("find unused", 0.5, 1), ("static graph", 0.5, 1), ("accumulated", 0.5, 3), ("bare", 0.0, 1)],
 )
-def test_ddp_trains_as_one_process_would_by_hand(
-    case: str, clean_weight: float, window: int, everything: Reports
-) -> None:
+def test_ddp_trains_like_one_process(case: str, clean_weight: float, window: int, everything: Reports) -> None:
     reports = of(everything, case)
     expected, maps = replay(reports, clean_weight, window)
     for name, value in expected.items():
@@ -84,7 +82,7 @@ def test_ddp_trains_as_one_process_would_by_hand(
 
 
 @pytest.mark.parametrize("case", ["ddp", "find unused", "static graph", "bare", "fsdp2"])
-def test_ranks_decide_alike_and_draw_differently(case: str, everything: Reports) -> None:
+def test_ranks_make_the_same_decisions_and_different_draws(case: str, everything: Reports) -> None:
     first, second = of(everything, case)
     decisions = [[row is not None for row in report["rows"]] for report in (first, second)]
     assert decisions[0] == decisions[1]
@@ -97,41 +95,17 @@ def test_ranks_decide_alike_and_draw_differently(case: str, everything: Reports)
     assert not pairs or not all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_fsdp2_trains_as_one_process_would_by_hand(everything: Reports) -> None:
-    reports = of(everything, "fsdp2")
-    expected, _ = replay(reports, 0.0)
-    for name, value in expected.items():
-        torch.testing.assert_close(reports[0]["weights"][name], value, atol=1e-6, rtol=1e-5)
-
-
-def test_fsdp1_runs_a_loss_of_the_modules_own(everything: Reports) -> None:
-    """Saliency by a method of the module is that of cross-entropy, which it computes."""
-    reports = of(everything, "fsdp1 method")
-    expected, _ = replay(reports, 0.0)
-    for name, value in expected.items():
-        torch.testing.assert_close(reports[0]["weights"][name], value, atol=1e-6, rtol=1e-5)
-    assert all(
-        row is not None and float(row[1].min()) >= 0 and float(row[1].max()) > 0 for row in reports[0]["rows"] if row
-    )
-
-
-def check_exact_or_refused(reports: Reports, clean_weight: float, says: str) -> None:
-    errors = {report.get("error", "") for report in reports}
-    if errors != {""}:
-        assert all(error.startswith("ValueError: ") and says in error for error in errors), errors
-        return
+@pytest.mark.parametrize(
+    ("case", "clean_weight"),
+    [("fsdp2", 0.0), ("fsdp2 clean", 0.5), ("fsdp1", 0.0), ("fsdp1 clean", 0.5), ("fsdp1 method", 0.0)],
+)
+def test_sharded_strategies_train_like_one_process(case: str, clean_weight: float, everything: Reports) -> None:
+    """Also with a saliency loss that is a method of the module, inside the wrapper of FSDP1."""
+    reports = of(everything, case)
+    assert all(row is None or 0 <= float(row[1].min()) < float(row[1].max()) for row in reports[0]["rows"])
     expected, _ = replay(reports, clean_weight)
     for name, value in expected.items():
         torch.testing.assert_close(reports[0]["weights"][name], value, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("case", "clean_weight", "says"),
-    [("fsdp2 clean", 0.5, "clean_weight"), ("fsdp1", 0.0, "FSDP"), ("fsdp1 clean", 0.5, "FSDP")],
-)
-def test_sharding_is_exact_or_refused(case: str, clean_weight: float, says: str, everything: Reports) -> None:
-    """Lightning keeps the module inside FSDP1's wrapper; parameters that are sharded are no leaves of the forward pass."""
-    check_exact_or_refused([report[case] for report in everything], clean_weight, says)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +131,7 @@ def test_mixed_precision_trains_within_its_rounding(
         assert float((found - value).norm()) < 0.1 * float((value - start[name]).norm()) + 1e-3, name
 
 
-def test_seeds_that_differ_between_ranks_are_refused_on_all_of_them(everything: Reports) -> None:
+def test_seeds_that_differ_between_ranks_are_refused_on_every_rank(everything: Reports) -> None:
     errors = [report["seeds"]["error"] for report in everything]
     assert all("seed must be the same on every rank, got" in error and "3 on rank 0" in error for error in errors)
 
@@ -166,7 +140,7 @@ def test_only_rank_zero_logs_and_it_logs_its_own_batches(folder: Path, everythin
     report = of(everything, "ddp")[0]
     assert [path.name for path in folder.rglob("metrics*.csv")] == ["metrics.csv"]
     # The first mixed batch and the last.
-    assert len(list(folder.rglob("pictures/*.png"))) == 2
+    assert len(list(folder.rglob("images/*.png"))) == 2
     assert len(list(folder.rglob("*.png"))) == 2
     with (folder / "log" / "metrics.csv").open() as file:
         logged = [float(row["puzzlemix/ratio"]) for row in csv.DictReader(file) if row["puzzlemix/ratio"]]

@@ -63,7 +63,7 @@ def module_of(package: Any) -> type:
 
 @pytest.mark.parametrize("name", PACKAGES)
 @pytest.mark.parametrize("arguments", [{}, {"clean_weight": 0.5, "prob": 0.5}], ids=["plain", "clean"])
-def test_a_trainer_of_either_package_trains_alike(name: str, arguments: dict[str, Any]) -> None:
+def test_trainers_of_both_packages_train_equally(name: str, arguments: dict[str, Any]) -> None:
     package = pytest.importorskip(name)
     expected, _ = fit(**arguments)
     module, mixing = module_of(package)(), pm.PuzzleMixCallback(config(), seed=1, **arguments)
@@ -118,7 +118,7 @@ assert len(cli.model.seen) == 4
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_lightning_cli_makes_the_callback_from_yaml(name: str, tmp_path: Path) -> None:
+def test_lightning_cli_builds_the_callback_from_yaml(name: str, tmp_path: Path) -> None:
     """In a program of its own, which imports its Lightning first."""
     pytest.importorskip("jsonargparse")
     pytest.importorskip(name)
@@ -133,7 +133,7 @@ def test_lightning_cli_makes_the_callback_from_yaml(name: str, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
 
 
-def test_hydra_makes_the_callback_from_yaml() -> None:
+def test_hydra_builds_the_callback_from_yaml() -> None:
     hydra, omegaconf = pytest.importorskip("hydra"), pytest.importorskip("omegaconf")
     written = """
     {_target_: lightning_puzzlemix.PuzzleMixCallback, prob: 0.5, clean_weight: 0.25, seed: 3, image_key: 0, config: {
@@ -234,7 +234,7 @@ def test_log_every_n_steps(tmp_path: Path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file) if row["puzzlemix/ratio"]] == [2, 5]
 
 
-def test_tuners_run_without_mixing_and_give_the_callback_back() -> None:
+def test_tuners_run_without_mixing_and_restore_the_callback() -> None:
     class Tuned(Classifier):
         batch_size = 2
 
@@ -253,7 +253,7 @@ def test_tuners_run_without_mixing_and_give_the_callback_back() -> None:
     assert all(targets.ndim == 2 for _, targets, *_ in module.journal)
 
 
-def test_the_sanity_check_is_untouched() -> None:
+def test_the_sanity_check_is_not_mixed() -> None:
     class Checked(Classifier):
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             if self.trainer.sanity_checking:
@@ -279,7 +279,7 @@ class Transfers:
 
 
 @pytest.mark.parametrize("owner", ["module", "datamodule"])
-def test_overridden_transfer_hooks_come_before_the_mixing(owner: str) -> None:
+def test_overridden_transfer_hooks_run_before_the_mixing(owner: str) -> None:
     class Data(Transfers, pl.LightningDataModule):
         def train_dataloader(self) -> Batches:
             return Batches()

@@ -1,4 +1,4 @@
-"""Batches that are not mixed have their targets in the form of those that are."""
+"""The targets of unmixed batches have the form of mixed ones."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def test_pairs_in_every_batch(schedule: dict[str, Any]) -> None:
     assert all(isinstance(targets, pm.PairTargets) for _, targets in module.seen)
 
 
-def test_probabilities_and_several_forms_stay_what_they_are() -> None:
+def test_probabilities_and_several_forms_keep_their_values() -> None:
     images, classes = data(5).tensors
     soft = torch.softmax(torch.randn(5, 3), 1)
     module = Recorder()
@@ -92,7 +92,7 @@ def test_validation_keeps_class_indices() -> None:
     assert all(targets.ndim == 2 for _, targets in module.seen)
 
 
-def test_unknown_class_counts_name_the_way_out() -> None:
+def test_an_unknown_number_of_classes_is_refused_with_advice() -> None:
     class Headless(Recorder):
         def forward(self, images: Tensor) -> Tensor:
             raise NotImplementedError

@@ -21,13 +21,14 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 import lightning_puzzlemix as pm
-from lightning_puzzlemix.config import LARGEST, MOST_BLOCKS, MOST_CLASSES, MOST_LABELS, MOST_MOVING_BLOCKS
+from lightning_puzzlemix.config import MOST_BLOCKS, MOST_LABELS, MOST_MOVING_BLOCKS
 from lightning_puzzlemix.core.energy import mask_energy
 from lightning_puzzlemix.core.grid import Grid
-from lightning_puzzlemix.core.pipeline import warm_up
+from lightning_puzzlemix.solvers import warm_up
 from lightning_puzzlemix.solvers.matching import match_blocks
 from lightning_puzzlemix.solvers.maxflow import minimize_labels
 from lightning_puzzlemix.solvers.problem import energy_of_mask, mixing_prior
+from lightning_puzzlemix.validation import LARGEST, MOST_CLASSES
 
 NAN, INF = float("nan"), float("inf")
 OWNERS: dict[str, Callable[..., Any]] = {

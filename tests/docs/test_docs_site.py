@@ -69,7 +69,7 @@ def test_formulas_are_mathml(site: dict[str, str]) -> None:
         assert not re.search(r"\$|\\(?:frac|sum|text)\b", text), name
 
 
-@pytest.mark.parametrize("name", [*pm.__all__, "monitoring.plots.draw_mixes"])
+@pytest.mark.parametrize("name", [*pm.__all__, "monitoring.plot_mixes"])
 def test_api_has_every_public_name(name: str, site: dict[str, str]) -> None:
     assert f'id="lightning_puzzlemix.{name}"' in site["api"]
 

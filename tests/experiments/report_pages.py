@@ -88,7 +88,7 @@ def make_full(folder: Path) -> Path:
     save_picture(folder / "evaluation" / "evaluation.png", size=(70, 30))
     save_picture(folder / "images.png", size=(80, 50))
     for step in (0, 9, 100, 20, 30):
-        save_picture(folder / f"logs/pictures/puzzlemix_step_{step:08d}.png", size=(40 + step, 40), seed=step)
+        save_picture(folder / f"logs/images/puzzlemix_step_{step:08d}.png", size=(40 + step, 40), seed=step)
     versions = {"python": "3.11.7", "torch": "2.14.1", "cuda": None, "commit": "abc+"}
     (folder / "versions.json").write_text(json.dumps(versions))
     return folder

@@ -1,4 +1,4 @@
-"""The figures of a mix against worked examples, random boxes and a pixel-by-pixel count."""
+"""The metrics of a mix against worked examples, random boxes and a pixel-by-pixel count."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_device import DeviceTensor, FakeDevice
 from torch import Tensor, nn
 
 import lightning_puzzlemix as pm
-from lightning_puzzlemix.monitoring.metrics import (
+from lightning_puzzlemix.monitoring import (
     expected_cutmix_saliency,
     mix_metrics,
     retained_saliency,
@@ -21,7 +21,7 @@ from lightning_puzzlemix.monitoring.metrics import (
 
 
 def batch(mask: list[list[list[float]]], saliency: Tensor, plan: list[list[list[list[int]]]] | None) -> pm.MixedBatch:
-    """Two images that are each other's partner; only what the figures read is true."""
+    """Two images that are each other's partner; only what the metrics read is real."""
     images, shares = torch.zeros(2, 1, *saliency.shape[1:]), torch.tensor(mask)
     draw = pm.MixDraw(torch.tensor([1, 0]), 0.5, shares.shape[-1])
     moved = None if plan is None else torch.tensor(plan, dtype=torch.int32)
@@ -49,11 +49,11 @@ def test_worked_example() -> None:
     assert moved.nonzero().tolist() == [[0, 0, 0, 0], [1, 0, 0, 1]]
     # Two blocks of each image in the first pair; three of the first and four of the second image in the other.
     assert int(visible.sum()) == 11
-    figures = {name: float(value) for name, value in mix_metrics(mixed).items()}
-    assert figures["moved_blocks"] == pytest.approx(2 / 11)
-    assert figures["mask_entropy"] == pytest.approx(3 / 8)
-    assert figures["ratio"] == pytest.approx((0.5 + 0.375) / 2)
-    assert figures["retained_saliency"] == pytest.approx(np.mean(expected), abs=1e-6)
+    metrics = {name: float(value) for name, value in mix_metrics(mixed).items()}
+    assert metrics["moved_blocks"] == pytest.approx(2 / 11)
+    assert metrics["mask_entropy"] == pytest.approx(3 / 8)
+    assert metrics["ratio"] == pytest.approx((0.5 + 0.375) / 2)
+    assert metrics["retained_saliency"] == pytest.approx(np.mean(expected), abs=1e-6)
 
 
 def test_a_block_that_is_shown_twice_counts_once() -> None:
@@ -70,7 +70,7 @@ def test_entropy_in_bits() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.19, 0.5, 0.91, 1.0])
-def test_cutmix_in_expectation_is_the_mean_over_random_boxes(ratio: float) -> None:
+def test_expected_cutmix_saliency_is_the_mean_over_random_boxes(ratio: float) -> None:
     generator = np.random.default_rng(3)
     saliency = torch.from_numpy(generator.random((2, 20, 30)) ** 4).float()
     mixed = batch([[[ratio]], [[ratio]]], saliency, None)
@@ -87,7 +87,7 @@ def test_cutmix_in_expectation_is_the_mean_over_random_boxes(ratio: float) -> No
     torch.testing.assert_close(expected_cutmix_saliency(mixed), expected, atol=3e-3, rtol=0)
 
 
-def test_uniform_saliency_keeps_what_the_areas_say() -> None:
+def test_uniform_saliency_is_retained_by_area() -> None:
     mixed = batch([[[1.0, 0.0], [0.0, 0.5]], [[0.0, 0.0], [0.0, 1.0]]], torch.ones(2, 64, 64), None)
     areas = torch.stack([mixed.ratio, 1 - mixed.ratio])
     torch.testing.assert_close(retained_saliency(mixed), areas)
@@ -96,7 +96,7 @@ def test_uniform_saliency_keeps_what_the_areas_say() -> None:
 
 @pytest.mark.parametrize("transport", [True, False])
 @pytest.mark.parametrize(("side", "transport_size"), [(16, None), (16, 2), (19, 2)])
-def test_the_plan_says_where_every_pixel_came_from(side: int, transport_size: int | None, transport: bool) -> None:
+def test_the_plan_tells_the_source_of_every_pixel(side: int, transport_size: int | None, transport: bool) -> None:
     torch.manual_seed(side)
     images, saliency = torch.rand(5, 3, side, side), torch.rand(5, side, side) ** 6
     config = pm.PuzzleMixConfig(transport=transport, transport_size=transport_size, transport_cost=0.01, num_labels=2)
@@ -126,7 +126,7 @@ def test_the_plan_says_where_every_pixel_came_from(side: int, transport_size: in
         torch.testing.assert_close(shown, image[:, top : top + size, left : left + size])
 
 
-def test_puzzle_mix_keeps_more_than_cutmix_where_saliency_is_peaked() -> None:
+def test_puzzle_mix_retains_more_than_cutmix_of_peaked_saliency() -> None:
     torch.manual_seed(0)
     saliency = torch.zeros(8, 32, 32)
     for index in range(8):
@@ -135,12 +135,12 @@ def test_puzzle_mix_keeps_more_than_cutmix_where_saliency_is_peaked() -> None:
     config, images = pm.PuzzleMixConfig(), torch.rand(8, 3, 32, 32)
     mixer = pm.PuzzleMix(config, saliency=lambda module, images, targets: saliency, num_classes=8)
     mixed = mixer(nn.Identity(), images, torch.arange(8), pm.MixDraw(torch.arange(8).roll(1), 0.5, 8))
-    figures = mix_metrics(mixed)
-    assert figures["retained_saliency"] > 0.9
-    assert 0.3 < figures["retained_saliency_cutmix"] < 0.7
+    metrics = mix_metrics(mixed)
+    assert metrics["retained_saliency"] > 0.9
+    assert 0.3 < metrics["retained_saliency_cutmix"] < 0.7
 
 
-def test_baselines_have_a_ratio_alone() -> None:
+def test_baselines_have_only_a_ratio() -> None:
     mixed = pm.CutMix()(nn.Identity(), torch.rand(4, 3, 8, 8), torch.eye(4))
     assert list(mix_metrics(mixed)) == ["ratio"]
     with pytest.raises(ValueError, match=r"mixed\.saliency is None"):

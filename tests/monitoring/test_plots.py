@@ -1,7 +1,8 @@
-"""The picture of a mix shows what it says."""
+"""The plot of a mixed batch shows its images, saliency, mask and moves."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,10 @@ import torch
 from torch import nn
 
 import lightning_puzzlemix as pm
-from lightning_puzzlemix.monitoring.metrics import retained_saliency
+from lightning_puzzlemix.monitoring import plot_mixes, retained_saliency
 
 pytest.importorskip("matplotlib")
-from lightning_puzzlemix.monitoring.plots import draw_mixes, mask_colors
+from lightning_puzzlemix.monitoring.palette import mask_colormap
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.25, 0.2)
 NAMES = ["ape", "bee", "cat", "dog"]
@@ -42,9 +43,9 @@ def shown(axes: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_shows_pixels_masks_and_names(channels: int) -> None:
+def test_shows_pixels_masks_and_titles(channels: int) -> None:
     mixed, pixels, classes = mixed_batch(channels)
-    figure = draw_mixes(mixed, mean=MEAN[:channels], std=STD[:channels], class_names=NAMES, targets=classes, rows=3)
+    figure = plot_mixes(mixed, mean=MEAN[:channels], std=STD[:channels], class_names=NAMES, targets=classes, rows=3)
     axes = panels(figure, 7)
     retained = retained_saliency(mixed)
     for row in range(3):
@@ -63,15 +64,15 @@ def test_shows_pixels_masks_and_names(channels: int) -> None:
     assert [text.get_text() for text in figure.texts][:7] == HEADS
 
 
-def test_titles_stand_in_place_of_classes() -> None:
+def test_titles_replace_class_names() -> None:
     mixed, _, classes = mixed_batch()
-    axes = panels(draw_mixes(mixed, mean=MEAN, std=STD, targets=classes, titles=list("wxyz"), rows=2), 7)
+    axes = panels(plot_mixes(mixed, mean=MEAN, std=STD, targets=classes, titles=list("wxyz"), rows=2), 7)
     assert [[axes[row, column].get_title() for column in (0, 2)] for row in range(2)] == [["w", "x"], ["x", "y"]]
 
 
-def test_an_arrow_for_every_block_that_is_seen_elsewhere() -> None:
+def test_an_arrow_for_every_visible_block_that_moved() -> None:
     mixed, _, _ = mixed_batch(transport_cost=0.01, num_labels=2)
-    axes = panels(draw_mixes(mixed, mean=MEAN, std=STD), 7)
+    axes = panels(plot_mixes(mixed, mean=MEAN, std=STD), 7)
     assert mixed.plan is not None
     everything = set()
     for row in range(4):
@@ -93,17 +94,17 @@ def test_an_arrow_for_every_block_that_is_seen_elsewhere() -> None:
     assert everything
 
 
-def test_blocks_of_unequal_size_are_shown_where_they_are() -> None:
+def test_blocks_of_unequal_size() -> None:
     mixed, _, _ = mixed_batch(side=19)
-    values = shown(panels(draw_mixes(mixed, mean=MEAN, std=STD), 7)[0, 4])
+    values = shown(panels(plot_mixes(mixed, mean=MEAN, std=STD), 7)[0, 4])
     edges = [index * 19 // 4 for index in range(5)]
     for row, col in np.ndindex(4, 4):
         block = values[edges[row] : edges[row + 1], edges[col] : edges[col + 1]]
         assert (block == float(mixed.mask[0, row, col])).all()
 
 
-def test_mask_colors_are_told_apart_without_color() -> None:
-    rgb = mask_colors()(np.linspace(0, 1, 50))[:, :3]
+def test_mask_colors_differ_in_gray() -> None:
+    rgb = mask_colormap()(np.linspace(0, 1, 50))[:, :3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) > 0).all()
@@ -111,12 +112,12 @@ def test_mask_colors_are_told_apart_without_color() -> None:
     assert (luminance[-1] + 0.05) / (luminance[0] + 0.05) > 3
 
 
-def test_columns_that_a_way_of_mixing_lacks_are_left_out() -> None:
+def test_columns_that_a_mixing_method_lacks_are_left_out() -> None:
     mixed, _, _ = mixed_batch(transport=False)
-    figure = draw_mixes(mixed, mean=MEAN, std=STD)
+    figure = plot_mixes(mixed, mean=MEAN, std=STD)
     assert [text.get_text() for text in figure.texts][:6] == [head for head in HEADS if head != "moved blocks"]
     images = torch.rand(2, 3, 16, 16)
-    figure = draw_mixes(pm.MixUp()(nn.Identity(), images, torch.eye(3)[:2]), rows=9)
+    figure = plot_mixes(pm.MixUp()(nn.Identity(), images, torch.eye(3)[:2]), rows=9)
     assert [text.get_text() for text in figure.texts][:4] == ["first image", "second image", "mask", "mixed"]
     assert len(figure.axes) == 2 * 4
 
@@ -124,35 +125,36 @@ def test_columns_that_a_way_of_mixing_lacks_are_left_out() -> None:
 def test_cutmix_shows_its_box() -> None:
     draw = pm.BaselineDraw(torch.tensor([1, 0]), 0.5, boxes=np.array([[2, 6, 1, 5]]))
     mixed = pm.CutMix()(nn.Identity(), torch.rand(2, 3, 8, 8), torch.eye(2), draw)
-    values = shown(panels(draw_mixes(mixed), 4)[1, 2])
+    values = shown(panels(plot_mixes(mixed), 4)[1, 2])
     assert (values[2:6, 1:5] == 0).all()
     assert values.sum() == 64 - 16
 
 
-def test_manifold_mixup_says_that_the_images_are_not_mixed() -> None:
+def test_the_legend_names_the_mixed_layer() -> None:
     draw = pm.BaselineDraw(torch.tensor([1, 0]), 0.5, layer="layer2")
     mixed = pm.ManifoldMix()(nn.Identity(), torch.rand(2, 3, 8, 8), torch.eye(2), draw)
-    assert "the output of the layer layer2" in draw_mixes(mixed).texts[-1].get_text()
+    assert "the output of the layer layer2" in plot_mixes(mixed).texts[-1].get_text()
 
 
-def test_unknown_normalization_is_stretched_and_said() -> None:
+def test_without_normalization_images_are_stretched_with_a_note() -> None:
     mixed, pixels, _ = mixed_batch()
-    figure = draw_mixes(mixed, rows=4)
+    unknown = dataclasses.replace(mixed, mean=None, std=None)
+    figure = plot_mixes(unknown, rows=4)
     least, most = float(mixed.originals.min()), float(mixed.originals.max())
     expected = (mixed.originals[0].permute(1, 2, 0).numpy() - least) / (most - least)
     np.testing.assert_allclose(shown(figure.axes[0]), expected, atol=1e-5)
     assert f"black is {least:.2f} and white {most:.2f}" in figure.texts[-1].get_text()
     inside = pm.MixUp()(nn.Identity(), pixels, torch.eye(4), pm.MixDraw(torch.arange(4), 0.5, 1))
-    assert "black is" not in draw_mixes(inside).texts[-1].get_text()
+    assert "black is" not in plot_mixes(inside).texts[-1].get_text()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 80), (3, 80, 8), (5, 16, 16), (1, 4, 4)])
-def test_any_shape_is_drawn(shape: tuple[int, int, int], tmp_path: Path) -> None:
+def test_any_shape_is_plotted(shape: tuple[int, int, int], tmp_path: Path) -> None:
     images = torch.rand(3, *shape)
     mixer = pm.PuzzleMix(pm.PuzzleMixConfig(grid_sizes=(2,)), saliency="spectral", num_classes=3)
     mixed = mixer(nn.Identity(), images, torch.arange(3))
     targets = torch.softmax(torch.eye(3), 1)
-    figure = draw_mixes(mixed, class_names=["a" * 60, "b", "c"], targets=targets)
+    figure = plot_mixes(mixed, class_names=["a" * 60, "b", "c"], targets=targets)
     figure.savefig(tmp_path / "mix.png")
     width, height = figure.get_size_inches()
     assert 1 < height < 20
@@ -160,13 +162,19 @@ def test_any_shape_is_drawn(shape: tuple[int, int, int], tmp_path: Path) -> None
     assert "a" * 23 + "…" in {axes.get_title() for axes in figure.axes}
 
 
-def test_saliency_without_finite_values_is_drawn(tmp_path: Path) -> None:
+def test_saliency_of_zeros_and_nan(tmp_path: Path) -> None:
     images = torch.rand(2, 3, 8, 8)
     saliency = torch.stack([torch.zeros(8, 8), torch.full((8, 8), float("nan"))])
     mixer = pm.PuzzleMix(
         pm.PuzzleMixConfig(grid_sizes=(2,)), saliency=lambda module, images, targets: saliency, num_classes=2
     )
-    draw_mixes(mixer(nn.Identity(), images, torch.arange(2))).savefig(tmp_path / "mix.png")
+    axes = panels(plot_mixes(mixer(nn.Identity(), images, torch.arange(2))), 7)[:, 1]
+    axes[0].figure.savefig(tmp_path / "mix.png")
+    for each in axes:
+        assert each.images[0].get_clim() == (0, 1)
+    black, blank = axes[0].images[0], axes[1].images[0]
+    assert black.to_rgba(black.get_array())[0, 0].tolist() == list(black.cmap(0.0))
+    assert (blank.to_rgba(blank.get_array())[..., 3] == 0).all(), "NaN must stay transparent"
 
 
 @pytest.mark.parametrize(
@@ -180,7 +188,7 @@ def test_saliency_without_finite_values_is_drawn(tmp_path: Path) -> None:
 )
 def test_refuses(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        draw_mixes(mixed_batch()[0], **arguments)
+        plot_mixes(mixed_batch()[0], **arguments)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +210,7 @@ def test_titles_name_the_right_classes(targets: torch.Tensor, names: list[str] |
         mixer = pm.MixUp()
     draw = pm.MixDraw(torch.tensor([1, 2, 3, 0]), 0.5, 2)
     mixed = mixer(nn.Identity(), torch.rand(4, 3, 8, 8), targets.float(), draw)
-    figure = draw_mixes(mixed, targets=targets, class_names=names)
+    figure = plot_mixes(mixed, targets=targets, class_names=names)
     found = [axes.get_title() for axes in panels(figure, len(figure.axes) // 4)[:, 0]]
     assert found == titles
 
@@ -210,7 +218,7 @@ def test_titles_name_the_right_classes(targets: torch.Tensor, names: list[str] |
 def test_a_mix_of_one_logit_names_both_classes() -> None:
     mixer, draw = pm.MixUp(), pm.MixDraw(torch.tensor([1, 0]), 0.75, 2)
     mixed = mixer(nn.Identity(), torch.rand(2, 3, 8, 8), torch.tensor([[1.0], [0.0]]), draw)
-    figure = draw_mixes(mixed, class_names=["well", "sick"])
+    figure = plot_mixes(mixed, class_names=["well", "sick"])
     assert [axes.get_title() for axes in panels(figure, len(figure.axes) // 2)[:, -1]] == [
         "0.75 sick\n0.25 well",
         "0.75 well\n0.25 sick",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from witness import Witness
 
-from lightning_puzzlemix.saliency.gradient import gradient_saliency
+from lightning_puzzlemix.saliency import ModelLoss, gradient_saliency
 
 
 class Net(nn.Module):
@@ -227,7 +227,9 @@ def test_other_dtypes(dtype: torch.dtype, net: Net, images: Tensor) -> None:
 def test_forward_context_surrounds_the_forward_pass_only(net: Net, images: Tensor) -> None:
     witness = Witness()
     net.finish = lambda logits: witness.add(logits.dtype) or logits
-    found = gradient_saliency(net, images, TARGETS, forward_context=lambda: torch.autocast("cpu", torch.bfloat16))
+    found = gradient_saliency(
+        net, images, TARGETS, ModelLoss(forward_context=lambda: torch.autocast("cpu", torch.bfloat16))
+    )
     assert witness.seen() == [torch.bfloat16]
     assert found.saliency.dtype == torch.float32
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_puzzlemix.saliency.gradient import gradient_saliency
+import lightning_puzzlemix as pm
+from lightning_puzzlemix.saliency import gradient_saliency
 
 
 class Backbone(nn.Module):
@@ -68,7 +69,7 @@ def test_frozen_backbone_works() -> None:
 )
 def test_images_are_checked(images: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        gradient_saliency(Backbone("plain"), images, TARGETS)  # type: ignore[arg-type]
+        pm.PuzzleMix()(Backbone("plain"), images, TARGETS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

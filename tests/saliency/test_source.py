@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from witness import Witness
 
 from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
+from lightning_puzzlemix.saliency import PerModel, SaliencySource
 from lightning_puzzlemix.saliency.gradient import gradient_saliency
-from lightning_puzzlemix.saliency.source import PerModel, SaliencySource
 
 CONFIG = PuzzleMixConfig(grid_sizes=(2, 4))
 

@@ -33,7 +33,9 @@ def write_run(folder: Path, net: nn.Module, data: dict[str, Any], model: dict[st
     """A run folder with config.yaml and a checkpoint."""
     (folder / "checkpoints").mkdir(parents=True)
     weights = {f"net.{name}": value for name, value in net.state_dict().items()}
-    torch.save({"state_dict": weights, "pytorch-lightning_version": pl.__version__}, folder / "checkpoints" / "last.ckpt")
+    torch.save(
+        {"state_dict": weights, "pytorch-lightning_version": pl.__version__}, folder / "checkpoints" / "last.ckpt"
+    )
     OmegaConf.save(OmegaConf.create({"data": data, "model": model}), folder / "config.yaml")
     return folder
 
@@ -150,7 +152,9 @@ def test_no_tensor_is_larger_than_the_batch() -> None:
     assert largest.elements == 30
 
 
-@pytest.mark.parametrize(("command", "file"), [("mixing", "benchmark_mixing.json"), ("logging-cost", "benchmark_logging_cost.json")])
+@pytest.mark.parametrize(
+    ("command", "file"), [("mixing", "benchmark_mixing.json"), ("logging-cost", "benchmark_logging_cost.json")]
+)
 def test_metrics_are_written_with_the_machine(
     command: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +168,10 @@ def test_metrics_are_written_with_the_machine(
     experiments.benchmark.main()
     written = json.loads((tmp_path / "experiments" / "results" / file).read_text())
     assert (written["rounds"], written["threads"]) == (3, 2)
-    assert written["machine"]["torch"] == torch.__version__.split("+")[0] or written["machine"]["torch"] == torch.__version__
+    assert (
+        written["machine"]["torch"] == torch.__version__.split("+")[0]
+        or written["machine"]["torch"] == torch.__version__
+    )
     assert written["machine"]["cores"] >= 1
 
 

@@ -96,7 +96,7 @@ def test_pictures_are_the_files_first_middle_and_last_open(tmp_path: Path) -> No
     full = make_full(tmp_path / "run")
     save_picture(full / "images.png", size=(1400, 30))
     page = read(full)
-    expected = ["images.png", *(f"logs/pictures/puzzlemix_step_{step:08d}.png" for step in (0, 20, 100, 9, 30))]
+    expected = ["images.png", *(f"logs/images/puzzlemix_step_{step:08d}.png" for step in (0, 20, 100, 9, 30))]
     assert page.pictures() == [(full / name).read_bytes() for name in [*expected, "evaluation/evaluation.png"]]
     assert "2 more pictures" in page.folded
     assert [each["alt"] for each in page.attributes("img")][:2] == [

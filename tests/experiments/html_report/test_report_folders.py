@@ -53,7 +53,7 @@ def test_pictures_beyond_the_budget_are_named(tmp_path: Path, monkeypatch: pytes
     page = read(full)
     assert page.pictures() == [(full / "images.png").read_bytes()]
     assert "3 more pictures would make this page too large" in page.text
-    assert str(full / "logs/pictures") in page.text
+    assert str(full / "logs/images") in page.text
 
 
 def test_how_to_repeat_it(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_has_come(tmp_path: Path) -> Non
     make_unfinished(folder, "mix=cutmix", "epochs=30", error="Traceback\ndied: KeyError: '<a>'\n")
     OmegaConf.save(OmegaConf.create({"name": "digits_cutmix", "seed": 3, "epochs": 30}), folder / "config.yaml")
     log_metrics(folder, tested=False)
-    save_picture(folder / "logs/pictures/cutmix_step_00000000.png")
+    save_picture(folder / "logs/images/cutmix_step_00000000.png")
     (folder / "summary.json").write_text('{"seed": 3, "na')
     page = read(folder)
     assert page.titles[0] == "digits_cutmix, seed 3"

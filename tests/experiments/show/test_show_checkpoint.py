@@ -59,15 +59,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plotted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str, Any]]]:
-    """The arguments of draw_mixes, which is called."""
+    """The arguments of plot_mixes, which is called."""
     kept: list[Any] = []
-    draw_mixes = experiments.show_mixing.draw_mixes
+    plot_mixes = experiments.show_mixing.plot_mixes
 
     def draw(mixed: pm.MixedBatch, **options: Any) -> Any:
         kept.append((mixed, options))
-        return draw_mixes(mixed, **options)
+        return plot_mixes(mixed, **options)
 
-    monkeypatch.setattr(experiments.show_mixing, "draw_mixes", draw)
+    monkeypatch.setattr(experiments.show_mixing, "plot_mixes", draw)
     return kept
 
 
@@ -129,9 +129,7 @@ def test_a_grid_names_the_predicted_class(digits_run: Path, folder: Path, tmp_pa
     assert f"predicted as {predicted}" in text
 
 
-def test_images_get_the_given_size(
-    digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]
-) -> None:
+def test_images_get_the_given_size(digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]) -> None:
     arguments = [str(folder), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
     assert main([*arguments, "--size", "48x40"]) == 0
     assert plotted[0][0].images.shape == (3, 1, 48, 40)

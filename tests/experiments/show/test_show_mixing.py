@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 import experiments.show_mixing
 import lightning_puzzlemix as pm
 from experiments.show_mixing import HYPERPARAMETERS, NOT_OPTIONS, build_parser, main, read_config
-from lightning_puzzlemix.saliency.spectral import spectral_saliency
+from lightning_puzzlemix.saliency import spectral_saliency
 
 SIDE = 32
 
@@ -38,14 +39,14 @@ def pixels_of(folder: Path) -> torch.Tensor:
 
 @pytest.fixture
 def plotted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str, Any]]]:
-    """The arguments of draw_mixes, which is not called."""
+    """The arguments of plot_mixes, which is not called."""
     kept: list[tuple[pm.MixedBatch, dict[str, Any]]] = []
 
     def plot(mixed: pm.MixedBatch, **options: Any) -> Figure:
         kept.append((mixed, options))
         return Figure(figsize=(1, 1))
 
-    monkeypatch.setattr(experiments.show_mixing, "draw_mixes", plot)
+    monkeypatch.setattr(experiments.show_mixing, "plot_mixes", plot)
     return kept
 
 
@@ -148,11 +149,13 @@ def run_grid(folder: Path, figures: list[Figure], *options: str) -> tuple[Figure
     """Plot a grid of images b and c; return the figure, its mixes and their masks, row by row."""
     assert run(folder, "--size", SIDE, "--row", 2, "--blocks", 4, *options) == 0
     mixes = figures[-1].axes[4:]
-    assert all(-mix.get_position().y0 <= -after.get_position().y0 for mix, after in zip(mixes, mixes[1:], strict=False))
+    assert all(-mix.get_position().y0 <= -after.get_position().y0 for mix, after in pairwise(mixes))
     return figures[-1], mixes, [np.asarray(axes.child_axes[0].images[0].get_array()) for axes in mixes]
 
 
-def test_a_grid_of_two_keys_has_the_first_in_rows_and_the_second_in_columns(folder: Path, figures: list[Figure]) -> None:
+def test_a_grid_of_two_keys_has_the_first_in_rows_and_the_second_in_columns(
+    folder: Path, figures: list[Figure]
+) -> None:
     options = ("--num_labels", "2", "--beta", "0.4", "--grid", "lam=0.3,0.7", "transport_cost=0,0.1,5")
     figure, mixes, masks = run_grid(folder, figures, *options)
     images = pixels_of(folder)[1:]

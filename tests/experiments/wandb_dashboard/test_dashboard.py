@@ -61,7 +61,7 @@ def test_figures_and_pictures_are_those_that_runs_log(compose_train: Compose, tm
         )
         logs = (tmp_path / "run").rename(tmp_path / mix) / "logs"
         logged |= set((logs / "metrics.csv").read_text().splitlines()[0].split(","))
-        pictures |= {f"{path.name.split('_step_')[0]}/mix" for path in (logs / "pictures").glob("*.png")}
+        pictures |= {f"{path.name.split('_step_')[0]}/mix" for path in (logs / "images").glob("*.png")}
         logged |= set(run_logging.summary_scores(summary))
     # The other two log as manifold mixup does, under names of their own.
     for baseline in (pm.MixUpCallback.name, pm.CutMixCallback.name):

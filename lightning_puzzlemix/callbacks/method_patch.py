@@ -7,47 +7,46 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class PatchedMethod:
-    """Stands in for a method on one instance until :meth:`remove`.
-
-    Copies and pickles of the instance made meanwhile get their own method back: they know nothing of this.
+class MethodPatch:
+    """Replaces a method on one instance until :meth:`remove`; copies and pickles of the instance get the original method.
 
     Args:
-        instance: Whose method.
-        name: Name of the method.
-        call: Runs in its place as ``call(original, *args, **kwargs)``.
+        instance: The object.
+        name: Name of its method.
+        call: Runs in place of the method as ``call(original, *args, **kwargs)``.
     """
 
     def __init__(self, instance: Any, name: str, call: Callable[..., Any]) -> None:
         self._instance, self._name, self._call = instance, name, call
         self._removed = False
+        # A method may lie on the instance already: torch.compile puts it there.
         self._previous = instance.__dict__.get(name)
-        # Lightning looks at the signature to see which arguments the method wants.
+        # Lightning inspects the signature to find out which arguments the method takes.
         self.__wrapped__ = getattr(instance, name)
         instance.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run what stands in for the method, or once removed the method itself."""
+        """Run the replacement, or the original method once this is removed."""
         if self._removed:
             return self.__wrapped__(*args, **kwargs)
         return self._call(self.__wrapped__, *args, **kwargs)
 
     def remove(self) -> None:
-        """Put back what was there before (torch.compile puts methods on the instance, too)."""
+        """Restore the original method."""
         self._removed = True
-        # Where somebody has replaced this one in the meantime, it only passes calls on.
+        # If another patch was put on top meanwhile, this one stays below it and passes calls on.
         if self._instance.__dict__.get(self._name) is self:
-            self._take_off()
+            self._restore()
 
     @contextmanager
-    def lifted(self) -> Iterator[None]:
-        """Give the instance its own method back for the length of the block; for good if the block raises."""
-        self._take_off()
+    def suspended(self) -> Iterator[None]:
+        """Restore the original method inside the ``with`` block; for good if the block raises."""
+        self._restore()
         yield
         if not self._removed:
             self._instance.__dict__[self._name] = self
 
-    def _take_off(self) -> None:
+    def _restore(self) -> None:
         if self._previous is None:
             self._instance.__dict__.pop(self._name, None)
         else:

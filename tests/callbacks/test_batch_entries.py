@@ -47,7 +47,7 @@ MAKERS = [
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_view_that_is_the_image_comes_out_as_the_image(make: Any) -> None:
+def test_a_view_equal_to_the_image_is_mixed_equally(make: Any) -> None:
     callback = make(image_key=["image", "views.1"], target_key=["label", "onehot", "soft"])
     one_hot, smooth = F.one_hot(CLASSES, 5).float(), torch.softmax(torch.randn(6, 5), 1)
     batch = {
@@ -67,7 +67,7 @@ def test_a_view_that_is_the_image_comes_out_as_the_image(make: Any) -> None:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_view_of_another_size_shows_as_much_of_both(make: Any) -> None:
+def test_a_view_of_another_size_has_the_same_ratio(make: Any) -> None:
     """Each view is of one color an image: what the mixed one shows of it is the share in its mean."""
     colors = torch.arange(6.0)
     larger = colors[:, None, None, None].expand(6, 1, 20, 12).contiguous()
@@ -140,7 +140,7 @@ def test_views_whose_blocks_differ_are_refused(view: Tensor, options: dict[str, 
         fit(pm.PuzzleMixCallback(config, image_key=[0, 1]), (IMAGES, view, CLASSES))
 
 
-def test_mixers_of_others_must_say_how() -> None:
+def test_custom_mixers_need_mix_view() -> None:
     class Own(pm.MixUp):
         mix_view = None
 

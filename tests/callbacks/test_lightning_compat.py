@@ -1,4 +1,4 @@
-"""The callback is Lightning's under both of its names, in whichever order a program imports the packages."""
+"""The callback is a Callback of both Lightning packages, in whichever order a program imports them."""
 
 from __future__ import annotations
 
@@ -60,13 +60,15 @@ def run(code: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_callback_is_of_both_packages_imported_after_lightning() -> None:
+def test_the_callback_belongs_to_both_packages_imported_after_lightning() -> None:
     pytest.importorskip("lightning.pytorch")
     run(THEIRS + OURS + CHECKS)
 
 
 @pytest.mark.parametrize(("package", "imports"), [("pytorch_lightning", PARTS), ("lightning.pytorch", THEIRS)])
-def test_the_callback_is_of_both_packages_imported_before_lightning(package: str, imports: str, tmp_path: Path) -> None:
+def test_the_callback_belongs_to_both_packages_imported_before_lightning(
+    package: str, imports: str, tmp_path: Path
+) -> None:
     """Also for the command line of either, and for Hydra."""
     pytest.importorskip("lightning.pytorch")
     pytest.importorskip("jsonargparse")
@@ -75,7 +77,7 @@ def test_the_callback_is_of_both_packages_imported_before_lightning(package: str
     run(OURS + imports + CHECKS + HYDRA + COMMAND_LINE.format(package=package), str(tmp_path / "config.yaml"))
 
 
-def test_a_loader_that_serves_several_modules_is_not_confused(tmp_path: Path) -> None:
+def test_a_loader_of_several_modules(tmp_path: Path) -> None:
     """Modules in a zip file share one loader; only the one with the class is adopted."""
     code = f"""
 import sys, zipfile

@@ -1,4 +1,4 @@
-"""A step that wants class indices and gets mixed targets fails with a traceback that says so, and what to do."""
+"""A step that needs class indices and gets mixed targets fails with a note on the cause and the solution."""
 
 import sys
 from typing import Any
@@ -45,7 +45,7 @@ NEED_CLASSES = {
 
 @pytest.mark.parametrize("name", NEED_CLASSES)
 @pytest.mark.parametrize("prob", [0.0, 1.0])
-def test_what_needs_classes_is_told_the_ways_out(name: str, prob: float) -> None:
+def test_losses_that_need_classes_get_a_note(name: str, prob: float) -> None:
     (note,) = notes_of(NEED_CLASSES[name], pm.MixUpCallback(prob=prob, seed=1))
     assert note.startswith(
         "MixUpCallback gave training_step soft targets, float32 (4, 5), for 1, int64 (4,) in the batch."
@@ -55,13 +55,13 @@ def test_what_needs_classes_is_told_the_ways_out(name: str, prob: float) -> None
     assert "targets.argmax(1)" in note
 
 
-def test_pairs_are_told_of_pair_loss() -> None:
+def test_losses_of_pairs_get_a_note() -> None:
     (note,) = notes_of(F.cross_entropy, callback(targets="pair"))
     assert note.startswith("PuzzleMixCallback gave training_step PairTargets (first, second, ratio) for 1, int64 (4,)")
     assert "pair_loss(loss, logits, targets), or use targets='soft'" in note
 
 
-def test_errors_of_other_origin_get_no_note() -> None:
+def test_other_errors_get_no_note() -> None:
     def out_of_memory(logits: Tensor, targets: Tensor) -> Tensor:
         raise torch.cuda.OutOfMemoryError("no memory")
 
@@ -83,7 +83,7 @@ def test_errors_of_other_origin_get_no_note() -> None:
 
 
 @pytest.mark.parametrize("form", ["soft targets", "class indices"])
-def test_pair_loss_says_where_pairs_come_from(form: str) -> None:
+def test_pair_loss_refuses_other_targets(form: str) -> None:
     targets = torch.arange(4) if form == "class indices" else torch.eye(4)
     with pytest.raises(TypeError, match=r"targets must be PairTargets.*targets='pair'.*got .* \(4.*validation_step"):
         pm.pair_loss(F.cross_entropy, torch.zeros(4, 4), targets)
