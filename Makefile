@@ -33,7 +33,7 @@ test: $(VENV)/.dev-installed  ## Run the tests, without the slow ones.
 	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.dev-installed  ## Run all tests, the slow ones too.
-	$(PYTEST) -m "slow or not slow" $(ARGS)
+	$(PYTEST) -m "not gpu" $(ARGS)
 
 lint: $(VENV)/.dev-installed  ## Check style and types.
 	$(BIN)/ruff check .

@@ -15,11 +15,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
-from experiments.common.atomic_files import write_text
-from experiments.common.commands import command_line, override
+from experiments.common.atomic_files import write_json, write_text
+from experiments.common.commands import command_line, report_command, summary_command
 from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
 from experiments.common.console import exit_with_error, short
-from experiments.common.errors import UserError
+from experiments.common.errors import RunFolderError, UserError
 from experiments.common.masking import (
     check_masked,
     hide_secrets,
@@ -27,27 +27,19 @@ from experiments.common.masking import (
     mask_text,
     mask_texts,
 )
-from experiments.common.versions import save_versions
+from experiments.common.overrides import override
+from experiments.common.versions import gather_versions
 from experiments.html_report.writing import REPORT, write_report
 from experiments.loggers.builders import ended_wandb_run
 from experiments.loggers.run_logging import log_outcome, log_settings
 from experiments.runs import hydra_setup as settings
-from experiments.runs.claiming import check_folder, clear_folder, owned
-from experiments.runs.ending import optional, report_command, summary_command, tell_end, tell_stop
-from experiments.runs.errors import RunFolderError
-from experiments.runs.final_summary import print_closing
-from experiments.runs.run_folder import (
-    CONFIG,
-    LAST_CHECKPOINT,
-    SUMMARY,
-    Start,
-    check_start,
-    find_start,
-    is_done,
-    make_command_repeatable,
-)
-from experiments.runs.stopping import RunInterrupted, RunStopped, interruptible
+from experiments.runs.final_summary import optional, print_early_end, print_final_summary
+from experiments.runs.hydra_setup import make_command_repeatable
+from experiments.runs.resume import Start, check_start, find_start, is_done
+from experiments.runs.run_folder import CONFIG, LAST_CHECKPOINT, SUMMARY
+from experiments.runs.stopping import RunStopped, interruptible
 from experiments.runs.summary import Summary
+from experiments.runs.taking import check_folder, clear_folder, owned
 from experiments.sweeps.hydra_errors import in_sweep, leave_errors_to_hydra, readable
 from experiments.sweeps.jobs import missing_plugin, report_sweep
 from experiments.test_results.results import TEST_RESULTS
@@ -103,7 +95,7 @@ def _run(cfg: DictConfig, run_dir: Path, start: float) -> Summary:
     except BaseException as error:
         # A run that was refused has not ended early: it has not begun.
         if rank_zero_only.rank == 0 and not isinstance(error, RunFolderError):
-            tell_end(error, run_dir, HydraConfig.get().overrides.task, finished=finished)
+            print_early_end(error, run_dir, HydraConfig.get().overrides.task, finished=finished)
         raise
     return summary
 
@@ -117,7 +109,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path, start: float) -> tuple[RunCom
     if study.trainer.is_global_zero:
         clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(mask_config(cfg)))
-        save_versions(run_dir / "versions.json")
+        write_json(run_dir / "versions.json", gather_versions())
         log_settings(study.trainer.loggers, cfg, choices())
         if origin.checkpoint is not None:
             log.info(f"resuming from {origin.checkpoint}, {origin.steps} steps made")
@@ -204,7 +196,7 @@ def close(summary: Summary, study: RunComponents, run_dir: Path) -> None:
     files["last checkpoint"] = run_dir / LAST_CHECKPOINT
     alone = not in_sweep()
     with optional("the final summary", summary_command(run_dir)):
-        print_closing(get_console(), summary, files, run_dir, alone=alone)
+        print_final_summary(get_console(), summary, files, run_dir, alone=alone)
 
 
 def logging_command(run_dir: Path) -> str:
@@ -264,8 +256,8 @@ def command() -> None:
         with interruptible(), readable([*TRAIN, *GROUPS, *RANGES]):
             main()
         complete = True
-    except RunInterrupted as stop:
-        tell_stop(stop)
+    except RunStopped as stop:
+        stop.report()
         raise
     finally:
         report_sweep(typed, complete=complete)

@@ -75,6 +75,17 @@ def check_bool(name: str, value: object) -> bool:
     return value
 
 
+def check_option(name: str, value: object, options: Sequence[str]) -> str:
+    """Check that a value is one of several words.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name} must be one of {tuple(options)}, got {value!r}")
+    return value
+
+
 def check_integer(name: str, value: object, *, least: int, most: int | None = None, hint: str = "") -> int:
     """Return an integer from ``least`` to ``most`` as an int.
 

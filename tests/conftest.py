@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 # Read when torch is imported: its threads then sleep soon while they wait, instead of keeping others off their cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
@@ -23,6 +25,33 @@ settings.register_profile(
     "fixed", deadline=None, derandomize=True, max_examples=25, suppress_health_check=list(HealthCheck)
 )
 settings.load_profile("fixed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--result-lines", metavar="FILE", help="write each test's outcome to FILE as it ends, a JSON a line"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--result-lines")
+    if path:
+        config.pluginmanager.register(_ResultLines(Path(path)))
+
+
+class _ResultLines:
+    """What is there of a run that is cut off."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            line = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(report.duration, 3)}
+            if report.failed:
+                line["error"] = str(report.longrepr)[-2000:]
+            with self._path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -39,8 +40,38 @@ class DeviceTensor(torch.Tensor):
         raise RuntimeError(f"{func} outside of FakeDevice")
 
 
+class FakeEvent:
+    """An event of the device: everything before it has happened as soon as it is recorded."""
+
+    waits = 0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def record(self, *_: Any) -> None:
+        """Mark this moment."""
+
+    def query(self) -> bool:
+        """Tell whether it has passed."""
+        return True
+
+    def synchronize(self) -> None:
+        """Wait for it."""
+        FakeEvent.waits += 1
+
+    def elapsed_time(self, other: FakeEvent) -> float:
+        """Return the milliseconds up to another."""
+        return 0.0
+
+
 class FakeDevice(TorchDispatchMode):
-    """Runs what is called inside on CPU tensors; ``out`` and ``back`` count the copies to the host and to the device."""
+    """Runs what is called inside on CPU tensors.
+
+    Attributes:
+        out: Copies to the host.
+        back: Copies to the device.
+        waits: How often the host waited for the device: for an event, or for a copy that is not ``non_blocking``.
+    """
 
     # In the place of torch's fake tensors, because only then factory functions do not look for a driver.
     _mode_key = torch._C._TorchDispatchModeKey.FAKE
@@ -49,19 +80,39 @@ class FakeDevice(TorchDispatchMode):
         super().__init__()
         self.out = 0
         self.back = 0
+        self._blocking = 0
+        self._patches = pytest.MonkeyPatch()
+
+    @property
+    def waits(self) -> int:
+        return self._blocking + FakeEvent.waits
+
+    def __enter__(self) -> FakeDevice:
+        FakeEvent.waits = 0
+        self._patches.setattr(torch.cuda, "Event", FakeEvent)
+        self._patches.setattr(torch.cuda, "current_stream", lambda *_: None)
+        self._patches.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._patches.undo()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
         wrapped = {id(each.inner): each for each in tensors if isinstance(each, DeviceTensor)}
         name = func._schema.name.split("::")[1].removesuffix("_")
+        # Memory that a driver would pin is plain memory here.
+        kwargs.pop("pin_memory", None)
         target = kwargs.get("device")
         if target is not None:
             kwargs["device"] = torch.device("cpu")
         on_device = torch.device(target).type in (DEVICE.type, "meta") if target is not None else bool(wrapped)
         if name in ("_to_copy", "copy"):
             destination = on_device if name == "_to_copy" else isinstance(tensors[0], DeviceTensor)
-            self._count(from_device=isinstance(tensors[-1], DeviceTensor), to_device=destination)
+            blocking = not (kwargs.get("non_blocking") or (name == "copy" and len(args) > 2 and args[2]))
+            self._count(isinstance(tensors[-1], DeviceTensor), destination, blocking)
         elif wrapped:
             self._refuse(func, args, tensors)
         inner = tree_map(lambda each: each.inner if isinstance(each, DeviceTensor) else each, (args, kwargs))
@@ -74,9 +125,10 @@ class FakeDevice(TorchDispatchMode):
 
         return tree_map(wrap, result)
 
-    def _count(self, *, from_device: bool, to_device: bool) -> None:
+    def _count(self, from_device: bool, to_device: bool, blocking: bool) -> None:
         self.out += from_device and not to_device
         self.back += to_device and not from_device
+        self._blocking += blocking and from_device != to_device
 
     @staticmethod
     def _refuse(func: Any, args: Any, tensors: list[torch.Tensor]) -> None:

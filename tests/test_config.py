@@ -19,7 +19,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     expected = {
         "mean": None, "std": None, "alpha": 1.0, "grid_sizes": (2, 4, 8, 16), "num_labels": 3, "beta": 1.2, "gamma": 0.5,
         "eta": 0.2, "neighborhood_size": 4, "transport": True, "transport_size": None, "transport_cost": 0.8,
-        "solver": "exact", "threads": None, "per_sample_lam": False,
+        "solver": "exact", "solve_on": "auto", "threads": None, "per_sample_lam": False,
     }  # fmt: skip
     assert dataclasses.asdict(PuzzleMixConfig()) == expected
 

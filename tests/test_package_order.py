@@ -18,9 +18,9 @@ ORDER = {
         ("callbacks",),
     ),
     "experiments": (
-        ("common",), ("data",), ("models",), ("test_results",), ("checkpoints",), ("runs",), ("loggers",), ("training",),
+        ("common",), ("data",), ("models",), ("test_results",), ("runs",), ("checkpoints",), ("loggers",), ("training",),
         ("robustness",), ("sweep_results",), ("html_report",), ("sweeps",), ("wandb_dashboard",), ("show",), ("benchmarks",),
-        ("train", "evaluate", "summarize", "report", "dashboard", "show_mixing", "benchmark", "resize_images"),
+        ("train", "evaluate", "summarize", "report", "dashboard", "show_mixing", "benchmark", "resize_images", "gpu_check"),
     ),
 }  # fmt: skip
 
@@ -69,6 +69,7 @@ def test_the_plugin_knows_nothing_of_the_study() -> None:
         "llvmlite",
         "matplotlib",
         "gco",
+        "cuda",
     }
     for path in sorted((ROOT / "lightning_puzzlemix").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

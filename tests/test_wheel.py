@@ -73,7 +73,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_package_is_in_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = [*(ROOT / PACKAGE).rglob("*.py"), ROOT / PACKAGE / "py.typed"]
+    files = [*(ROOT / PACKAGE).rglob("*.py"), *(ROOT / PACKAGE).rglob("*.cu"), ROOT / PACKAGE / "py.typed"]
     assert held == {path.relative_to(ROOT).as_posix() for path in files}
     assert {name.split("/")[1] for name in held} > {"solvers", "core", "saliency", "mixers", "monitoring", "callbacks"}
 

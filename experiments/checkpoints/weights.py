@@ -1,7 +1,7 @@
 """Weights from checkpoints: Lightning's of this study, and `checkpoint.pth.tar` of the Puzzle Mix authors' code."""
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from experiments.checkpoints.authors_names import rename
-from experiments.checkpoints.safe_loading import decode_array, decode_number, is_a, load_inert
+from experiments.checkpoints.safe_loading import safe_load
 from experiments.common.errors import UserError
 
 # Set by Lightning in every checkpoint.
-LIGHTNING_MARK = "pytorch-lightning_version"
+LIGHTNING_KEY = "pytorch-lightning_version"
 NET, METRICS = "net.", re.compile(r"(train|val|test)_metrics\.")
 # Of DataParallel and of torch.compile.
 WRAPPERS = ("module.", "_orig_mod.")
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 COUNTER = "num_batches_tracked"
+# Percentages that the authors' code and its ancestors record: name here, and whether it is an error instead of an accuracy.
+AUTHORS_RESULTS = {
+    "best_prec1": ("best_test_accuracy", False),
+    "best_err1": ("best_test_accuracy", True),
+    "best_err5": ("best_test_top5", True),
+}
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,10 @@ class Checkpoint:
 
     Args:
         source: "study": Lightning's of this study; "authors": of the Puzzle Mix authors' code, or in its form.
-        epoch: The epoch that the weights come from, counted from 1; None: the file does not say.
-        architecture: The authors' name of the network, e.g. preactresnet18; None: the file does not say.
-        weights: Parameters and buffers by the names in the file, without what wrappers put in front of them.
-        results: Accuracies that the file records, as shares in [0,1]: of the authors' `test_accuracy` (of `epoch`),
-            `best_test_accuracy`, `best_test_top5`; of the study `best_val_accuracy`. Absent where the file has none.
+        epoch: The epoch of the weights, counted from 1; None: not in the file.
+        architecture: The authors' name of the network, e.g. preactresnet18; None: not in the file.
+        weights: Parameters and buffers by the names in the file, without prefixes of wrappers.
+        results: Accuracies that the file records as plain numbers, in [0,1], by name, e.g. `best_val_accuracy`.
     """
 
     source: Literal["study", "authors"]
@@ -47,38 +52,33 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint, without running anything that is pickled in it.
 
     Args:
-        path: A .ckpt of this study, or a file with the keys `state_dict` and, if possible, `epoch` and `arch`, as the authors'
-            code writes it.
+        path: A .ckpt of this study, or a file with the key `state_dict` and, if possible, `epoch` and `arch`, as the
+            authors' code writes it.
 
     Raises:
-        UserError: If the file is not there, cannot be read, holds more than weights and plain values, or is neither
-            of the two.
+        UserError: If the file is missing, unreadable, holds more than weights and plain values, or is neither of the two.
     """
-    content = load_inert(path)
+    content = safe_load(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
         held = f"the keys {_join(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise UserError(
             f"{path} must hold a dict with a state_dict, as this study and the Puzzle Mix authors' code write it, got {held}; "
             "bare weights can be wrapped: torch.save({'state_dict': weights}, PATH)"
         )
-    wrong = [str(name) for name, value in content["state_dict"].items() if not isinstance(value, Tensor)]
+    weights = {str(name): value for name, value in content["state_dict"].items()}
+    wrong = [name for name, value in weights.items() if not _is_dense(value)]
     if wrong:
-        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {_join(wrong)}")
-    weights = {str(name): value.detach() for name, value in content["state_dict"].items()}
-    if LIGHTNING_MARK in content:
-        return _read_study(path, content, weights)
-    epoch, architecture = content.get("epoch"), content.get("arch")
-    return Checkpoint(
-        source="authors",
-        epoch=epoch if isinstance(epoch, int) else None,
-        architecture=architecture if isinstance(architecture, str) else None,
-        weights=_unwrap(weights),
-        results=_authors_results(content),
-    )
+        raise UserError(f"{path}: its state_dict must hold dense tensors only, but these are none: {_join(wrong)}")
+    weights = _unwrap({name: value.detach() for name, value in weights.items()})
+    if LIGHTNING_KEY in content:
+        return Checkpoint("study", _study_epoch(content), None, _study_weights(path, weights), _results(content))
+    epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
+    architecture = content["arch"] if isinstance(content.get("arch"), str) else None
+    return Checkpoint("authors", epoch, architecture, weights, _results(content))
 
 
 def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
-    """Load a checkpoint into `net`; every name in the file and in the network must find its partner.
+    """Load a checkpoint into `net`, strictly: every key of either side must find its partner.
 
     Only the counters of BatchNorm may be absent, all together: PyTorch before 0.4.1 had none. Strides leave no trace in the
     weights: whether `stem_stride` is that of the training cannot be checked.
@@ -88,116 +88,43 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
         path: As for `read_checkpoint`.
 
     Raises:
-        UserError: As `read_checkpoint`, and if names or shapes do not fit; all of them are listed.
+        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; all of them are listed.
     """
     checkpoint = read_checkpoint(path)
-    here = {name: rename(name, net) if checkpoint.source == "authors" else name for name in checkpoint.weights}
-    weights = {here[name]: value for name, value in checkpoint.weights.items()}
-    expected = net.state_dict()
-    if not any(name.endswith(COUNTER) for name in weights):
-        weights |= {name: torch.zeros_like(value) for name, value in expected.items() if name.endswith(COUNTER)}
-    taken = Counter(here.values())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    names = {name: name for name in checkpoint.weights}
+    if checkpoint.source == "authors":
+        names |= {name: renamed for name in names if (renamed := rename(name, net)) in before}
+    weights = {names[name]: value for name, value in checkpoint.weights.items()}
+    targets, counters = list(names.values()), [name for name in before if name.endswith(COUNTER)]
+    kept = [name for name in counters if name in weights]
     complaints = {
-        "missing in the file": [name for name in expected if name not in weights],
-        "unknown to the model": [name for name in here if here[name] not in expected],
-        "twice in the file, under two names": [name for name in here if taken[here[name]] > 1],
-        "of another shape": [
-            f"{name} ({tuple(weights[name].shape)} in the file, {tuple(value.shape)} in the model)"
-            for name, value in expected.items()
-            if name in weights and weights[name].shape != value.shape
-        ],
-        "of another kind": [
-            f"{name} ({_kind(weights[name])} in the file, {_kind(value)} in the model)"
-            for name, value in expected.items()
-            if name in weights and _kind(weights[name]) != _kind(value)
+        "Twice in the file, under two names": [name for name in names if targets.count(names[name]) > 1],
+        # Torch would accept that some counters are missing, and convert numbers with a loss.
+        "Missing in the file": [name for name in counters if kept and name not in kept],
+        "Numbers of another kind in the file": [
+            name for name in before if name in weights and _number_kind(before[name]) != _number_kind(weights[name])
         ],
     }
-    if any(complaints.values()):
-        lists = [f"{kind}: {', '.join(names)}" for kind, names in complaints.items() if names]
-        raise UserError("\n".join([f"{path} does not fit the model. {_advise(checkpoint)}", *lists]))
-    _copy(weights, net, path)
+    problems = [f"{problem}: {', '.join(found)}" for problem, found in complaints.items() if found]
+    try:
+        net.load_state_dict(weights)
+    # Whatever a network raises that reads weights in a way of its own.
+    except Exception as error:
+        problems.append(str(error))
+    if problems:
+        net.load_state_dict(before)
+        lines = [f"{path} does not fit the model, which was left as it was. {_describe_network(checkpoint)}", *problems]
+        raise UserError("\n".join(lines))
     return checkpoint
 
 
-def _kind(value: Tensor) -> str:
-    """What must be the same on both sides, so that every number is copied; the precision need not be."""
-    if type(value.detach()) is not Tensor or value.is_nested or value.is_meta or value.is_quantized:
-        return "no plain tensor"
-    if value.layout != torch.strided:
-        return "sparse"
-    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "whole numbers"
+def _is_dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
 
 
-def _copy(weights: dict[str, Tensor], net: nn.Module, path: str | Path) -> None:
-    """Copy weights into a network; one that refuses some of them keeps all of its own."""
-    before = {name: value.clone() for name, value in net.state_dict().items()}
-    try:
-        net.load_state_dict(weights)
-    # What a network raises that reads weights in its own way.
-    except Exception as error:
-        net.load_state_dict(before)
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"{path} does not fit the model, which was left as it was: {reason}") from error
-
-
-def _read_study(path: str | Path, content: Mapping[str, Any], weights: dict[str, Tensor]) -> Checkpoint:
-    kept = {name: value for name, value in _unwrap(weights).items() if not METRICS.match(name)}
-    strange = [name for name in kept if not name.startswith(NET)]
-    if strange or not kept:
-        held = f"it also holds {_join(strange)}" if strange else "it holds none"
-        raise UserError(
-            f"{path} is a Lightning checkpoint, but not of this study: all weights must be below {NET!r}, and {held}"
-        )
-    return Checkpoint(
-        source="study",
-        epoch=_study_epoch(content),
-        architecture=None,
-        weights=_unwrap({name.removeprefix(NET): value for name, value in kept.items()}),
-        results=_study_results(content),
-    )
-
-
-def _study_epoch(content: Mapping[str, Any]) -> int | None:
-    try:
-        # Unlike the key `epoch` it is the same before and after the end of an epoch.
-        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _study_results(content: Mapping[str, Any]) -> dict[str, float]:
-    states = content.get("callbacks")
-    for state in states.values() if isinstance(states, Mapping) else ():
-        if isinstance(state, Mapping) and state.get("monitor") == "val_accuracy":
-            best = decode_number(state.get("best_model_score"))
-            return {} if best is None else {"best_val_accuracy": best}
-    return {}
-
-
-def _authors_results(content: Mapping[str, Any]) -> dict[str, float]:
-    """Their percentages, some of them errors, as shares of hits."""
-    results = _read_recorder(content.get("recorder"))
-    best = decode_number(content.get("best_prec1"))
-    if best is not None:
-        results["best_test_accuracy"] = best / 100
-    for key, name in (("best_err1", "best_test_accuracy"), ("best_err5", "best_test_top5")):
-        error = decode_number(content.get(key))
-        if error is not None:
-            results[name] = 1 - error / 100
-    return results
-
-
-def _read_recorder(recorder: Any) -> dict[str, float]:
-    if not is_a(recorder, "logger.RecorderMeter", "utils.RecorderMeter") or not isinstance(recorder.state, Mapping):
-        return {}
-    # One row per epoch, of training and test; those to come are 0.
-    accuracies, done = decode_array(recorder.state.get("epoch_accuracy")), recorder.state.get("current_epoch")
-    if accuracies is None or accuracies.shape[1:] != (2,) or not isinstance(done, int):
-        return {}
-    if not 0 < done <= len(accuracies):
-        return {}
-    test = accuracies[:done, 1]
-    return {"test_accuracy": float(test[-1]) / 100, "best_test_accuracy": float(test.max()) / 100}
+def _number_kind(value: Tensor) -> tuple[bool, bool]:
+    return value.is_floating_point(), value.is_complex()
 
 
 def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -208,34 +135,63 @@ def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _advise(checkpoint: Checkpoint) -> str:
-    """What the file says about its network."""
-    said = "The checkpoint does not name its network"
+def _study_weights(path: str | Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    kept = {name: value for name, value in weights.items() if not METRICS.match(name)}
+    others = [name for name in kept if not name.startswith(NET)]
+    if others or not kept:
+        held = f"it also holds {_join(others)}" if others else "it holds none"
+        raise UserError(
+            f"{path} is a Lightning checkpoint, but not of this study: all weights must be below {NET!r}, and {held}"
+        )
+    return _unwrap({name.removeprefix(NET): value for name, value in kept.items()})
+
+
+def _study_epoch(content: Mapping[str, Any]) -> int | None:
+    try:
+        # Unlike the key `epoch` it is the same before and after the end of an epoch.
+        return int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _results(content: Mapping[str, Any]) -> dict[str, float]:
+    callbacks = content.get("callbacks")
+    states = list(callbacks.values()) if isinstance(callbacks, Mapping) else []
+    best = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val_accuracy"]
+    found = {"best_val_accuracy": _number(best[0].get("best_model_score")) if best else None}
+    for key, (name, is_error) in AUTHORS_RESULTS.items():
+        percent = _number(content.get(key))
+        if percent is not None:
+            found[name] = 1 - percent / 100 if is_error else percent / 100
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    return float(value) if is_number else None
+
+
+def _describe_network(checkpoint: Checkpoint) -> str:
+    """What the file tells of its network, and the options of `conf/model` that may be meant."""
+    where = (
+        "Its network is in config.yaml of its run" if checkpoint.source == "study" else "Its network is not named in it"
+    )
     if checkpoint.architecture is not None:
         wanted = checkpoint.architecture.lower().replace("-", "_")
         options = sorted(path.stem for path in MODELS.glob("*.yaml") if path.stem.startswith(wanted))
-        said = f"The checkpoint says arch {checkpoint.architecture}"
-        said += f" (try model={' or '.join(options)})" if options else ""
-    elif checkpoint.source == "study":
-        said = "Its network is in config.yaml of its run"
-    traits = []
-    matrices = [value for value in checkpoint.weights.values() if value.ndim == 2]
-    if matrices:
-        traits.append(f"{matrices[-1].shape[0]} classes")
-    blocks: dict[int, set[int]] = {}
-    for name in checkpoint.weights:
-        found = re.match(r"(?:layer|stages\.)(\d+)\.(\d+)\.", name)
-        if found:
-            blocks.setdefault(int(found[1]), set()).add(int(found[2]))
+        where = f"Its arch is {checkpoint.architecture}" + (f" (try model={' or '.join(options)})" if options else "")
+    weights = checkpoint.weights
+    traits = [f"{value.shape[0]} classes" for value in weights.values() if value.ndim == 2][-1:]
+    blocks: dict[int, set[str]] = defaultdict(set)
+    for found in filter(None, (re.match(r"(?:layer|stages\.)(\d+)\.(\d+)\.", name) for name in weights)):
+        blocks[int(found[1])].add(found[2])
     if blocks:
         traits.append(f"stages of {'+'.join(str(len(blocks[stage])) for stage in sorted(blocks))} blocks")
-    filters = next((value for value in checkpoint.weights.values() if value.ndim == 4), None)
-    if filters is not None:
-        traits.append(f"{filters.shape[0]} channels after the first convolution")
-    return f"{said}; it has {', '.join(traits)}." if traits else f"{said}."
+    filters = [value.shape[0] for value in weights.values() if value.ndim == 4]
+    traits += [f"{channels} channels after the first convolution" for channels in filters[:1]]
+    return f"{where}; it has {', '.join(traits)}." if traits else f"{where}."
 
 
-def _join(names: Iterable[Any], most: int = 12) -> str:
-    """Names for a message; nothing that must be complete."""
+def _join(names: Iterable[Any], limit: int = 12) -> str:
     names = [str(name) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -9,27 +9,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import UserError
+from experiments.common.errors import UnwritableError
 
 DRAFT = ".part"
-
-
-class UnwritableError(UserError):
-    """A file cannot be written: the disk is full, the folder is read-only; the message names the file and the reason."""
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path to write a new version of `path` to, which takes its place at the end, in one step.
 
-    The draft lies in the same folder and thus in the same file system, under a hidden name that ends in `.part`: writers
-    that go by the ending (`Figure.savefig`) must be told the format. Whatever is raised inside leaves the old file as it was
-    and no draft.
+    The draft lies in the same folder under a hidden name that ends in `.part`: writers that go by the ending
+    (`Figure.savefig`) must be told the format. Whatever is raised inside leaves the old file as it was and no draft.
 
     Args:
         path: The file. Its folder is made; a link is followed. What is no regular file (/dev/stdout) is written in place.
         durable: Whether the new file has reached the disk before the old one goes, so that neither is lost when the machine
-            dies. Costs some milliseconds.
+            fails. Costs some milliseconds.
 
     Raises:
         UnwritableError: If the file cannot be written.
@@ -47,7 +42,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 _flush(draft)
             draft.replace(target)
             if durable:
-                _flush(target.parent)
+                # Windows opens no folders, and some network file systems refuse this for them.
+                with contextlib.suppress(OSError):
+                    _flush(target.parent)
         except BaseException:
             # On a broken disk this fails as well, and is not what went wrong first.
             with contextlib.suppress(OSError):
@@ -64,68 +61,39 @@ def explained(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UnwritableError:
-        raise
     except OSError as error:
-        sentence = UnwritableError(f"{path} cannot be written: {error.strerror or error}")
-        sentence.errno = error.errno
-        raise sentence from error
+        message = UnwritableError(f"{path} cannot be written: {error.strerror or error}")
+        message.errno = error.errno
+        raise message from error
 
 
 def _flush(path: Path) -> None:
     """Have the system write a file, or the names in a folder, to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        # Windows opens no folders.
-        if path.is_dir():
-            return
-        raise
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError:
-        # Some network file systems refuse it for folders.
-        if not path.is_dir():
-            raise
     finally:
         os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8, with its line ends as they are.
-
-    Raises:
-        UnwritableError: If the file cannot be written; an old one is then left as it was.
-    """
-    with replacing(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    """Write a text as UTF-8, with its line ends as they are, see `replacing`."""
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write bytes.
-
-    Raises:
-        UnwritableError: If the file cannot be written; an old one is then left as it was.
-    """
+    """Write bytes, see `replacing`."""
     with replacing(path) as draft, draft.open("wb") as file:
         file.write(content)
 
 
 def write_json(path: Path, content: Any, **options: Any) -> None:
-    """Write JSON, indented by two unless the options of `json.dumps` say otherwise, and a line end.
-
-    Raises:
-        UnwritableError: If the file cannot be written; an old one is then left as it was.
-    """
+    """Write JSON, indented by two unless the options of `json.dumps` say otherwise, and a line end, see `replacing`."""
     write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
 
 
 def save_figure(figure: Any, path: Path, *, dpi: float) -> None:
-    """Draw a matplotlib figure into a file, in the format that its ending names.
-
-    Raises:
-        UnwritableError: If the file cannot be written; an old one is then left as it was.
-    """
+    """Save a matplotlib figure in the format that the ending of the path names, see `replacing`."""
     with replacing(path) as draft:
         figure.savefig(draft, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
 

@@ -1,4 +1,4 @@
-"""Lines for the user: whole, so that what they name can be pasted, and as they are."""
+"""Lines for the user: whole, so that paths and commands in them can be pasted."""
 
 from pathlib import Path
 from typing import NoReturn
@@ -10,23 +10,17 @@ from rich.console import Console
 
 
 def print_plain(text: str, console: Console | None = None, *, style: str | None = None) -> None:
-    """Print a text without wrapping, highlighting or markup.
-
-    Args:
-        text: One line or several.
-        console: Where to; None: rich's own, the terminal.
-        style: A style of rich, such as "red"; None: as it is.
-    """
+    """Print a text without wrapping, highlighting or markup; by default to the terminal."""
     (console or get_console()).print(text, soft_wrap=True, highlight=False, markup=False, style=style)
 
 
 def short(path: Path) -> Path:
     """The path from here where that is shorter, as it can be pasted into the next command."""
-    start = typed_from()
+    start = start_folder()
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
-def typed_from() -> Path:
+def start_folder() -> Path:
     """The folder that the command was typed in, which `hydra.job.chdir=true` leaves."""
     if HydraConfig.initialized() and OmegaConf.select(HydraConfig.get(), "job.chdir"):
         return Path(HydraConfig.get().runtime.cwd)
@@ -34,6 +28,6 @@ def typed_from() -> Path:
 
 
 def exit_with_error(message: str) -> NoReturn:
-    """Print the message and exit with code 1: what the user has to put right needs no traceback."""
+    """Print the message and exit with code 1, without a traceback."""
     print_plain(message, style="red")
     raise SystemExit(1)

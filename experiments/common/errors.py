@@ -1,8 +1,16 @@
-"""The one kind of error that a command ends with in a sentence."""
+"""Errors that a user can put right."""
 
 
 class UserError(ValueError):
-    """What the user can put right: the message names the value and the way out.
+    """Commands print the message, which names the value and the way out, and exit with code 1, without a traceback.
 
-    Commands print it and exit with code 1, without a traceback. Subclasses exist only where a caller handles one apart.
+    Subclasses exist only where a caller handles one apart.
     """
+
+
+class UnwritableError(UserError):
+    """A file cannot be written: the disk is full, the folder is read-only; the message names the file and the reason."""
+
+
+class RunFolderError(UserError):
+    """A run cannot be resumed, or its folder is in use by another run."""

@@ -1,131 +1,85 @@
-"""Secrets among the settings: those of the command line travel by the environment; whatever is written has them masked."""
+"""Secrets in the settings: those of the command line move into the environment; in whatever is written they are masked."""
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments.common.errors import UserError
+from experiments.common.overrides import parse_value, write_value
+from experiments.common.plain_yaml import flatten
 
 MASK = "***"
-# Of the environment variable that holds a secret of the command line, in front of its key.
+# The environment variable that holds a secret of the command line: this, and the key.
 VARIABLE = "PUZZLEMIX_SECRET_"
-# Words of a key that tell a secret wherever they stand, or as its last one.
-TELLING = {
-    "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "apikey", "authorization",
-}  # fmt: skip
-LAST = {"token", "auth", "pwd", "pass", "pw", "key", "cookie"}
-JOINED = (
-    "apikey",
-    "secretkey",
-    "accesskey",
-    "privatekey",
-    "authkey",
-    "apitoken",
-    "authtoken",
-    "accesstoken",
-    "password",
+# Of a key in lower case, its words joined by "_": `group_key` and `num_tokens` hold no secrets.
+SECRET_KEY = re.compile(
+    r"password|passphrase|passwd|(^|_)(secrets?|credentials?|authorization)(_|$)|(^|_)(token|auth|pwd|pass|pw|cookie)$"
+    r"|(api|access|private|secret|account|auth|ssh|signing|encryption|master|license|service|subscription|shared|session"
+    r"|wandb|comet|neptune)_?(key|token)$|^key$"
 )
-# `key` with one of these, or alone; `group_key` is none.
-KEYS_OF = {
-    "api", "access", "private", "secret", "account", "auth", "ssh", "signing", "encryption", "master", "license", "service",
-    "subscription", "shared", "session", "wandb", "comet", "neptune",
-}  # fmt: skip
-WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 # Refers to a secret without holding it: an environment variable without a default, or another setting.
 REFERENCE = re.compile(r"\$\{(?:oc\.env:\w+|[\w.]+)\}")
-OURS = re.compile(rf"\$\{{oc\.env:({VARIABLE}\w+)\}}")
 OVERRIDE = re.compile(r"([+~]*[\w./@-]+)=(.*)", re.DOTALL)
 PAIR = re.compile(
-    rf"([\w.-]*(?:{'|'.join([*TELLING, *LAST])})[\w-]*)"
+    r"([\w.-]*(?:pass|pwd|pw|secret|credential|auth|token|cookie|key)[\w-]*)"
     r"([\"']?\s*[=:]\s*)(\$\{[^}]*\}|\"[^\"]*\"|'[^']*'|[^\s,;&(){}\[\]\"']+)",
     re.IGNORECASE,
 )
 LOGIN = re.compile(r"(\b[A-Za-z][\w+.-]*://)([^\s/?#\"'<>]+)@")
-# Secrets that are known by how they look.
-SHAPES = re.compile(
+# Secrets that are recognized by their form.
+FORMS = re.compile(
     r"\b(?:sk-[\w-]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_\w{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[\w-]{10,}"
     r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|wandb_v\d_\w{16,}|AIza[\w-]{30,})"
     r"|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w.~+/=-]{8,}"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
     re.DOTALL,
 )
-# Shorter ones would be found within other words.
-SHORTEST = 6
-LONG_LOGIN = 16
+# Shorter secrets would be found within other words; a login without a password is a token from this length on.
+SHORTEST, LONG_LOGIN = 6, 16
 
 _known: set[str] = set()
 
 
-class MaskingFormatter(logging.Formatter):
-    """Masks what looks like a secret in a line of a log, its traceback included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The masked line."""
-        return mask_text(super().format(record))
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """The masked message, which some handlers ask for by itself."""
-        return mask_text(super().formatMessage(record))
-
-
 def is_secret_key(key: object) -> bool:
     """Whether a setting of this name holds a secret, by its last part: `logger.api_key`, `dbPassword`."""
-    words = [word.lower() for word in WORDS.findall(str(key).rpartition(".")[2])]
-    if not words:
-        return False
-    if TELLING & set(words) or words[-1].endswith(JOINED):
-        return True
-    if words[-1] == "key":
-        return len(words) == 1 or words[-2] in KEYS_OF
-    return words[-1] in LAST
-
-
-def remember(*secrets: str) -> None:
-    """Have these texts masked in everything, wherever they turn up."""
-    _known.update(secret for secret in secrets if len(secret) >= SHORTEST)
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key).rpartition(".")[2])
+    return SECRET_KEY.search(name.lower().replace("-", "_")) is not None
 
 
 def mask_text(text: str) -> str:
-    """A text without what looks like a secret: after a telling key, in a URL, of a known form, or known from elsewhere."""
-    # A text of several lines is none.
+    """A text without secrets: after a key that names one, in a URL, of a known form, or of the environment."""
     override = None if "\n" in text else OVERRIDE.fullmatch(text)
     if override and is_secret_key(override[1]):
         return f"{override[1]}={_mask_value(override[2])}"
-    strict = override is not None and override[2].lstrip("'\"").startswith("{")
-    text = SHAPES.sub(MASK, LOGIN.sub(_mask_login, text))
-    text = PAIR.sub(lambda pair: _mask_pair(pair, strict=strict), text)
-    for secret in sorted({*_known, *_secrets_of_environment()}, key=len, reverse=True):
+    text = FORMS.sub(MASK, LOGIN.sub(_mask_login, text))
+    text = PAIR.sub(_mask_pair, text)
+    of_environment = {
+        value
+        for name, value in os.environ.items()
+        # Paths are none: the working directory is in PWD, and a file of credentials may be named.
+        if len(value) > SHORTEST and not value.startswith(("/", "~")) and is_secret_key(name)
+    }
+    for secret in sorted(_known | of_environment, key=len, reverse=True):
         text = text.replace(secret, MASK)
     return text
 
 
 def mask_texts(texts: Iterable[object]) -> list[str]:
-    """Each of them masked, such as the overrides of a command line, as they were typed: references are not resolved."""
+    """Each text masked, such as the overrides of a command line, as they were typed: references are not resolved."""
     texts = OmegaConf.to_container(texts) if isinstance(texts, ListConfig) else texts
     return [mask_text(str(text)) for text in texts]
 
 
 def mask_settings(node: Any, *, secret: bool = False) -> Any:
-    """The same nested mappings and lists, with masked values.
-
-    Args:
-        node: Plain, without interpolations that are to be resolved.
-        secret: Whether the key that it stands below tells that it is a secret.
-    """
+    """Nested plain mappings and lists with masked values; `secret`: they belong to a key that names a secret."""
     if isinstance(node, Mapping):
         return {key: mask_settings(value, secret=secret or is_secret_key(key)) for key, value in node.items()}
     if isinstance(node, list | tuple):
         return [mask_settings(value, secret=secret) for value in node]
-    if node is None or isinstance(node, bool):
-        return node
-    if secret:
+    if secret and node is not None and not isinstance(node, bool):
         return _mask_value(node)
     return mask_text(node) if isinstance(node, str) else node
 
@@ -138,7 +92,7 @@ def mask_config(cfg: DictConfig) -> DictConfig:
 def hide_secrets(arguments: Sequence[str]) -> list[str]:
     """Command line arguments in which secrets are replaced by references to environment variables, which are set.
 
-    So whatever writes the command line down writes the reference, and the processes that it is handed on to find the secret
+    So whatever records the command line records the reference, and the processes that it is passed on to find the secret
     in their environment: jobs of a sweep, processes of a training.
 
     Args:
@@ -156,11 +110,12 @@ def check_masked(cfg: DictConfig | ListConfig) -> None:
     Raises:
         UserError: If there are some; it names them.
     """
-    masked = sorted(_find_masked(OmegaConf.to_container(cfg), ""))
+    content = dict(flatten({"": OmegaConf.to_container(cfg)}))
+    masked = sorted(key for key, value in content.items() if re.search(r"^\*{3}$|'\*{3}'|:\*{3}@", str(value)))
     if masked:
         raise UserError(
-            f"{', '.join(masked)} is masked ({MASK}), as run folders keep no secrets; give it again, or leave it to the "
-            "environment (W&B reads WANDB_API_KEY)"
+            f"{', '.join(key.lstrip('.') for key in masked)} is masked ({MASK}), as run folders keep no secrets; give it "
+            "again, or leave it to the environment (W&B reads WANDB_API_KEY)"
         )
 
 
@@ -169,91 +124,54 @@ def _hide(argument: str) -> str:
     if found is None:
         return argument
     key = found[1].lstrip("+~")
-    for variable in OURS.findall(argument):
+    for variable in re.findall(rf"\$\{{oc\.env:({VARIABLE}\w+)\}}", argument):
         if variable not in os.environ:
             raise UserError(
                 f"{key} was kept out of the run's files, and is asked for again: give {key}=..., or set the environment "
                 f"variable {variable}"
             )
-    try:
-        override = OverridesParser.create().parse_override(argument)
-        value = None if override.is_sweep_override() else override.value()
-    except (HydraException, ValueError):
-        return argument
-    hidden = _hide_value(value, key, secret=is_secret_key(key))
-    if hidden == value:
-        return argument
-    # Hydra's own way of writing a value, quotes included; it takes the references for text.
-    written = Override._get_value_element_as_str(hidden)
-    return f"{found[1]}=" + re.sub(r"\$\\\{oc\.env\\:(\w+)\\\}", r"${oc.env:\1}", written)
+    value = parse_value(argument)
+    if is_secret_key(key):
+        check_masked(OmegaConf.create({key: value}))
+    hidden = _hide_value(value, mask_settings({key: value})[key], key)
+    return argument if hidden == value else f"{found[1]}={write_value(hidden)}"
 
 
-def _hide_value(value: Any, key: str, *, secret: bool) -> Any:
+def _hide_value(value: Any, masked: Any, key: str) -> Any:
+    """The value with references in place of what differs from the masked value."""
     if isinstance(value, dict):
-        return {
-            name: _hide_value(each, f"{key}.{name}", secret=secret or is_secret_key(name))
-            for name, each in value.items()
-        }
+        return {name: _hide_value(each, masked[name], f"{key}.{name}") for name, each in value.items()}
     if isinstance(value, list):
-        return [_hide_value(each, f"{key}.{place}", secret=secret) for place, each in enumerate(value)]
-    if secret and isinstance(value, int | float) and not isinstance(value, bool):
-        value = str(value)
-    text = value.text if isinstance(value, QuotedString) else value
+        return [_hide_value(each, masked[place], f"{key}.{place}") for place, each in enumerate(value)]
     # What refers to another place is resolved there.
-    if not isinstance(text, str) or not text or "${" in text:
-        return value
-    if text == MASK and secret:
-        check_masked(OmegaConf.create({key: text}))
-    if not secret and mask_text(text) == text:
+    if value == masked or "${" in str(value):
         return value
     variable = VARIABLE + re.sub(r"\W+", "_", key).strip("_").upper()
-    os.environ[variable] = text
-    remember(text)
+    os.environ[variable] = str(value)
+    if len(str(value)) >= SHORTEST:
+        _known.add(str(value))
     return f"${{oc.env:{variable}}}"
 
 
 def _mask_value(value: object) -> str:
     text = str(value)
-    return text if not text or REFERENCE.fullmatch(text.strip("'\"")) or text in ("null", "true", "false") else MASK
+    return text if REFERENCE.fullmatch(text.strip("'\"")) or text in ("", "null", "true", "false") else MASK
 
 
-def _mask_pair(pair: re.Match[str], *, strict: bool) -> str:
+def _mask_pair(pair: re.Match[str]) -> str:
     key, separator, value = pair.groups()
-    if not is_secret_key(key) or value == MASK:
+    if not is_secret_key(key):
         return pair[0]
     # In prose, "token: ..." may be followed by any word; a secret has digits.
-    words = {word.lower() for word in WORDS.findall(key.rpartition(".")[2])}
-    if (
-        "=" not in separator
-        and not strict
-        and words <= LAST
-        and not (len(value) >= SHORTEST and re.search(r"\d", value))
-    ):
+    is_prose = (
+        "=" not in separator and "{" not in pair.string[: pair.start()] and not re.search("pass.{3}|secret|cred", key)
+    )
+    if value == MASK or (is_prose and not re.search(r"^(?=.*\d).{6,}", value)):
         return pair[0]
     return f"{key}{separator}{_mask_value(value)}"
 
 
 def _mask_login(url: re.Match[str]) -> str:
     name, colon, _ = url[2].partition(":")
-    if colon:
-        return f"{url[1]}{name}:{MASK}@"
-    # A token in place of a name.
-    return f"{url[1]}{MASK if len(name) >= LONG_LOGIN else name}@"
-
-
-def _secrets_of_environment() -> Iterable[str]:
-    for name, value in os.environ.items():
-        # Paths are none: the working directory is in PWD, and a file of credentials may be named.
-        if len(value) > SHORTEST and not value.startswith(("/", "~")) and is_secret_key(name):
-            yield value
-
-
-def _find_masked(node: Any, prefix: str) -> Iterable[str]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from _find_masked(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(node, list):
-        for place, value in enumerate(node):
-            yield from _find_masked(value, f"{prefix}.{place}")
-    elif isinstance(node, str) and (node == MASK or f":{MASK}@" in node):
-        yield prefix
+    # Without a password, a long name is a token.
+    return f"{url[1]}{name}:{MASK}@" if colon else f"{url[1]}{MASK if len(name) >= LONG_LOGIN else name}@"

@@ -22,12 +22,9 @@ class Stream(IntEnum):
 
 
 def seed_sequence(stream: Stream, seed: int, *key: int) -> np.random.SeedSequence:
-    """The seed of one stream.
+    """The seed of one stream, from that of the run or of its split, and from where in the run it is used (such as an epoch).
 
-    Args:
-        stream: What it is for.
-        seed: The seed of the run or of its split, >= 0.
-        key: Where in the run, for example an epoch; always as many numbers for a stream, each in [0, 2**32).
+    All numbers are in [0, 2**32); a stream always has as many of them.
 
     Raises:
         ValueError: If a number is negative.

@@ -1,4 +1,4 @@
-"""What a run was made with: versions of Python, of the packages that matter, of the code, and the machine."""
+"""Versions that a run was made with: Python, the packages that matter, the code, and the machine."""
 
 import platform
 import subprocess
@@ -7,43 +7,24 @@ from pathlib import Path
 
 import torch
 
-from experiments.common.atomic_files import write_json
-
 PACKAGES = (
-    "lightning-puzzlemix",
-    "torch",
-    "torchvision",
-    "pytorch-lightning",
-    "torchmetrics",
-    "numpy",
-    "numba",
-    "hydra-core",
-    "omegaconf",
-    "timm",
-)
+    "lightning-puzzlemix", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "numba", "hydra-core",
+    "omegaconf", "timm",
+)  # fmt: skip
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def gather_versions() -> dict[str, str | None]:
     """Versions by name; None: not installed, or not known."""
     versions: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
-    versions |= {package: _installed(package) for package in PACKAGES}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
     versions["cuda"] = torch.version.cuda if torch.cuda.is_available() else None
     versions["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or None
-    versions["commit"] = _commit()
-    return versions
-
-
-def save_versions(path: Path) -> None:
-    """Write the versions as JSON."""
-    write_json(path, gather_versions())
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return {**versions, "commit": _commit()}
 
 
 def _commit() -> str | None:

@@ -1,83 +1,58 @@
 """CIFAR-10 and CIFAR-100 through torchvision, with the augmentation of the Puzzle Mix recipes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
-from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources
+from experiments.data.base import DownloadedDataModule, Sources
 from experiments.data.download import Archive, provide
-from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Transform, check_padding, pipeline
-
-IMAGE_SIZE = 32
-CROP_PADDING = 2
+from experiments.data.errors import missing_data
 
 
-class CIFAR10DataModule(ImageDataModule):
+@dataclass(kw_only=True, eq=False, repr=False)
+class CIFAR10DataModule(DownloadedDataModule):
     """CIFAR-10: 32x32, flipped and randomly cropped; the test part serves as validation by default.
 
     Args:
         root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
-        download: Whether to fetch the archive where it is missing. One that is there is extracted in any case.
-        crop_padding: Pixels that are added on each side before the random crop, >= 0.
-        common: Settings of `ImageDataModule`.
+        download: Whether to download the archive where it is missing. An existing one is extracted in any case.
     """
 
-    dataset: type[datasets.CIFAR10] = datasets.CIFAR10
-    title = "CIFAR-10"
-    classes = 10
-    pixel_mean = (125.3, 123.0, 113.9)
-    pixel_std = (63.0, 62.1, 66.7)
+    dataset: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
+    title: ClassVar = "CIFAR-10"
+    classes: ClassVar = 10
+    image_size: int = field(default=32, init=False)
+    # Of pixels in 0 to 255 here.
+    mean: Sequence[float] = field(default=(125.3, 123.0, 113.9), init=False)
+    std: Sequence[float] = field(default=(63.0, 62.1, 66.7), init=False)
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        download: bool = True,
-        crop_padding: int = CROP_PADDING,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        mean = [value / 255 for value in self.pixel_mean]
-        std = [value / 255 for value in self.pixel_std]
-        super().__init__(image_size=IMAGE_SIZE, mean=mean, std=std, **common)
-        self.root = Path(root).expanduser()
-        self.download = download
-        self.crop_padding = check_padding(crop_padding)
+    def __post_init__(self) -> None:
+        """Complete the settings."""
+        self.mean, self.std = ([value / 255 for value in values] for values in (self.mean, self.std))
+        super().__post_init__()
+        self.archive = Archive(self.title, self.dataset.url, self.root / self.dataset.filename, self.dataset.tgz_md5)
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, known before the data is there."""
+        """Number of classes, known without the files."""
         return self.classes
 
     @property
     def class_names(self) -> list[str]:
-        """The names that the data set brings along; needs its files."""
+        """The official names; need the files."""
         return list(self._test_part.classes)
 
     def prepare_data(self) -> None:
-        """Fetch the archive where it is missing, and extract it.
-
-        Raises:
-            DownloadError: If that fails.
-        """
-        provide(self._archive, is_there=self._is_there, unpack=self._extract, download=self.download)
+        """Download the archive where it is missing, and extract it."""
+        provide(self.archive, is_there=self._is_there, unpack=self._extract, download=self.download)
 
     def open_sources(self) -> Sources:
         """Load all images into memory."""
         return Sources(train=self._open(train=True), test=self._test_part)
-
-    def train_transform(self) -> Transform:
-        """Random crop and flip."""
-        geometry = [v2.RandomCrop(IMAGE_SIZE, padding=self.crop_padding), v2.RandomHorizontalFlip()]
-        return pipeline(geometry, mean=self.mean, std=self.std)
-
-    def eval_transform(self) -> Transform:
-        """Normalize only."""
-        return pipeline([], mean=self.mean, std=self.std)
 
     @cached_property
     def _test_part(self) -> datasets.CIFAR10:
@@ -87,43 +62,35 @@ class CIFAR10DataModule(ImageDataModule):
         try:
             return self.dataset(self.root, train=train)
         except RuntimeError as error:
-            raise self._missing() from error
-
-    @property
-    def _archive(self) -> Archive:
-        kind = self.dataset
-        return Archive(self.title, kind.url, self.root / kind.filename, kind.tgz_md5)
+            archive, folder = self.archive, (self.root / self.dataset.base_folder).absolute()
+            reason = ""
+            if self.download:
+                reason = "It has not been downloaded yet: call prepare_data() first."
+            elif archive.path.is_file() and not archive.is_verified():
+                reason = (
+                    f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
+                )
+            elif folder.is_dir():
+                reason = f"{folder} lacks files, or has some with other checksums than the official ones."
+            remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
+            raise missing_data(self.title, searched=[folder, archive.path], remedy=remedy, reason=reason) from error
 
     def _is_there(self) -> bool:
-        """Whether every file has its checksum; torchvision's own check leaves out the one with the names."""
-        files = [
-            *self.dataset.train_list,
-            *self.dataset.test_list,
-            (self.dataset.meta["filename"], self.dataset.meta["md5"]),
-        ]
-        return all(check_integrity(self.root / self.dataset.base_folder / name, md5) for name, md5 in files)
+        """Whether every file has its checksum; torchvision's own check leaves out the file of the class names."""
+        kind = self.dataset
+        files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+        return all(check_integrity(self.root / kind.base_folder / name, md5) for name, md5 in files)
 
     def _extract(self) -> None:
-        extract_archive(self._archive.path, self.root)
-
-    def _missing(self) -> MissingDataError:
-        folder, archive = self.root / self.dataset.base_folder, self._archive
-        remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
-        reason = ""
-        if self.download:
-            reason = "It has not been downloaded yet: call prepare_data() first."
-        elif archive.path.is_file() and not archive.is_verified():
-            reason = f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
-        elif folder.is_dir():
-            reason = f"{folder.absolute()} lacks files, or has some with other checksums than the official ones."
-        return MissingDataError(self.title, inputs=[folder, archive.path], remedy=remedy, reason=reason)
+        extract_archive(self.archive.path, self.root)
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR100DataModule(CIFAR10DataModule):
     """CIFAR-100 with its 100 fine classes; all else as CIFAR-10."""
 
     dataset = datasets.CIFAR100
     title = "CIFAR-100"
     classes = 100
-    pixel_mean = (129.3, 124.1, 112.4)
-    pixel_std = (68.2, 65.4, 70.4)
+    mean: Sequence[float] = field(default=(129.3, 124.1, 112.4), init=False)
+    std: Sequence[float] = field(default=(68.2, 65.4, 70.4), init=False)

@@ -1,60 +1,47 @@
 """Scikit-learn's handwritten digits: 1797 real 8x8 scans that come with the package, so nothing is downloaded."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
 from experiments.common.random_streams import Stream
-from experiments.data.base import CommonSettings, ImageDataModule, Sources
-from experiments.data.splits import ImageSource, split_stratified
-from experiments.data.transforms import Transform, pipeline
+from experiments.data.base import ImageDataModule, Sources
+from experiments.data.splits import ImageList, Transform, sample_classes
 
 INK_LEVELS = 16
-MEAN = (0.306,)
-STD = (0.324,)
 
 
-@dataclass(frozen=True)
-class DigitScans(ImageSource):
-    """Scans (N,1,S,S) as floats in [0,1] and their classes."""
-
-    images: Tensor
-    targets: list[int]
-
-    def load(self, index: int) -> Tensor:
-        """The scan (1,S,S)."""
-        return self.images[index]
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class DigitsDataModule(ImageDataModule):
     """The digits, scaled up to 32x32, one channel, augmented by small shifts.
 
-    The test part is a stratified share of all scans, fixed by `split_seed`; `val_fraction` is taken from the rest.
+    The test part is a stratified fraction of all scans, fixed by `split_seed`; `val_fraction` is taken from the rest. No
+    loader processes are needed, as the images are in memory.
 
     Args:
         image_size: Side to scale the 8x8 scans to, in pixels.
-        test_share: Share in (0,1) of every class that is kept for the test.
+        test_fraction: Fraction in (0,1) of every class that is kept for the test.
         max_shift: Largest augmenting shift in each direction, in pixels of the scaled image.
-        common: Settings of `ImageDataModule`; here batch_size is 64, num_workers 0 (the images are in memory) and
-            val_fraction 0.1 unless given.
     """
 
-    def __init__(
-        self, *, image_size: int = 32, test_share: float = 0.2, max_shift: int = 2, **common: Unpack[CommonSettings]
-    ) -> None:
-        common.setdefault("batch_size", 64)
-        common.setdefault("num_workers", 0)
-        common.setdefault("val_fraction", 0.1)
-        super().__init__(image_size=image_size, mean=MEAN, std=STD, **common)
-        if not 0 < test_share < 1:
-            raise ValueError(f"data.test_share must be in (0, 1), got {test_share}")
-        self.test_share = test_share
-        self.max_shift = max_shift
+    image_size: int = 32
+    mean: Sequence[float] = field(default=(0.306,), init=False)
+    std: Sequence[float] = field(default=(0.324,), init=False)
+    batch_size: int = 64
+    num_workers: int | None = 0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.2
+    max_shift: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.check("test_fraction", 0 < self.test_fraction < 1, "in (0, 1)")
 
     @property
     def class_names(self) -> list[str]:
@@ -66,20 +53,11 @@ class DigitsDataModule(ImageDataModule):
         bunch = load_digits()
         small = torch.from_numpy(bunch.images).float()[:, None] / INK_LEVELS
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
-        targets = bunch.target.tolist()
-        train, test = split_stratified(
-            targets, range(len(targets)), share=self.test_share, seed=self.split_seed, stream=Stream.TEST_PART
-        )
-        return Sources(train=_pick(images, targets, train), test=_pick(images, targets, test))
+        draw = partial(sample_classes, stream=Stream.TEST_PART, seed=self.split_seed)
+        test, train = draw(bunch.target, range(len(images)), lambda size: round(self.test_fraction * size))
+        parts = [ImageList(images[part], bunch.target[part].tolist(), torch.Tensor.clone) for part in (train, test)]
+        return Sources(train=parts[0], test=parts[1])
 
     def train_transform(self) -> Transform:
         """Shift by up to `max_shift` pixels; no flips, which would turn digits into something else."""
-        return pipeline([v2.RandomCrop(self.image_size, padding=self.max_shift)], mean=self.mean, std=self.std)
-
-    def eval_transform(self) -> Transform:
-        """Normalize only."""
-        return pipeline([], mean=self.mean, std=self.std)
-
-
-def _pick(images: Tensor, targets: list[int], indices: list[int]) -> DigitScans:
-    return DigitScans(images[indices], [targets[index] for index in indices])
+        return self.pipeline([v2.RandomCrop(self.image_size, padding=self.max_shift)])

@@ -1,58 +1,47 @@
-"""Images in one folder a class."""
+"""Images in one folder per class."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings, ImageDataModule, Sources
-from experiments.data.class_folders import ClassFolders, check_same_classes
-from experiments.data.errors import DatasetError
-from experiments.data.missing import MissingDataError
-from experiments.data.transforms import Transform, pipeline
+from experiments.data.base import ImageDataModule, Sources
+from experiments.data.class_folders import ClassFolders, check_classes
+from experiments.data.errors import DatasetError, MissingDataError, missing_data
+from experiments.data.splits import Transform
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 VAL_FOLDERS = ("val", "validation", "valid")
 EVAL_FOLDERS = (*VAL_FOLDERS, "test")
-CROP_PADDING_SHARE = 1 / 16
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class FolderDataModule(ImageDataModule):
     """Images below `root/train/<class>/` and `root/val/<class>/` and/or `root/test/<class>/`.
 
     With only one of val and test, that one is the test part. Training images are resized (shorter side), flipped and
-    cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes. How files of other kinds than
-    8-bit RGB are read is said at `experiments.data.image_reading`.
+    cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes.
 
     Args:
         root: The folder that holds `train`.
         image_size: Side of the square that the model sees, in pixels.
-        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 if images are to be read as gray.
+        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 to read images as gray.
         std: Standard deviation of each channel, in [0,1] units.
-        common: Settings of `ImageDataModule`.
-
-    Raises:
-        ValueError: If `mean` is neither that of gray nor of RGB images.
     """
 
-    title = "The image folder"
+    title: ClassVar = "The image folder"
+    root: str | Path
+    image_size: int = 32
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        image_size: int = 32,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        super().__init__(image_size=image_size, mean=mean, std=std, **common)
-        if self.in_channels not in (1, 3):
-            raise ValueError(f"data.mean must have 1 value (images are read as gray) or 3 (as RGB), got {list(mean)}")
-        self.root = Path(root).expanduser()
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        self.check("mean", len(self.mean) in (1, 3), "1 value (images are read as gray) or 3 (as RGB)")
+        super().__post_init__()
+        self.root = Path(self.root).expanduser()
 
     @property
     def class_names(self) -> list[str]:
@@ -67,56 +56,39 @@ class FolderDataModule(ImageDataModule):
                 be the validation part.
             MissingDataError: If `train`, or all of the others, are not there.
         """
-        # First: what is wrong with it is often wrong with the others too.
         train = self._train_part
-        names = [name for name in VAL_FOLDERS if (self.root / name).is_dir()]
-        if len(names) > 1:
-            raise DatasetError(
-                f"{self.root} holds {' and '.join(names)}, which could each be the validation part; keep one of them there"
-            )
-        parts = [self._open(self.root / name) for name in EVAL_FOLDERS if (self.root / name).is_dir()]
-        if not parts:
+        there = [name for name in EVAL_FOLDERS if (self.root / name).is_dir()]
+        candidates = [name for name in there if name in VAL_FOLDERS]
+        if len(candidates) > 1:
+            raise DatasetError(f"{self.root} holds {' and '.join(candidates)}; keep one of them as the validation part")
+        if not there:
             raise self._missing("There is no folder of test images.")
+        parts = [ClassFolders(self.root / name, self.image_mode) for name in there]
+        for part in parts:
+            check_classes(part.root, part.classes, train.classes, train.root)
         return Sources(train=train, val=parts[0] if len(parts) > 1 else None, test=parts[-1])
 
     def train_transform(self) -> Transform:
         """Resize, random crop and flip."""
-        padding = round(self.image_size * CROP_PADDING_SHARE)
-        geometry = [v2.Resize(self.image_size), v2.RandomCrop(self.image_size, padding), v2.RandomHorizontalFlip()]
-        return pipeline(geometry, mean=self.mean, std=self.std)
+        crop = v2.RandomCrop(self.image_size, padding=round(self.image_size / 16))
+        return self.pipeline([v2.Resize(self.image_size), crop, v2.RandomHorizontalFlip()])
 
     def eval_transform(self) -> Transform:
         """Resize the shorter side, crop the center."""
-        return pipeline([v2.Resize(self.image_size), v2.CenterCrop(self.image_size)], mean=self.mean, std=self.std)
+        return self.pipeline([v2.Resize(self.image_size), v2.CenterCrop(self.image_size)])
 
     @cached_property
     def _train_part(self) -> ClassFolders:
-        folder = self.root / "train"
-        if not folder.is_dir():
-            raise self._missing()
-        return ClassFolders(folder, self._mode)
+        if not (self.root / "train").is_dir():
+            raise self._missing(
+                f"{self.root} is a file; extract it, and name the folder." if self.root.is_file() else ""
+            )
+        return ClassFolders(self.root / "train", self.image_mode)
 
-    @property
-    def _mode(self) -> str:
-        return "L" if self.in_channels == 1 else "RGB"
-
-    def _open(self, folder: Path) -> ClassFolders:
-        part = ClassFolders(folder, self._mode)
-        check_same_classes(part, self._train_part)
-        return part
-
-    def _missing(self, reason: str = "") -> MissingDataError:
-        if self.root.is_file():
-            reason = f"{self.root} is a file, and images are read from folders: extract it, and name the folder."
-        return MissingDataError(
-            self.title,
-            inputs=[self.root / "train", *(self.root / name for name in EVAL_FOLDERS)],
-            remedy=self._remedy(),
-            reason=reason,
-        )
+    def _missing(self, reason: str) -> MissingDataError:
+        searched = [self.root / name for name in ("train", *EVAL_FOLDERS)]
+        return missing_data(self.title, searched=searched, remedy=self._remedy(), reason=reason)
 
     def _remedy(self) -> str:
         root = self.root.absolute()
-        return (
-            f"put {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg (or test/<class>/) there, one folder a class."
-        )
+        return f"put {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg (or test/<class>/) there, one folder per class."

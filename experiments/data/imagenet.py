@@ -1,23 +1,43 @@
 """ImageNet in class folders, with the augmentation of the recipes."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights
 from torchvision.transforms import v2
-from typing_extensions import Unpack
 
-from experiments.data.base import CommonSettings
 from experiments.data.folder import FolderDataModule
 from experiments.data.phases import Phase, PhasedDataModule
-from experiments.data.transforms import Lighting, Transform, pipeline
+from experiments.data.splits import Transform
 
-EVAL_RESIZE = 256 / 224
 SYNSETS = "LOC_synset_mapping.txt"
 
 
+class Lighting(nn.Module):
+    """Color noise along the principal components of ImageNet's pixels (Krizhevsky et al. 2012, section 4.1).
+
+    Args:
+        scale: Standard deviation of the three random coefficients; 0.1 in the paper.
+    """
+
+    eigenvalues = torch.tensor([0.2175, 0.0188, 0.0045])
+    eigenvectors = torch.tensor([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+
+    def __init__(self, scale: float = 0.1) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Add one random color to a float image (3,H,W) in [0,1]; the result may leave [0,1] slightly."""
+        coefficients = torch.randn(3) * self.scale * self.eigenvalues
+        return image + (self.eigenvectors @ coefficients)[:, None, None]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageNetDataModule(FolderDataModule):
     """ImageNet with the recipe's augmentation: random resized crop, flip, color jitter 0.4 and PCA lighting 0.1.
 
@@ -31,55 +51,35 @@ class ImageNetDataModule(FolderDataModule):
         lighting: Strength of the PCA lighting; 0: none.
         eval_size: Side of the square that the model is scored on; None: `image_size`.
         eval_resize: Shorter side that the image is resized to for that; None: 256/224 of `eval_size`.
-        common: Settings of `ImageDataModule`; batch_size is 256 unless given.
-
-    Raises:
-        ValueError: If a value is outside its range.
     """
 
-    title = "ImageNet"
+    title: ClassVar = "ImageNet"
+    image_size: int = 224
+    batch_size: int = 256
+    min_scale: float = 0.08
+    jitter: float = 0.4
+    lighting: float = 0.1
+    eval_size: int | None = None
+    eval_resize: int | None = None
 
-    def __init__(
-        self,
-        *,
-        root: str | Path,
-        image_size: int = 224,
-        min_scale: float = 0.08,
-        jitter: float = 0.4,
-        lighting: float = 0.1,
-        eval_size: int | None = None,
-        eval_resize: int | None = None,
-        **common: Unpack[CommonSettings],
-    ) -> None:
-        common.setdefault("batch_size", 256)
-        super().__init__(root=root, image_size=image_size, **common)
-        if not 0 < min_scale <= 1:
-            raise ValueError(f"data.min_scale must be in (0, 1], got {min_scale}")
-        self.min_scale = min_scale
-        self.jitter = jitter
-        self.lighting = lighting
-        self.eval_size = image_size if eval_size is None else eval_size
-        self.eval_resize = round(self.eval_size * EVAL_RESIZE) if eval_resize is None else eval_resize
-        if self.eval_resize < self.eval_size:
-            raise ValueError(
-                f"data.eval_resize must be at least data.eval_size={self.eval_size}, got {eval_resize}: the crop would "
-                "reach beyond the image"
-            )
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        self.check("min_scale", 0 < self.min_scale <= 1, "in (0, 1]")
+        self.eval_size = self.eval_size or self.image_size
+        self.eval_resize = self.eval_resize or round(self.eval_size * 256 / 224)
+        self.check("eval_resize", self.eval_resize >= self.eval_size, f"at least data.eval_size={self.eval_size}")
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes in words, where the folders are the official WordNet ids; else the folders' names.
 
-        Taken from `LOC_synset_mapping.txt` beside `train`, as Kaggle ships it, or, for all 1000 classes, from torchvision.
+        From `LOC_synset_mapping.txt` beside `train`, as Kaggle ships it, or, for all 1000 classes, from torchvision.
         """
         folders = self._train_part.classes
-        synsets = self.root / SYNSETS
-        if synsets.is_file():
-            words = dict(
-                line.split(" ", 1)
-                for line in synsets.read_text(encoding="utf-8", errors="replace").splitlines()
-                if " " in line
-            )
+        if (self.root / SYNSETS).is_file():
+            lines = (self.root / SYNSETS).read_text(encoding="utf-8", errors="replace").splitlines()
+            words = dict(line.split(" ", 1) for line in lines if " " in line)
             return [words.get(folder, folder).split(",")[0].strip() for folder in folders]
         names: list[str] = ResNet50_Weights.DEFAULT.meta["categories"]
         # Both are in the order of the ids.
@@ -92,35 +92,32 @@ class ImageNetDataModule(FolderDataModule):
         return len(self._train_part.classes)
 
     def train_transform(self) -> Transform:
-        """Random resized crop, flip and, if wanted, color noise."""
-        color: list[nn.Module] = []
-        if self.jitter:
-            color.append(v2.ColorJitter(self.jitter, self.jitter, self.jitter))
-        if self.lighting:
-            color.append(Lighting(self.lighting))
+        """Random resized crop, flip and color noise."""
+        color: list[nn.Module] = [v2.ColorJitter(*[self.jitter] * 3)] if self.jitter else []
+        color += [Lighting(self.lighting)] if self.lighting else []
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
-        return pipeline([crop, v2.RandomHorizontalFlip()], mean=self.mean, std=self.std, color=color)
+        return self.pipeline([crop, v2.RandomHorizontalFlip()], color)
 
     def eval_transform(self) -> Transform:
         """Resize the shorter side, crop the center."""
-        geometry = [v2.Resize(self.eval_resize), v2.CenterCrop(self.eval_size)]
-        return pipeline(geometry, mean=self.mean, std=self.std)
+        return self.pipeline([v2.Resize(self.eval_resize), v2.CenterCrop(self.eval_size)])
 
     def _remedy(self) -> str:
+        root = self.root.absolute()
         return (
             "ImageNet needs an account at https://image-net.org/download-images; extract the ILSVRC2012 archives to "
-            f"{self.root.absolute()}/train/<wnid>/*.JPEG and {self.root.absolute()}/val/<wnid>/*.JPEG (the validation images "
-            "sorted into class folders); python -m experiments.resize_images makes the copies of data=imagenet_phases."
+            f"{root}/train/<wnid>/*.JPEG and {root}/val/<wnid>/*.JPEG (the validation images sorted into class folders); "
+            "python -m experiments.resize_images makes the copies of data=imagenet_phases."
         )
 
 
 def build_imagenet_phases(
     *, root: str | Path, phases: Mapping[str, Mapping[str, Any]], **common: Any
 ) -> PhasedDataModule:
-    """ImageNet in phases.
+    """Build ImageNet in phases.
 
     Args:
-        root: The folder of the data set, for phases that do not name their own.
+        root: The folder of the data set, for phases without their own.
         phases: By name, in their order: `until`, and settings of `ImageNetDataModule` for that phase.
         common: Settings of `ImageNetDataModule` for all phases that do not have their own.
 
@@ -131,6 +128,6 @@ def build_imagenet_phases(
     for name, phase in phases.items():
         if "until" not in phase:
             raise ValueError(f"data.phases.{name} needs `until`, the first epoch after it; it has {sorted(phase)}")
-        settings = {"root": root, **common, **{key: value for key, value in phase.items() if key != "until"}}
-        built.append(Phase(until=phase["until"], data=ImageNetDataModule(**settings)))
+        settings = {"root": root, **common, **phase}
+        built.append(Phase(until=settings.pop("until"), data=ImageNetDataModule(**settings)))
     return PhasedDataModule(built)

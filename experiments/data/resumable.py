@@ -1,4 +1,4 @@
-"""Training batches that go on where a checkpoint was taken, also in the middle of an epoch."""
+"""Training batches that resume at a checkpoint, also in the middle of an epoch."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,16 +12,15 @@ from experiments.data.splits import EpochPosition, Split
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Shuffles by (seed, epoch) alone, so that a resumed run sees the order that it would have seen anyway.
+    """Shuffles by (seed, epoch) alone, so that a resumed run sees the same order; yields `EpochPosition`s.
 
-    A DistributedSampler, so that Lightning leaves it alone where there are several processes. Yields positions that
-    carry the epoch, see `EpochPosition`.
+    A DistributedSampler, so that Lightning does not replace it where there are several processes.
 
     Args:
         dataset: What is sampled from.
         seed: Fixes the orders of all epochs.
-        rank: Which of the processes this is.
-        world_size: Number of processes; the samples are dealt out to them, some twice if they do not divide evenly.
+        rank: Index of this process.
+        world_size: Number of processes that share the samples; some come twice if they do not divide evenly.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int, *, rank: int = 0, world_size: int = 1) -> None:
@@ -29,11 +28,11 @@ class EpochSampler(DistributedSampler[Any]):
         self.skipped = 0
 
     def skip(self, samples: int) -> None:
-        """Leave out the first `samples` of this process, of the next epoch only."""
+        """Skip the first `samples` of this process, in the next epoch only."""
         self.skipped = samples
 
     def __iter__(self) -> Iterator[int]:
-        """This process's share of the positions in the order of this epoch."""
+        """The positions of this process in the order of this epoch."""
         size: int = len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset has no __len__
         generator = torch.Generator().manual_seed(torch_seed(Stream.SHUFFLE, self.seed, self.epoch))
         order = torch.randperm(size, generator=generator).tolist()
@@ -44,33 +43,33 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A DataLoader whose place in the run Lightning keeps in checkpoints.
+    """A DataLoader whose position in the run Lightning stores in checkpoints.
 
-    With another sampler, as Lightning puts in for `overfit_batches`, it is a plain DataLoader, which begins its epoch anew.
+    With another sampler, such as Lightning's for `overfit_batches`, it is a plain DataLoader, which restarts its epoch.
 
     Args:
         dataset: The training split.
         sampler: Its order.
-        place: Where the run is: the epoch and the number of batches of it that are done.
+        position: Gives the current epoch and the number of its finished batches.
         settings: Further arguments of DataLoader.
     """
 
     def __init__(
-        self, dataset: Split, *, sampler: EpochSampler, place: Callable[[], tuple[int, int]], **settings: Any
+        self, dataset: Split, *, sampler: EpochSampler, position: Callable[[], tuple[int, int]], **settings: Any
     ) -> None:
         super().__init__(dataset, sampler=sampler, **settings)
-        self.place = place
+        self.position = position
 
     def state_dict(self) -> dict[str, int]:
-        """The place of the run, in samples, as another number of processes may go on from it."""
+        """The position in samples, so that another number of processes can resume there."""
         if not isinstance(self.sampler, EpochSampler) or self.batch_size is None:
             return {}
-        epoch, batches = self.place()
+        epoch, batches = self.position()
         return {"epoch": epoch, "samples": batches * self.batch_size * self.sampler.num_replicas}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Begin the next iteration at this place."""
+        """Start the next iteration at this position."""
         if isinstance(self.sampler, EpochSampler) and state:
-            # Before Lightning says so: loader processes ask for the first samples as soon as there is an iterator.
+            # Before Lightning does so: loader processes ask for the first samples as soon as there is an iterator.
             self.sampler.set_epoch(state["epoch"])
             self.sampler.skip(state["samples"] // self.sampler.num_replicas)

@@ -1,8 +1,8 @@
-"""Parts of a data set: stratified, limited, shuffled; all of it fixed by seeds."""
+"""Images with their classes, and the parts of them that are trained and evaluated on."""
 
 import operator
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from experiments.common.random_streams import Stream, seed_sequence, torch_seed
+
+Transform = Callable[[Any], Tensor]
 
 
 class Source(Protocol):
@@ -24,32 +26,28 @@ class Source(Protocol):
         """The image (PIL or a (C,H,W) tensor) and the class of sample `index`."""
 
 
-class ImageSource(ABC):
-    """A source that is indexed as a sequence is; what makes one image is left to subclasses.
+@dataclass
+class ImageList:
+    """A source that reads image i from `items[i]` on demand.
 
-    Attributes:
-        targets: Classes of all samples.
+    Args:
+        items: What identifies the images, such as paths.
+        targets: Their classes.
+        read: Makes an item an image (PIL or a (C,H,W) tensor); must be picklable.
     """
 
+    items: Sequence[Any]
     targets: Sequence[int]
-
-    @abstractmethod
-    def load(self, index: int) -> Any:
-        """The image, PIL or a (C,H,W) tensor, of sample `index`, in [0, len)."""
+    read: Callable[[Any], Any]
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Number of images."""
         return len(self.targets)
 
     def __getitem__(self, index: SupportsIndex) -> tuple[Any, int]:
-        """The image and the class of sample `index`; negative ones count from the end.
-
-        Raises:
-            IndexError: If there is no such sample.
-            TypeError: If it is no integer.
-        """
-        place = check_index(index, len(self))
-        return self.load(place), int(self.targets[place])
+        """The image and the class of sample `index`."""
+        index = operator.index(index)
+        return self.read(self.items[index]), int(self.targets[index])
 
 
 class EpochPosition(int):
@@ -61,9 +59,9 @@ class Split(Dataset[tuple[Tensor, int]]):
 
     Args:
         source: The images.
-        indices: Which of them, in which order, each in [0, number of images).
+        indices: Which of them, in which order; None: all.
         transform: Makes an image a tensor (C,H,W).
-        seed: Makes what is random in `transform` a function of (seed, epoch, index), so that neither a resumed run nor the
+        seed: Makes the randomness of `transform` a function of (seed, epoch, index), so that neither resuming nor the
             number of loader processes changes it; None: torch's random state decides.
 
     Raises:
@@ -71,18 +69,13 @@ class Split(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self,
-        source: Source,
-        indices: Sequence[int],
-        transform: Callable[[Any], Tensor],
-        *,
-        seed: int | None = None,
+        self, source: Source, indices: Sequence[int] | None, transform: Transform, *, seed: int | None = None
     ) -> None:
+        images = len(source.targets)
         self.source = source
-        self.indices = [int(index) for index in indices]
+        self.indices = [int(index) for index in (range(images) if indices is None else indices)]
         self.transform = transform
         self.seed = seed
-        images = len(source.targets)
         if self.indices and not 0 <= min(self.indices) <= max(self.indices) < images:
             raise ValueError(
                 f"indices must be in [0, {images}), the images of the source, got {min(self.indices)} to {max(self.indices)}"
@@ -103,10 +96,9 @@ class Split(Dataset[tuple[Tensor, int]]):
             IndexError: If there is no such sample.
             TypeError: If the position is no integer.
         """
-        if isinstance(position, EpochPosition) and position >= 0 and self.indices:
-            epoch, place = divmod(int(position), len(self))
-        else:
-            epoch, place = 0, check_index(position, len(self))
+        epoch, place = 0, operator.index(position)
+        if isinstance(position, EpochPosition) and place >= 0 and self.indices:
+            epoch, place = divmod(place, len(self))
         index = self.indices[place]
         image, target = self.source[index]
         if self.seed is None:
@@ -125,66 +117,26 @@ class Split(Dataset[tuple[Tensor, int]]):
         return [int(self.source.targets[index]) for index in self.indices]
 
 
-def check_index(index: SupportsIndex, length: int) -> int:
-    """The place in [0, length) that an index means.
-
-    Raises:
-        IndexError: If there is none.
-        TypeError: If it is no integer; slices are not taken.
-    """
-    if isinstance(index, slice):
-        raise TypeError("samples are read one at a time, not by slices; use torch.utils.data.Subset for a part of them")
-    place = operator.index(index)
-    if not -length <= place < length:
-        raise IndexError(f"index {place} is out of range for {length} samples")
-    return place % length
-
-
-def split_stratified(
-    targets: Sequence[int],
-    indices: Sequence[int],
-    *,
-    share: float,
-    seed: int,
-    stream: Stream = Stream.VALIDATION_PART,
+def sample_classes(
+    targets: Sequence[int], indices: Sequence[int], count: Callable[[int], int], *, stream: Stream, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Take `share` (in [0,1]) of every class out of `indices`; return (the rest, what was taken), both sorted.
+    """Draw from every class; fixed by `stream` and `seed`, so that a smaller sample is part of a larger one.
 
-    A class gives `round(share * its size)` samples; which ones is fixed by `seed` and by `stream`, what they are for.
+    Args:
+        targets: Classes of all samples.
+        indices: The samples to draw from.
+        count: Maps the size of a class to the number to draw.
+        stream: What the samples are for.
+        seed: The seed.
+
+    Returns:
+        The drawn and the other indices, both sorted.
     """
     rng = np.random.default_rng(seed_sequence(stream, seed))
-    kept, taken = [], []
-    for members in _by_class(targets, indices):
-        shuffled = rng.permutation(members)
-        count = round(share * len(members))
-        taken += shuffled[:count].tolist()
-        kept += shuffled[count:].tolist()
-    return sorted(kept), sorted(taken)
-
-
-def take_per_class(targets: Sequence[int], indices: Sequence[int], *, limit: int, seed: int) -> list[int]:
-    """At most `limit` samples of every class out of `indices`, sorted; fixed by `seed`, a smaller part of a larger one."""
-    rng = np.random.default_rng(seed_sequence(Stream.PER_CLASS, seed))
-    return sorted(
-        index for members in _by_class(targets, indices) for index in rng.permutation(members)[:limit].tolist()
-    )
-
-
-def take_fraction(targets: Sequence[int], indices: Sequence[int], *, fraction: float, seed: int) -> list[int]:
-    """`fraction` (in (0,1]) of every class out of `indices`, at least one sample of each, sorted.
-
-    Fixed by `seed`; a smaller fraction is part of a larger one.
-    """
-    rng = np.random.default_rng(seed_sequence(Stream.FRACTION, seed))
-    return sorted(
-        index
-        for members in _by_class(targets, indices)
-        for index in rng.permutation(members)[: max(1, round(fraction * len(members)))].tolist()
-    )
-
-
-def _by_class(targets: Sequence[int], indices: Sequence[int]) -> list[np.ndarray]:
-    """Group `indices` by class, in the order of the classes."""
     positions = np.asarray(indices, dtype=np.int64)
     classes = np.asarray(targets)[positions]
-    return [positions[classes == label] for label in np.unique(classes)]
+    drawn: list[int] = []
+    for label in np.unique(classes):
+        members = positions[classes == label]
+        drawn += rng.permutation(members)[: count(len(members))].tolist()
+    return sorted(drawn), sorted(set(positions.tolist()) - set(drawn))

@@ -11,14 +11,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.common.commands import key_of, training_command
+from experiments.common.commands import training_command
 from experiments.common.errors import UserError
 from experiments.common.masking import mask_settings, mask_texts
+from experiments.common.overrides import key_of
 from experiments.common.plain_yaml import leads_out, read_plain_yaml
 from experiments.data.corruptions import PUBLISHED
 from experiments.html_report.metrics import METRICS, Metrics, read_metrics
-from experiments.robustness.results import CorruptionScores, Report
-from experiments.robustness.scoring import Accuracy, CleanScores
+from experiments.robustness.results import Accuracy, CleanScores, CorruptionScores, EvaluationResults
 from experiments.runs.run_folder import CONFIG, SUMMARY
 from experiments.runs.summary import Summary
 from experiments.sweep_results.runs import UnfinishedRun
@@ -43,7 +43,7 @@ class Evaluation:
     """
 
     folder: str
-    report: Report
+    report: EvaluationResults
     picture: Path | None
 
 
@@ -199,7 +199,7 @@ def _read_evaluation(path: Path) -> Evaluation:
     return Evaluation(folder=path.parent.name, report=report, picture=_picture(path.with_name("evaluation.png")))
 
 
-def _load_report(path: Path) -> Report:
+def _load_report(path: Path) -> EvaluationResults:
     """The report that was saved as JSON, so that its tables are those of the terminal."""
     content = _load_json(path)
     scores, settings = {}, {}
@@ -208,7 +208,7 @@ def _load_report(path: Path) -> Report:
         settings[name] = {key: value for key, value in entry.items() if key not in ("accuracy", "images", "seconds")}
     corruptions = content["corruptions"]
     results = ("complete", "images", "seconds", "clean", "attacks", "corruptions")
-    return Report(
+    return EvaluationResults(
         facts={key: value for key, value in content.items() if key not in results},
         attack_settings=settings,
         clean=None if content["clean"] is None else CleanScores(**content["clean"]),

@@ -13,10 +13,9 @@ from experiments.html_report.metrics import Metrics
 from experiments.html_report.panels import Panel
 from experiments.html_report.parts import Code, Drawing, Drawings, Folded, Part, Section, Table, Text, from_rich
 from experiments.html_report.run_contents import EVALUATION, Evaluation, RunFolder, step_of
-from experiments.robustness.results import report_tables
 from experiments.runs.run_folder import SUMMARY
 from experiments.runs.summary import summary_table
-from experiments.test_results.plots import draw_calibration, draw_confusion, draw_per_class
+from experiments.test_results.plots import plot_calibration, plot_confusion, plot_per_class
 from experiments.test_results.results import TestResults
 
 # Rows that a reader can take in.
@@ -169,9 +168,9 @@ def _embed_pictures(pictures: Sequence[tuple[Path, str]], embed: Embedder) -> li
 def _outcome_parts(outcome: TestResults, embed: Embedder) -> list[Part]:
     classes = len(outcome.class_names)
     drawn = (
-        (draw_confusion(outcome), f"Confusion matrix of {classes} classes", "Which classes were taken for which."),
-        (draw_per_class(outcome), "Accuracy of each class", "Accuracy of each class, worst first."),
-        (draw_calibration(outcome), "Accuracy over confidence", "How far the model's confidence can be trusted."),
+        (plot_confusion(outcome), f"Confusion matrix of {classes} classes", "Which classes were taken for which."),
+        (plot_per_class(outcome), "Accuracy of each class", "Accuracy of each class, worst first."),
+        (plot_calibration(outcome), "Accuracy over confidence", "How far the model's confidence can be trusted."),
     )
     parts: list[Part] = []
     for broad in (True, False):
@@ -206,7 +205,7 @@ def _evaluation_parts(evaluation: Evaluation, embed: Embedder) -> list[Part]:
     checkpoint, epoch = report.facts.get("checkpoint"), report.facts.get("epoch")
     of = f"Of {checkpoint}" if checkpoint else "Of an unknown checkpoint"
     parts.append(Text(of + (f", after {epoch} epochs." if epoch is not None else ".")))
-    tables = [from_rich(table) for table in report_tables(report, evaluation.folder)]
+    tables = [from_rich(table) for table in report.tables(evaluation.folder)]
     parts += [table for table in tables if table.rows]
     if evaluation.picture is not None:
         parts += _embed_pictures([(evaluation.picture, f"{evaluation.folder}: accuracies")], embed)

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from experiments.common.atomic_files import write_text
 from experiments.common.console import short
 from experiments.common.masking import mask_settings
-from experiments.runs.ending import optional
+from experiments.runs.final_summary import optional
 from experiments.runs.metrics_file import build_metrics_logger
 from experiments.runs.run_folder import comparable_overrides
 

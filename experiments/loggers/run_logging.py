@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from experiments.common.masking import mask_settings
 from experiments.runs.summary import Summary
-from experiments.test_results.plots import NAMED, draw_calibration, draw_confusion, draw_per_class
+from experiments.test_results.plots import NAMED, plot_calibration, plot_confusion, plot_per_class
 from experiments.test_results.results import Shares, TestResults
 
 DPI = 120
@@ -86,9 +86,9 @@ def summary_scores(summary: Summary) -> dict[str, float]:
 
 def _figures(outcome: TestResults) -> dict[str, Figure]:
     return {
-        CONFUSION: draw_confusion(outcome),
-        CALIBRATION: draw_calibration(outcome),
-        PER_CLASS: draw_per_class(outcome),
+        CONFUSION: plot_confusion(outcome),
+        CALIBRATION: plot_calibration(outcome),
+        PER_CLASS: plot_per_class(outcome),
     }
 
 
@@ -113,8 +113,8 @@ def wandb_charts(outcome: TestResults) -> dict[str, Any]:
         "test/classes": wandb.Table(columns=["class", "accuracy", "images"], data=classes),
     }
     if len(outcome.class_names) > NAMED:
-        charts[CONFUSION] = wandb.Image(pixels_of(draw_confusion(outcome)))
-        charts[PER_CLASS] = wandb.Image(pixels_of(draw_per_class(outcome)))
+        charts[CONFUSION] = wandb.Image(pixels_of(plot_confusion(outcome)))
+        charts[PER_CLASS] = wandb.Image(pixels_of(plot_per_class(outcome)))
         return charts
     # One entry an image, as W&B counts them itself.
     rows, columns = np.indices(outcome.confusion.shape).reshape(2, -1)

@@ -16,13 +16,9 @@ def build_torchvision(
     Args:
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         num_classes: Number of logits.
-        in_channels: Channels of the images. With other than 3 the first convolution is made anew, with normal weights of
-            variance 2 / fan-out.
-        head_std: Standard deviation of the last linear layer's weights at the start, > 0; None: as the library has it.
+        in_channels: Channels of the images. Other than 3 they replace the first convolution, initialized as by He et al.
+        head_std: Initial standard deviation of the last linear layer's weights, > 0; None: the library's initialization.
         **options: Further arguments of the network, e.g. `zero_init_residual=True` of the ResNets.
-
-    Raises:
-        ValueError: If there is no such network, if it gives auxiliary logits, or has no linear layer to apply `head_std` to.
     """
     _check_name("torchvision", name, torchvision.models.list_models(module=torchvision.models))
     net = torchvision.models.get_model(name, num_classes=num_classes, **options)
@@ -41,16 +37,7 @@ def build_timm(
 ) -> nn.Module:
     """Build a network of timm, without pretrained weights unless `options` asks for them.
 
-    Args:
-        name: One of `timm.list_models()`.
-        num_classes: Number of logits.
-        in_channels: Channels of the images.
-        head_std: Standard deviation of the last linear layer's weights at the start, > 0; None: as the library has it.
-        **options: Further arguments of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
-
-    Raises:
-        ModuleNotFoundError: If timm is not installed.
-        ValueError: If there is no such network, or it has no linear layer to apply `head_std` to.
+    As `build_torchvision`; the options are those of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
     """
     try:
         import timm
@@ -74,15 +61,8 @@ def _check_name(library: str, name: str, known: Iterable[str]) -> None:
 
 def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
     path, old = next((path, each) for path, each in net.named_modules() if isinstance(each, nn.Conv2d))
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        stride=old.stride,  # type: ignore[arg-type]
-        padding=old.padding,  # type: ignore[arg-type]
-        dilation=old.dilation,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
+    shape = {name: getattr(old, name) for name in ("out_channels", "kernel_size", "stride", "padding", "dilation")}
+    new = nn.Conv2d(in_channels, **shape, bias=old.bias is not None)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     parent, _, child = path.rpartition(".")
     setattr(net.get_submodule(parent), child, new)

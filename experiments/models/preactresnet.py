@@ -4,19 +4,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from experiments.models.staged import StagedNet, initialize
+from experiments.models.staged import StagedNet, initialize, make_stage
 
 
 class PreActBlock(nn.Module):
-    """Two 3x3 convolutions, each behind BatchNorm and ReLU, added to an untouched identity path (paper, figure 4e).
+    """Two 3x3 convolutions, the first with the stride, each behind BatchNorm and ReLU, and an identity path (figure 4e).
 
     Where the shape changes, the shortcut is a 1x1 convolution of the pre-activated input, so that the first BatchNorm
     and ReLU serve both paths.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of the convolutions; the output has `expansion` times as many.
-        stride: Stride of the first 3x3 convolution.
     """
 
     expansion = 1
@@ -75,14 +70,11 @@ class PreActResNet(StagedNet):
         in_channels: Channels of the images.
         width: Channels of the first stage; the next ones have 2, 4 and 8 times as many. 64 is the published network.
         stem_stride: Stride of the first convolution: 1 at 32 px, 2 at 64 px (Tiny-ImageNet).
-        depths: Blocks in each of the four stages. Basic blocks: (2, 2, 2, 2) is the 18-layer network, (3, 4, 6, 3) the
-            34-layer one. Bottlenecks: (3, 4, 6, 3) has 50 layers, (3, 4, 23, 3) 101, (3, 8, 36, 3) 152.
+        depths: Blocks in each of the four stages. Basic blocks: (2, 2, 2, 2) has 18 layers, (3, 4, 6, 3) 34. Bottlenecks:
+            (3, 4, 6, 3) has 50, (3, 4, 23, 3) 101, (3, 8, 36, 3) 152.
         block: "basic" or "bottleneck", whose stages have four times the channels.
         final_norm: Whether BatchNorm and ReLU follow the last stage, as in the paper of He et al.
         init: "he" (normal, variance 2 / fan-out) or "torch" (torch's default).
-
-    Raises:
-        ValueError: If `depths`, `block` or `init` is not one of these.
     """
 
     def __init__(
@@ -101,11 +93,9 @@ class PreActResNet(StagedNet):
         if block not in BLOCKS:
             raise ValueError(f"block must be one of {list(BLOCKS)}, got {block!r}")
         stem = nn.Conv2d(in_channels, width, 3, stride=stem_stride, padding=1, bias=False)
-        stages, channels = [], width
+        kind, stages, channels = BLOCKS[block], [], width
         for index, depth in enumerate(depths):
-            stage, channels = _make_stage(
-                BLOCKS[block], channels, width * 2**index, depth, stride=1 if index == 0 else 2
-            )
+            stage, channels = make_stage(kind, channels, [width * 2**index] * depth, min(index + 1, 2), kind.expansion)
             stages.append(stage)
         norm = nn.BatchNorm2d(channels) if final_norm else None
         super().__init__(stem, stages, norm, nn.Linear(channels, num_classes))
@@ -116,14 +106,3 @@ def _make_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Conv2
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-
-
-def _make_stage(
-    block: type[PreActBlock | PreActBottleneck], in_channels: int, channels: int, depth: int, *, stride: int
-) -> tuple[nn.Sequential, int]:
-    """Stack `depth` blocks, the first with `stride`; return them and their output channels."""
-    blocks = []
-    for index in range(depth):
-        blocks.append(block(in_channels, channels, stride if index == 0 else 1))
-        in_channels = channels * block.expansion
-    return nn.Sequential(*blocks), in_channels

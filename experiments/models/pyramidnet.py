@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.models.staged import StagedNet, initialize
+from experiments.models.staged import StagedNet, initialize, make_stage
 
 STEM_CHANNELS = 16
 
@@ -11,12 +11,8 @@ STEM_CHANNELS = 16
 class PyramidBottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolution with a BatchNorm before, between and behind them; ReLU only between (paper, figure 6d).
 
-    The identity path has no weights: new channels are zero, and where the size is halved it is averaged over 2x2 pixels.
-
-    Args:
-        in_channels: Channels of the input; at most four times `channels`.
-        channels: Channels of the inner convolutions; the output has four times as many.
-        stride: Stride of the 3x3 convolution, 1 or 2.
+    The 3x3 convolution has the stride, the output four times `channels`. The identity path has no weights: new channels
+    are zero, and where the size is halved it is averaged over 2x2 pixels.
     """
 
     expansion = 4
@@ -53,9 +49,6 @@ class PyramidNet(StagedNet):
         depth: Number of layers, 9n + 2: each of the three stages has n bottlenecks.
         alpha: Channels that are added over all blocks; block k of 3n has round(16 + k * alpha / 3n) inner channels.
         stem_stride: Stride of the first convolution: 1 at 32 px, 2 at 64 px.
-
-    Raises:
-        ValueError: If `depth` is not 9n + 2, or `alpha` is negative.
     """
 
     def __init__(
@@ -70,14 +63,13 @@ class PyramidNet(StagedNet):
             nn.BatchNorm2d(STEM_CHANNELS),
         )
         per_stage = depth // 9
+        widths = [round(STEM_CHANNELS + number * alpha / (3 * per_stage)) for number in range(1, 3 * per_stage + 1)]
         stages, channels = [], STEM_CHANNELS
-        for stage in range(3):
-            blocks = []
-            for index in range(per_stage):
-                number = stage * per_stage + index + 1
-                inner = round(STEM_CHANNELS + number * alpha / (3 * per_stage))
-                blocks.append(PyramidBottleneck(channels, inner, stride=2 if stage > 0 and index == 0 else 1))
-                channels = inner * PyramidBottleneck.expansion
-            stages.append(nn.Sequential(*blocks))
+        for index in range(3):
+            inner = widths[index * per_stage : (index + 1) * per_stage]
+            stage, channels = make_stage(
+                PyramidBottleneck, channels, inner, min(index + 1, 2), PyramidBottleneck.expansion
+            )
+            stages.append(stage)
         super().__init__(stem, stages, nn.BatchNorm2d(channels), nn.Linear(channels, num_classes))
         initialize(self, "he")

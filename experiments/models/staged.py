@@ -1,6 +1,6 @@
-"""What the networks for small images share: a stem without pooling, stages of blocks, global average pooling, a head."""
+"""Common base of the networks for small images: a stem without pooling, stages, global average pooling, a head."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -10,14 +10,7 @@ INITS = ("he", "torch")
 class StagedNet(nn.Module):
     """Stem, stages, BatchNorm and ReLU, global average pooling, linear head.
 
-    `stages` is a list whose entries map (B,C,H,W) to (B,C',H',W'), so that `stages.0`, `stages.1`, ... name the layers
-    behind which manifold mixup may blend.
-
-    Args:
-        stem: Maps images (B,in_channels,H,W) to the input of the first stage.
-        stages: The stages, in their order.
-        norm: BatchNorm behind the last stage, followed by a ReLU; None: neither of the two.
-        head: Maps pooled features (B,C) to logits (B,num_classes).
+    Manifold mixup may blend behind `stages.0`, `stages.1`, ...; without `norm` there is no ReLU behind the stages either.
     """
 
     def __init__(
@@ -39,16 +32,23 @@ class StagedNet(nn.Module):
         return self.head(self.pool(self.relu(self.norm(x))).flatten(1))
 
 
+def make_stage(
+    block: Callable[[int, int, int], nn.Module],
+    in_channels: int,
+    channels: Sequence[int],
+    stride: int,
+    expansion: int = 1,
+) -> tuple[nn.Sequential, int]:
+    """Stack one block for each of `channels`, the first with `stride`; return them and their output channels."""
+    blocks = []
+    for index, inner in enumerate(channels):
+        blocks.append(block(in_channels, inner, stride if index == 0 else 1))
+        in_channels = inner * expansion
+    return nn.Sequential(*blocks), in_channels
+
+
 def initialize(net: nn.Module, init: str) -> None:
-    """Set the weights of all convolutions of `net` in place.
-
-    Args:
-        net: The network.
-        init: "he": normal with variance 2 / fan-out (He et al., ICCV 2015); "torch": as torch has made them.
-
-    Raises:
-        ValueError: If `init` is neither.
-    """
+    """Initialize all convolutions: "he": normal with variance 2 / fan-out (He et al., ICCV 2015); "torch": torch's default."""
     if init not in INITS:
         raise ValueError(f"init must be one of {INITS}, got {init!r}")
     if init == "he":

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from experiments.models.staged import StagedNet
+from experiments.models.staged import StagedNet, make_stage
 
 FINAL_MOMENTUM = 0.9
 
@@ -10,12 +10,7 @@ FINAL_MOMENTUM = 0.9
 class WideBlock(nn.Module):
     """Two 3x3 convolutions, each behind BatchNorm and ReLU; the second one has the stride.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the input as it comes, without BatchNorm and ReLU.
-
-    Args:
-        in_channels: Channels of the input.
-        channels: Channels of both convolutions and of the output.
-        stride: Stride of the second convolution.
+    Where the shape changes, the shortcut is a 1x1 convolution of the input itself, without BatchNorm and ReLU.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -39,10 +34,10 @@ class WideBlock(nn.Module):
 class WideResNet(StagedNet):
     """WRN-depth-k for small images: a 3x3 stem, three stages, BatchNorm and ReLU, global average pooling.
 
-    It is the network of the published Puzzle Mix figures, which differs from that of Zagoruyko and Komodakis: the
-    convolutions have a bias; a block's second convolution has the stride, not its first; the shortcut sees the block's
-    input before BatchNorm and ReLU; the last BatchNorm has a momentum of 0.9, so its running statistics are nearly
-    those of the last batch; weights start as torch makes them; there is no dropout.
+    The network of the published Puzzle Mix results, which differs from that of Zagoruyko and Komodakis: convolutions have a
+    bias; a block's second convolution has the stride, not its first; the shortcut sees the block's input before BatchNorm
+    and ReLU; the last BatchNorm has a momentum of 0.9, so its running statistics are nearly those of the last batch;
+    weights have torch's default initialization; there is no dropout.
 
     Args:
         num_classes: Number of logits.
@@ -51,9 +46,6 @@ class WideResNet(StagedNet):
         widen_factor: k: the stages have k, 2k and 4k times `width` channels.
         width: Channels of the stem. 16 is the published network.
         stem_stride: Stride of the first convolution: 1 at 32 px, 2 at 64 px (Tiny-ImageNet).
-
-    Raises:
-        ValueError: If `depth` is not 6n + 4.
     """
 
     def __init__(
@@ -70,11 +62,8 @@ class WideResNet(StagedNet):
         stem = nn.Conv2d(in_channels, width, 3, stride=stem_stride, padding=1)
         stages, channels = [], width
         for index in range(3):
-            blocks = []
-            for block in range(depth // 6):
-                wide = width * widen_factor * 2**index
-                blocks.append(WideBlock(channels, wide, stride=2 if index > 0 and block == 0 else 1))
-                channels = wide
-            stages.append(nn.Sequential(*blocks))
+            wide = [width * widen_factor * 2**index] * (depth // 6)
+            stage, channels = make_stage(WideBlock, channels, wide, min(index + 1, 2))
+            stages.append(stage)
         norm = nn.BatchNorm2d(channels, momentum=FINAL_MOMENTUM)
         super().__init__(stem, stages, norm, nn.Linear(channels, num_classes))

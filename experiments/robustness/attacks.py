@@ -1,23 +1,50 @@
-"""White-box attacks of bounded size: FGSM and PGD.
-
-Sizes are those of the pixels in [0,1]; the images going in and out are normalized as the model wants them.
-"""
+"""White-box attacks of bounded size: FGSM and PGD. Sizes are in pixels of [0,1]; images are normalized."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from experiments.robustness.pixel_space import PixelSpace, pixel_gradient, signs, under_attack
+
+class PixelModel(nn.Module):
+    """A classifier of normalized images as a classifier of pixels in [0,1].
+
+    Args:
+        model: Maps normalized images (B,C,H,W) to logits (B,K). It is put in evaluation mode and frozen, so that an attack that
+            calls `backward`, as FAB does, leaves no gradients in it.
+        mean: Mean of each channel, in [0,1] units.
+        std: Standard deviation of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.eval()
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """Undo the normalization; what rounding puts outside of [0,1] is clipped."""
+        return (images * self.std + self.mean).clamp(0, 1)
+
+    def to_images(self, pixels: Tensor) -> Tensor:
+        """Normalize pixels."""
+        return (pixels - self.mean) / self.std
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map pixels (B,C,H,W) to logits (B,K)."""
+        return self.model(self.to_images(pixels))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """Changes every pixel by at most `eps`, so that the model goes wrong.
-
-    Args:
-        eps: Largest change of a pixel, in (0,1].
+    """Changes every pixel by at most `eps`, in (0,1], so that the classification becomes wrong.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -26,45 +53,33 @@ class Attack(ABC):
     eps: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise ValueError(
-                f"eps must be in (0, 1], in units of pixels in [0, 1], got {self.eps}; did you mean n/255?"
-            )
+        for name in ("eps", "step"):
+            size = getattr(self, name, self.eps)
+            if not 0 < size <= 1:
+                raise ValueError(
+                    f"{name} must be in (0, 1], in units of pixels in [0, 1], got {size}; did you mean n/255?"
+                )
 
-    def perturb(self, model: nn.Module, images: Tensor, targets: Tensor, *, space: PixelSpace, seed: int = 0) -> Tensor:
-        """Attack a batch; the model is left as it was found, also by callers in inference mode.
-
-        Args:
-            model: Maps normalized images to logits (B,K); attacked in evaluation mode.
-            images: Normalized images (B,C,H,W).
-            targets: Their classes (B,).
-            space: The normalization.
-            seed: Fixes everything random.
+    def perturb(self, model: PixelModel, images: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
+        """Attack normalized images (B,C,H,W) of classes (B,); `seed` fixes everything random.
 
         Returns:
             Normalized images (B,C,H,W) whose pixels are in [0,1] and at most `eps` from the given ones; NaN where the
             gradient was NaN.
         """
-        with under_attack(model):
-            # Copies made here are ordinary tensors even if the given ones are inference tensors.
-            pixels = space.to_pixels(images.detach().clone())
-            return space.to_images(self._attack(model, pixels, targets.clone(), space, seed)).detach()
+        return model.to_images(self._attack(model, model.to_pixels(images), targets, seed))
 
     @abstractmethod
-    def _attack(self, model: nn.Module, pixels: Tensor, targets: Tensor, space: PixelSpace, seed: int) -> Tensor:
-        """Attack pixels (B,C,H,W) in [0,1]; called inside `under_attack`."""
+    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
+        """Attack pixels (B,C,H,W) in [0,1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
-    """The fast gradient sign method: one step of size `eps` (Goodfellow et al., ICLR 2015, section 4).
+    """The fast gradient sign method: one step of size `eps` (Goodfellow et al., ICLR 2015, section 4)."""
 
-    Args:
-        eps: Largest change of a pixel, in (0,1].
-    """
-
-    def _attack(self, model: nn.Module, pixels: Tensor, targets: Tensor, space: PixelSpace, seed: int) -> Tensor:
-        return (pixels + self.eps * signs(pixel_gradient(model, pixels, targets, space))).clamp(0, 1)
+    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
+        return (pixels + self.eps * _gradient_sign(model, pixels, targets)).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,23 +99,26 @@ class PGD(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.step <= 1:
-            raise ValueError(
-                f"step must be in (0, 1], in units of pixels in [0, 1], got {self.step}; did you mean n/255?"
-            )
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
-    def _attack(self, model: nn.Module, pixels: Tensor, targets: Tensor, space: PixelSpace, seed: int) -> Tensor:
+    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
         low, high = (pixels - self.eps).clamp(min=0), (pixels + self.eps).clamp(max=1)
         attacked = pixels
         if self.random_start:
             # Drawn on the CPU: the same start on every device.
-            generator = torch.Generator().manual_seed(seed)
-            noise = torch.rand(pixels.shape, generator=generator).to(pixels) * 2 - 1
+            noise = torch.rand(pixels.shape, generator=torch.Generator().manual_seed(seed)).to(pixels) * 2 - 1
             attacked = (pixels + self.eps * noise).clamp(0, 1)
         for _ in range(self.steps):
-            attacked = attacked + self.step * signs(pixel_gradient(model, attacked, targets, space))
+            attacked = attacked + self.step * _gradient_sign(model, attacked, targets)
             # Not clamp(low, high): minimum and maximum are sure to keep NaN.
             attacked = torch.minimum(torch.maximum(attacked, low), high)
         return attacked
+
+
+def _gradient_sign(model: PixelModel, pixels: Tensor, targets: Tensor) -> Tensor:
+    """Signs in {-1,0,1} of the gradient of the cross-entropy, summed over the batch, as a mean could underflow."""
+    pixels = pixels.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(F.cross_entropy(model(pixels), targets, reduction="sum"), pixels)
+    # torch.sign would turn NaN into 0, which would pass for an attack that failed.
+    return torch.where(gradient.isnan(), gradient, gradient.sign())

@@ -1,6 +1,7 @@
-"""From the setting `attacks` to attacks."""
+"""Attacks by name: from the setting `attacks` to objects."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
@@ -8,7 +9,7 @@ from experiments.common.errors import UserError
 from experiments.robustness.attacks import FGSM, PGD, Attack
 from experiments.robustness.autoattack import AutoAttack
 
-KINDS: dict[str, type[Attack]] = {"fgsm": FGSM, "pgd": PGD, "autoattack": AutoAttack}
+KINDS: dict[str, type[Attack]] = {kind.__name__.lower(): kind for kind in (FGSM, PGD, AutoAttack)}
 # conf/evaluate.yaml runs the first three; the last takes hours.
 PRESETS: dict[str, dict[str, Any]] = {
     "fgsm_4": {"kind": "fgsm", "eps": "4/255"},
@@ -26,7 +27,7 @@ def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str,
             are fractions or numbers in (0,1]. None: no attack.
 
     Raises:
-        UserError: If a name or a setting is not known or out of its range, or a package is missing.
+        UserError: If a name or a setting is unknown or out of its range, or a package is missing.
     """
     attacks: dict[str, Attack] = {}
     for each in chosen or []:
@@ -39,9 +40,8 @@ def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str,
 
 
 def describe_attack(attack: Attack) -> dict[str, Any]:
-    """The settings of an attack, sizes in [0,1], for the report."""
-    kind = next(name for name, known in KINDS.items() if type(attack) is known)
-    return {"kind": kind, **vars(attack)}
+    """The settings of an attack, sizes in [0,1], for `evaluation.json`."""
+    return {"kind": type(attack).__name__.lower(), **asdict(attack)}
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -53,17 +53,15 @@ def _preset(name: str) -> dict[str, Any]:
     return {"name": name, **PRESETS[name]}
 
 
-def _build(name: str, settings: Mapping[str, Any]) -> Attack:
-    values = dict(settings)
-    kind = values.pop("kind", None)
+def _build(name: str, settings: dict[str, Any]) -> Attack:
+    kind = settings.pop("kind", None)
     if kind not in KINDS:
         raise UserError(f"kind of the attack {name} must be one of {sorted(KINDS)}, got {kind!r}")
     try:
-        for size in {"eps", "step"} & set(values):
-            values[size] = float(Fraction(str(values[size])))
-        return KINDS[kind](**values)
+        sizes = {key: float(Fraction(str(settings[key]))) for key in ("eps", "step") if key in settings}
+        return KINDS[kind](**{**settings, **sizes})
     except UserError:
         raise
-    # TypeError: a setting that the attack does not have, or lacks.
+    # TypeError: an unknown or missing setting.
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"attack {name}: {error}") from error

@@ -1,28 +1,50 @@
-"""What an evaluation leaves behind: evaluation.json, written anew after every part, and the tables at the end."""
+"""The results of an evaluation: `evaluation.json`, written anew after every part, and the tables at the end."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console, Group
 from rich.table import Table
 
 from experiments.common.atomic_files import write_json
-from experiments.common.console import print_plain, short
+from experiments.common.errors import UserError
 from experiments.data.corruptions import PUBLISHED, SEVERITIES
-from experiments.robustness.scoring import Accuracy, CleanScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Accuracy in [0,1] on so many images, and the seconds of the pass."""
+
+    accuracy: float
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanScores(Accuracy):
+    """Scores on the images as they are.
+
+    Args:
+        top5: Top-5 accuracy in [0,1]; None with five classes or fewer.
+        calibration_error: Expected calibration error over 15 bins, in [0,1].
+        nll: Mean cross-entropy, in nats.
+    """
+
+    top5: float | None
+    calibration_error: float
+    nll: float
 
 
 @dataclass(kw_only=True)
 class CorruptionScores:
-    """Accuracies on corrupted images.
+    """Accuracies on the corrupted test set in the folder `root`.
 
     Args:
-        root: Folder of the corrupted test set.
         images: Number of images of one type at one severity.
-        accuracy: Share in [0,1] by type, then by severity in 1 to 5.
+        accuracy: Accuracy in [0,1] by type, then by severity in 1 to 5.
         seconds: Time for all of them.
     """
 
@@ -32,7 +54,7 @@ class CorruptionScores:
     seconds: float = 0.0
 
     def add(self, corruption: str, severity: int, scores: Accuracy) -> None:
-        """Take in the scores of one type at one severity."""
+        """Add one type at one severity."""
         self.accuracy.setdefault(corruption, {})[severity] = scores.accuracy
         self.images = scores.images
         self.seconds += scores.seconds
@@ -54,7 +76,7 @@ class CorruptionScores:
     @property
     def mean(self) -> float | None:
         """Mean accuracy over types and severities; None if none of the published types was measured."""
-        return fmean(self.mean_of(name) for name in self.averaged) if self.averaged else None
+        return fmean(map(self.mean_of, self.averaged)) if self.averaged else None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with the means and which types are in them."""
@@ -69,15 +91,15 @@ class CorruptionScores:
 
 
 @dataclass(kw_only=True)
-class Report:
-    """The results so far.
+class EvaluationResults:
+    """The results so far; None: not measured, or not yet.
 
     Args:
         facts: What was evaluated and how, as it goes into the file.
-        clean: Scores on the images as they are; None: not yet.
-        attack_settings: What each attack is, by name, see `describe_attack`.
+        attack_settings: Settings of each attack, by name, see `describe_attack`.
+        clean: Scores on the images as they are.
         attacks: Accuracy under each attack, by name.
-        corruptions: Accuracy on corrupted images; None: not measured, or not yet.
+        corruptions: Accuracy on corrupted images.
         complete: Whether all parts were measured.
     """
 
@@ -88,71 +110,65 @@ class Report:
     corruptions: CorruptionScores | None = None
     complete: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """The content of evaluation.json."""
+    def save(self, path: Path) -> None:
+        """Write `evaluation.json`; the file is whole at any moment, the old one or the new one."""
         parts = [part for part in (self.clean, *self.attacks.values(), self.corruptions) if part is not None]
-        return {
+        content = {
             **self.facts,
             "complete": self.complete,
             "images": None if self.clean is None else self.clean.images,
             "seconds": sum(part.seconds for part in parts),
             "clean": None if self.clean is None else asdict(self.clean),
-            "attacks": {
-                name: {**self.attack_settings[name], **asdict(scores)} for name, scores in self.attacks.items()
-            },
+            "attacks": {name: {**self.attack_settings[name], **asdict(each)} for name, each in self.attacks.items()},
             "corruptions": None if self.corruptions is None else self.corruptions.as_json(),
         }
+        write_json(path, content)
 
-    def save(self, path: Path) -> None:
-        """Write the results so far; the file is whole at any moment, the old one or the new one."""
-        write_json(path, self.as_json())
+    def start_file(self, path: Path) -> None:
+        """Write the file without results.
 
+        Raises:
+            UserError: If another job of the same sweep has written there.
+        """
+        job = self.facts["sweep_job"]
+        other = json.loads(path.read_text()).get("sweep_job") if job is not None and path.is_file() else None
+        if other is not None and other[0] == job[0] and other[1] != job[1]:
+            raise UserError(
+                f"Two jobs of this sweep write to {path}; give each its own folder, e.g. "
+                "'output_dir=runs/evaluations/${hydra:job.num}'"
+            )
+        self.save(path)
 
-def print_report(console: Console, report: Report, title: str, files: Iterable[Path]) -> None:
-    """Print the tables and, as the last lines, the files; paths are never wrapped."""
-    console.print(Group(*report_tables(report, title)))
-    for path in files:
-        print_plain(str(short(path)), console)
-
-
-def report_tables(report: Report, title: str) -> list[Table]:
-    """The scores in one table and, where corrupted images were measured, their accuracies in another."""
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column("")
-    table.add_column("", justify="right")
-    if report.clean is not None:
-        clean = report.clean
-        table.add_row(f"accuracy, {clean.images} images", f"{clean.accuracy:.2%}")
-        if clean.top5 is not None:
-            table.add_row("top-5 accuracy", f"{clean.top5:.2%}")
-        table.add_row("calibration error, 15 bins", f"{clean.calibration_error:.2%}")
-        table.add_row("negative log-likelihood, nats", f"{clean.nll:.4f}")
-    for name, scores in report.attacks.items():
-        table.add_row(f"accuracy under {name}{_size(report.attack_settings[name])}", f"{scores.accuracy:.2%}")
-    if report.corruptions is None:
-        return [table]
-    corruptions = report.corruptions
-    if corruptions.mean is not None:
-        label = f"accuracy on corrupted images, {len(corruptions.averaged)} of {len(PUBLISHED)} types"
-        table.add_row(label, f"{corruptions.mean:.2%}")
-    return [table, _corruption_table(corruptions)]
-
-
-def _size(settings: Mapping[str, Any]) -> str:
-    return f", eps {255 * settings['eps']:.3g}/255"
+    def tables(self, title: str) -> list[Table]:
+        """The scores in one table and, where corrupted images were measured, their accuracies in another."""
+        table = Table(title=title, title_justify="left", show_header=False)
+        table.add_column("")
+        table.add_column("", justify="right")
+        if self.clean is not None:
+            table.add_row(f"accuracy, {self.clean.images} images", f"{self.clean.accuracy:.2%}")
+            if self.clean.top5 is not None:
+                table.add_row("top-5 accuracy", f"{self.clean.top5:.2%}")
+            table.add_row("calibration error, 15 bins", f"{self.clean.calibration_error:.2%}")
+            table.add_row("negative log-likelihood, nats", f"{self.clean.nll:.4f}")
+        for name, scores in self.attacks.items():
+            size = 255 * self.attack_settings[name]["eps"]
+            table.add_row(f"accuracy under {name}, eps {size:.3g}/255", f"{scores.accuracy:.2%}")
+        if self.corruptions is None:
+            return [table]
+        if self.corruptions.mean is not None:
+            types = f"{len(self.corruptions.averaged)} of {len(PUBLISHED)} types"
+            table.add_row(f"accuracy on corrupted images, {types}", f"{self.corruptions.mean:.2%}")
+        return [table, _corruption_table(self.corruptions)]
 
 
 def _corruption_table(scores: CorruptionScores) -> Table:
     table = Table(title=f"Accuracy in %, {scores.images} images each", title_justify="left")
     table.add_column("corruption")
-    for severity in SEVERITIES:
-        table.add_column(f"{severity}", justify="right")
-    table.add_column("mean", justify="right")
-    for names, is_extra in ((scores.averaged, False), (scores.extra, True)):
+    for heading in (*map(str, SEVERITIES), "mean"):
+        table.add_column(heading, justify="right")
+    for names, note in ((scores.averaged, ""), (scores.extra, " (not in the mean)")):
         for name in names:
-            cells = [f"{100 * value:.1f}" for value in scores.accuracy[name].values()]
-            table.add_row(
-                f"{name}{' (not in the mean)' if is_extra else ''}", *cells, f"{100 * scores.mean_of(name):.1f}"
-            )
+            values = [*scores.accuracy[name].values(), scores.mean_of(name)]
+            table.add_row(f"{name}{note}", *(f"{100 * value:.1f}" for value in values))
         table.add_section()
     return table

@@ -1,46 +1,44 @@
-"""What a finished run ends with: what was trained, how good it is, where everything lies, and what to try next."""
+"""What is printed at the end of a run: the result and the next steps, or how to resume it."""
 
-import shlex
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
-from experiments.common.commands import as_typed_here, key_of, override, training_command
+from experiments.common.commands import as_typed_here, command_line, report_command, resume_command, training_command
 from experiments.common.console import print_plain, short
+from experiments.common.masking import mask_text
+from experiments.common.overrides import key_of, override
 from experiments.runs.run_folder import LAST_CHECKPOINT, comparable_overrides
+from experiments.runs.stopping import RunStopped
 from experiments.runs.summary import Summary, summary_table
 
-# Their settings belong to the experiment's way of mixing, and would be refused with another one.
-FIXED_MIX = ("experiment", "sweep")
-# What goes with the way of mixing, and is refused with another one.
-MIX_SETTINGS = ("mix", "clean_stop_epoch")
+log = logging.getLogger(__name__)
 
 
-def print_closing(
+def print_final_summary(
     console: Console, summary: Summary, files: Mapping[str, Path], run_dir: Path, *, alone: bool = True
 ) -> None:
-    """Print the table and, as the last lines, what it says in words, where everything lies, and commands to try.
-
-    Paths and commands are never wrapped. Of a job among many only the words are printed, and its folder.
+    """Print the table, what was trained and how good it is, the output files, and commands to try; paths are never wrapped.
 
     Args:
         console: Where to print.
         summary: Of the run.
-        files: What is worth opening, by what it is.
+        files: Output files by what they are.
         run_dir: The run folder.
-        alone: Whether the run is no job of a sweep, which ends with a table of its own.
+        alone: Whether the run is no job of a sweep, of which less is printed: a sweep ends with a table of its own.
     """
     if alone:
         console.print(summary_table(summary))
-    lines = [describe(summary), describe_result(summary)]
-    places = {**files, "all files": run_dir} if alone else {"all files": run_dir}
+    places = {**(files if alone else {}), "all files": run_dir}
     width = max(len(label) for label in places) + 2
-    lines += ["", *(f"{label:<{width}}{short(path)}" for label, path in places.items())]
+    lines = [describe(summary), describe_result(summary), ""]
+    lines += [f"{label:<{width}}{short(path)}" for label, path in places.items()]
     if alone:
-        commands = next_commands(summary, run_dir)
-        lines += ["", "Worth trying next:"]
-        lines += [f"  {command}\n      {why}" for command, why in commands.items()]
+        lines += ["", "Next steps:"]
+        lines += [f"  {command}\n      {why}" for command, why in next_commands(summary, run_dir).items()]
     print_plain("\n".join(lines), console)
 
 
@@ -58,37 +56,75 @@ def describe(summary: Summary) -> str:
 def describe_result(summary: Summary) -> str:
     """How good it is, in one sentence."""
     return (
-        f"It is right on {summary.test['accuracy']:.2%} of {summary.test_images:,} test images (last epoch, nothing was chosen "
-        f"on them)."
+        f"Test accuracy: {summary.test['accuracy']:.2%} of {summary.test_images:,} images (last epoch, nothing was chosen on "
+        "them)."
     )
 
 
 def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
     """Three commands to paste into a shell, and what each is for."""
-    # In the same places: there the data is, and there the other run belongs.
-    places = [
+    # With the same paths: there the data is, and there the other run belongs.
+    paths = [
         each for each in summary.overrides if key_of(each).startswith("paths.") and key_of(each) != "paths.run_dir"
     ]
-    kept = [*comparable_overrides(summary.overrides), *places]
-    if {key_of(each) for each in kept} & set(FIXED_MIX):
+    kept = [*comparable_overrides(summary.overrides), *paths]
+    if {key_of(each) for each in kept} & {"experiment", "sweep"}:
+        # Their settings belong to the experiment's way of mixing, and would be refused with another one.
         kept = [each for each in kept if key_of(each) != "seed"]
         another, why = [*kept, f"seed={summary.seed + 1}"], "the same with another seed, to see how far results vary"
     else:
-        kept = [each for each in kept if key_of(each).split(".")[0] not in MIX_SETTINGS]
-        mixed = summary.choices["mix"] not in (None, "none")
-        another = [*kept, "mix=none" if mixed else "mix=puzzlemix"]
-        why = "the same without mixing, to compare" if mixed else "the same with Puzzle Mix, to compare"
+        kept = [each for each in kept if key_of(each).split(".")[0] not in ("mix", "clean_stop_epoch")]
+        is_mixed = summary.choices["mix"] not in (None, "none")
+        another = [*kept, "mix=none" if is_mixed else "mix=puzzlemix"]
+        why = f"the same {'without mixing' if is_mixed else 'with Puzzle Mix'}, to compare"
     # The weights that the table is about; of the run folder alone the best ones would be taken, by the validation images.
     checkpoint = override("checkpoint", short(run_dir / LAST_CHECKPOINT))
-    commands = {
-        training_command(another): why,
-        _command(
-            "evaluate", [checkpoint]
-        ): "how robust it is against attacks, and how far its confidence can be trusted",
-        _command("show_mixing", ["--examples"]): "how photographs are mixed; or name pictures of your own",
+    return {
+        as_typed_here(training_command(another)): why,
+        command_line("evaluate", [checkpoint]): "how robust it is against attacks, and how well it is calibrated",
+        command_line("show_mixing", ["--examples"]): "how photographs are mixed; or name images of your own",
     }
-    return {as_typed_here(command): why for command, why in commands.items()}
 
 
-def _command(module: str, arguments: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", f"experiments.{module}", *arguments])
+def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str], *, finished: bool) -> None:
+    """Print what ended a run, what is kept, and how to resume; nothing for an error of which nothing is kept.
+
+    `finished`: the result had been saved before. Not through the log, which wraps lines that are to be pasted.
+    """
+    how = str(error) if isinstance(error, RunStopped) else "The run failed"
+    if isinstance(error, RunStopped):
+        error.is_reported = True
+    command = as_typed_here(resume_command(overrides, run_dir))
+    if finished:
+        print_plain(
+            f"{how}, but the run is finished and its result is saved in {short(run_dir)}. Images and report may be missing; "
+            f"the report is made by:\n{report_command(run_dir)}"
+        )
+    elif (run_dir / LAST_CHECKPOINT).is_file():
+        print_plain(
+            f"{how}: the run ended early and has a checkpoint, {short(run_dir / LAST_CHECKPOINT)}. Resume with:\n{command}"
+        )
+    elif isinstance(error, RunStopped):
+        print_plain(
+            f"{how} before there was a checkpoint: nothing is kept but {short(run_dir)}. Start it again with:\n{command}"
+        )
+
+
+@contextmanager
+def optional(what: str, remedy: str, file: Path | None = None) -> Iterator[None]:
+    """Inside, what comes after a saved result: should it fail, the result stands, and a warning names what is missing.
+
+    `remedy` is the command that makes it; `file` is what was being written, which is removed.
+    """
+    try:
+        yield
+    # Whatever it is: a full disk, a font, a service that does not answer.
+    except Exception as error:
+        log.debug("%s", what, exc_info=True)
+        if file is not None:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        reason = mask_text(" ".join(f"{type(error).__name__}: {error}".split()))
+        log.warning(f"Warning: {what} is missing ({reason}); the result is saved. To make it:")
+        # Not through the log, which wraps lines.
+        print_plain(remedy)

@@ -1,23 +1,41 @@
-"""What must be known to Hydra before it composes a config: keys that the YAML files leave to code, and a resolver."""
+"""What Hydra must know before it composes a config, and what it passes on to the other processes of a run."""
+
+import sys
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
-from experiments.runs.run_folder import choose_run_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 OPEN_GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger")
 
 
 def register() -> None:
-    """Store `permissive_groups`, which `conf/train.yaml` starts from.
+    """Store `permissive_groups`, which `conf/train.yaml` starts from."""
+    store_permissive_groups("permissive_groups", OPEN_GROUPS)
+
+
+def store_permissive_groups(name: str, groups: tuple[str, ...]) -> None:
+    """Store a config of this name whose groups accept any key.
 
     Hydra refuses `optimizer.momentum=0.8` for a key that no YAML file holds and asks for `+optimizer.momentum`. As the
-    defaults live in code here, that would be most keys. These groups accept any; a misspelt one is still an error,
-    raised by the class that it is passed to. Also registers the resolver `run_dir`, see `choose_run_dir`.
+    defaults live in code here, that would be most keys. A misspelled one is still refused, by `check_settings`.
     """
-    # Cached: the folder stays the same once it exists and other runs are about.
-    OmegaConf.register_new_resolver("run_dir", choose_run_dir, use_cache=True, replace=True)
     base = OmegaConf.create({})
-    for group in OPEN_GROUPS:
+    for group in groups:
         OmegaConf.update(base, group, DictConfig({}, flags={"struct": False}))
-    ConfigStore.instance().store(name="permissive_groups", node=base)
+    ConfigStore.instance().store(name=name, node=base)
+
+
+def make_command_repeatable() -> None:
+    """Inside a sweep, make the process's command line that of the running job alone.
+
+    Lightning starts the other processes of a DDP run by repeating the command line, which here would be the whole sweep.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN:
+        return
+    # With references to secrets in the environment, which those processes have as well.
+    sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
+    with read_write(hydra), open_dict(hydra):
+        hydra.run.dir = hydra.runtime.output_dir

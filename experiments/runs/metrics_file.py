@@ -35,7 +35,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 class _Writer(ExperimentWriter):
-    """Lightning's, which adds line by line, and writes the file anew for a column that is new; here without a gap.
+    """Lightning's, which adds line by line, and writes the file anew for a new column; here in one step.
 
     Args:
         log_dir: The folder.
@@ -54,15 +54,6 @@ class _Writer(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Let the old file be: it is replaced by the lines that are kept."""
 
-    def has_trained(self, step: int) -> bool:
-        """Whether the file has the training loss of the epoch that ended with this step."""
-        return any(int(line["step"]) == step and "train_loss" in line for line in read_lines(self.path))
-
-    def missing_epochs(self, last: int) -> list[int]:
-        """The epochs up to this one whose training loss the file does not have."""
-        known = {int(line["epoch"]) for line in read_lines(self.path) if "train_loss" in line and "epoch" in line}
-        return sorted(set(range(last + 1)) - known)
-
     def save(self) -> None:
         """Add the lines that have been logged."""
         with explained(self.path):
@@ -70,8 +61,7 @@ class _Writer(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with self.path.open(newline="") as file:
-            lines = list(csv.DictReader(file))
-        self._write(lines)
+            self._write(list(csv.DictReader(file)))
 
     def _write(self, lines: list[Line]) -> None:
         with replacing(self.path) as draft, draft.open("w", newline="") as file:
@@ -81,7 +71,7 @@ class _Writer(ExperimentWriter):
 
 
 def build_metrics_logger(run_dir: str, kept_steps: int) -> CSVLogger:
-    """Writes `logs/metrics.csv` in the run folder, see `build_csv_logger`."""
+    """Writes `logs/metrics.csv` in the run folder; of an old one, the lines of so many optimizer steps are kept."""
     logger = CSVLogger(run_dir, name="logs", version="", flush_logs_every_n_steps=1)
     folder = Path(logger.log_dir)
     if rank_zero_only.rank == 0:
@@ -101,47 +91,38 @@ class EpochLine(pl.Callback):
 
     def __init__(self) -> None:
         self._line: Line = {}
-        self._is_restored = False
+        self._writers: list[_Writer] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find what writes the file."""
+        found = [logger.experiment for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+        self._writers = [writer for writer in found if isinstance(writer, _Writer)]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take down what is going to be logged."""
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("train_") or name.endswith("_seconds")
-        }
-        self._line = {**metrics, "epoch": trainer.current_epoch, "step": trainer.global_step - 1}
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the line of the checkpoint's epoch, if it is missing, and be it the last, after which nothing is trained."""
-        self._complete(trainer)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same for strategies that read the checkpoint only now."""
-        self._complete(trainer)
-
-    def _complete(self, trainer: pl.Trainer) -> None:
-        if not self._is_restored or not self._line:
-            return
-        self._is_restored = False
-        metrics = dict(self._line)
-        step = metrics.pop("step")
-        for logger in trainer.loggers:
-            writer = logger.experiment if isinstance(logger, CSVLogger) else None
-            if isinstance(writer, _Writer) and not writer.has_trained(step):
-                writer.log_metrics(metrics, step)
-                writer.save()
-            missing = writer.missing_epochs(int(metrics["epoch"])) if isinstance(writer, _Writer) else []
-            if missing:
-                log.warning(
-                    f"{writer.path} was cut off: it has lost the metrics of the epochs {', '.join(map(str, missing))}, which "
-                    "its curves will lack; the training and its result do not depend on them"
-                )
+        """Record what is going to be logged."""
+        logged = {key: value for key, value in trainer.callback_metrics.items() if key.startswith("train_")}
+        logged |= {key: value for key, value in trainer.callback_metrics.items() if key.endswith("_seconds")}
+        self._line = {key: float(value) for key, value in logged.items()}
+        self._line |= {"epoch": trainer.current_epoch, "step": trainer.global_step - 1}
 
     def state_dict(self) -> Line:
         """What a checkpoint keeps."""
         return dict(self._line)
 
     def load_state_dict(self, state_dict: Line) -> None:
-        """Take over the line of the run that is resumed."""
-        self._line, self._is_restored = dict(state_dict), True
+        """Write the line of the checkpoint's epoch, if it is missing; warn if earlier ones are."""
+        self._line = dict(state_dict)
+        for writer in self._writers if self._line else []:
+            trained = [line for line in read_lines(writer.path) if "train_loss" in line]
+            metrics = dict(self._line)
+            step, epoch = metrics.pop("step"), int(metrics["epoch"])
+            if step not in [int(line["step"]) for line in trained]:
+                writer.log_metrics(metrics, step)
+                writer.save()
+            known = {epoch, *(int(line["epoch"]) for line in trained if "epoch" in line)}
+            missing = sorted(set(range(epoch)) - known)
+            if missing:
+                log.warning(
+                    f"{writer.path} was cut off: it has lost the metrics of the epochs {', '.join(map(str, missing))}, which "
+                    "its curves will lack; the training and its result do not depend on them"
+                )

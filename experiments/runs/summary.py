@@ -1,4 +1,4 @@
-"""What a run leaves behind: summary.json, and the table that shows it."""
+"""The summary of a finished run: `summary.json`, and the table that shows it."""
 
 import json
 import statistics
@@ -21,7 +21,7 @@ class AccuracyByEpoch:
     Args:
         best: Of the best epoch; chosen on the test images, so higher than what new images would give.
         last: Of the last epoch; nothing has chosen it.
-        median_last_10: Median of the last ten epochs (of all, where there are fewer); the authors' figure.
+        median_last_10: Median of the last ten epochs (of all, where there are fewer); what the authors report.
     """
 
     best: float
@@ -30,7 +30,7 @@ class AccuracyByEpoch:
 
     @classmethod
     def of(cls, accuracies: Sequence[float]) -> "AccuracyByEpoch":
-        """Condense the accuracies of all epochs, at least one, in their order."""
+        """From the accuracies of all epochs, at least one, in their order."""
         return cls(max(accuracies), accuracies[-1], statistics.median(accuracies[-LAST_EPOCHS:]))
 
 
@@ -45,7 +45,7 @@ class EpochSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Outcome of one run; `summary.json` holds just these fields.
+    """Result of one run; `summary.json` holds just these fields.
 
     Args:
         name: Name of the run.
@@ -53,11 +53,11 @@ class Summary:
         overrides: What the command line set, as "key=value".
         seed: Seed of the run.
         epochs: Training epochs that were run.
-        parameters: Trainable numbers in the model.
+        parameters: Trainable parameters of the model.
         train_images: Images that were trained on.
         test_images: Images that were tested on.
         val_accuracy: Validation accuracy of the last epoch, in [0,1]; None: nothing was validated.
-        test: Test metrics of the last epoch by name, without the prefix `test_`; shares in [0,1], nll in nats.
+        test: Test metrics of the last epoch by name, without the prefix `test_`; fractions in [0,1], nll in nats.
         test_accuracy_by_epoch: Test accuracy over the epochs; None: not scored in every epoch.
         epoch_seconds: Typical epoch, see `EpochTimer.typical`.
         total_seconds: From the start of the program to the end of the test.
@@ -93,25 +93,20 @@ class Summary:
 
 def summary_table(summary: Summary) -> Table:
     """The table that a run ends with."""
-    table = Table(
-        title=f"{summary.name}, {summary.epochs} {'epoch' if summary.epochs == 1 else 'epochs'}, seed {summary.seed}",
-        title_justify="left",
-    )
-    table.add_column("")
+    epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
+    table = Table("", title=f"{summary.name}, {epochs}, seed {summary.seed}", title_justify="left", show_header=False)
     table.add_column("", justify="right")
     table.add_row(f"test accuracy, {summary.test_images} images, last epoch", f"{summary.test['accuracy']:.2%}")
-    by_epoch = summary.test_accuracy_by_epoch
+    by_epoch, last = summary.test_accuracy_by_epoch, min(LAST_EPOCHS, summary.epochs)
+    if by_epoch is not None and last > 1:
+        table.add_row(f"  median of the last {last} epochs", f"{by_epoch.median_last_10:.2%}")
     if by_epoch is not None:
-        last = min(LAST_EPOCHS, summary.epochs)
-        if last > 1:
-            table.add_row(f"  median of the last {last} epochs", f"{by_epoch.median_last_10:.2%}")
         table.add_row("  best epoch, chosen on these images", f"{by_epoch.best:.2%}")
     table.add_row("test calibration error", f"{summary.test['calibration_error']:.2%}")
     seconds = summary.epoch_seconds
-    table.add_row("seconds an epoch, without validation", f"{seconds.total:.2f}")
+    table.add_row("seconds per epoch, without validation", f"{seconds.total:.2f}")
     if seconds.saliency or seconds.mixing:
         for part, value in (("saliency", seconds.saliency), ("mixing", seconds.mixing)):
             table.add_row(f"  of that {part}", f"{value:.2f} ({value / seconds.total:.0%})")
-    table.add_row("seconds in all", f"{summary.total_seconds:.0f}")
-    table.show_header = False
+    table.add_row("total seconds", f"{summary.total_seconds:.0f}")
     return table

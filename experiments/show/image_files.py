@@ -11,8 +11,7 @@ from torch import Tensor
 
 from experiments.common.errors import UserError
 from experiments.common.random_streams import Stream, seed_sequence
-from experiments.data.image_reading import read_image
-from experiments.data.listing import IMAGE_SUFFIXES, list_files, warn_of_broken
+from experiments.data import IMAGE_SUFFIXES, list_images, read_image
 
 # Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two are those of a grid.
 EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
@@ -53,11 +52,10 @@ def find_images(paths: Sequence[Path]) -> list[SourceImage]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            listing = list_files(path)
-            warn_of_broken(path, listing.broken)
-            if not listing.files:
+            found = sorted(list_images(path))
+            if not found:
                 raise UserError(f"There are no images in {path.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
-            files += [path / name for name in sorted(listing.files)]
+            files += [path / name for name in found]
         elif path.is_file():
             files.append(path)
         else:
@@ -66,8 +64,15 @@ def find_images(paths: Sequence[Path]) -> list[SourceImage]:
 
 
 def example_images() -> list[SourceImage]:
-    """Return photographs that come with scikit-image and scikit-learn; nothing is downloaded."""
-    from skimage import data
+    """Return photographs that come with scikit-image and scikit-learn; nothing is downloaded.
+
+    Raises:
+        UserError: If scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise UserError("--examples needs scikit-image: pip install scikit-image, or name IMAGES") from error
     from sklearn.datasets import load_sample_image
 
     ours = {name: load_sample_image(f"{name}.jpg") for name in ("flower", "china")}

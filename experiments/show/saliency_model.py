@@ -10,10 +10,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from experiments.checkpoints.weights import load_weights
+from experiments.checkpoints import CheckpointLocation, complete_config, find_checkpoint, load_weights
 from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, MissingDataError
-from experiments.robustness.checkpoint_source import CheckpointSource, complete, find_checkpoint
 from experiments.runs.run_folder import CONFIG
 from experiments.test_results.results import TEST_RESULTS, TestResults
 
@@ -104,7 +103,7 @@ def load_network(
             f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {checkpoint}: there is no "
             f"{source.path.absolute().parents[1] / CONFIG}, which names the network and its data"
         )
-    cfg = complete(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
+    cfg = complete_config(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
     class_names, classes = _find_classes(source, data)
     # The random initial weights are replaced.
@@ -114,7 +113,7 @@ def load_network(
     return net.eval(), data, class_names
 
 
-def _find_classes(source: CheckpointSource, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
+def _find_classes(source: CheckpointLocation, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
     """Return names and number of the classes, from the test results of the run or else from its data."""
     results = None if source.run_dir is None else source.run_dir / TEST_RESULTS
     if results is not None and results.is_file():

@@ -10,10 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.common.commands import continuing_command, key_of
+from experiments.common.commands import resume_command
 from experiments.common.console import short
 from experiments.common.errors import UserError
 from experiments.common.masking import mask_text, mask_texts
+from experiments.common.overrides import key_of
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.runs.run_folder import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE
 
@@ -152,7 +153,7 @@ def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
         last_words = (
             f"{last_words} (.hydra/overrides.yaml cannot be read: add to the command what set the run apart)".strip()
         )
-    command = continuing_command(overrides or [], short(folder), hydra=OmegaConf.create({}) if hydra is None else hydra)
+    command = resume_command(overrides or [], short(folder), hydra=OmegaConf.create({}) if hydra is None else hydra)
     return [UnfinishedRun(folder=folder, command=command, last_words=last_words)]
 
 

@@ -20,11 +20,12 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments.common.atomic_files import write_text
-from experiments.common.commands import as_typed_here, key_of, override, quote
+from experiments.common.commands import as_typed_here, report_command, summary_command
 from experiments.common.console import print_plain, short
 from experiments.common.masking import mask_text, mask_texts
+from experiments.common.overrides import key_of, override, quote
 from experiments.html_report.writing import REPORT, write_report
-from experiments.runs.ending import optional, report_command, summary_command
+from experiments.runs.final_summary import optional
 from experiments.sweep_results.runs import ERROR, find_runs
 from experiments.sweep_results.summary import summarize_runs
 

@@ -12,10 +12,10 @@ from pytorch_lightning.loggers import Logger
 
 from experiments.data import ImageDataModule
 from experiments.loggers.builders import build_csv_logger
+from experiments.runs.checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
 from experiments.runs.metrics_file import EpochLine
-from experiments.runs.record import RunRecord, comparable_settings
+from experiments.runs.resume import RunRecord, comparable_settings
 from experiments.runs.run_folder import LAST_CHECKPOINT
-from experiments.runs.saving_checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
 from experiments.runs.stopping import GracefulStop
 from experiments.training.epoch_timer import EpochTimer
 from experiments.training.module import Classifier

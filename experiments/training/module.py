@@ -49,8 +49,8 @@ class Classifier(pl.LightningModule):
         self.optimizer_config = SGDConfig() if optimizer is None else optimizer
         self.loss = find_loss(loss)
         self.train_metrics = _accuracies(num_classes).clone(prefix="train_")
-        self.val_metrics = _all_metrics(num_classes).clone(prefix="val_")
-        self.test_metrics = _all_metrics(num_classes).clone(prefix="test_")
+        self.val_metrics = classification_metrics(num_classes).clone(prefix="val_")
+        self.test_metrics = classification_metrics(num_classes).clone(prefix="test_")
         self.test_counts = TestResultCounts(num_classes)
         self.class_names = class_names
         self.outcome: TestResults | None = None
@@ -107,7 +107,7 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Set `outcome`."""
-        self.outcome = self.test_counts.outcome(self.class_names)
+        self.outcome = self.test_counts.results(self.class_names)
 
     def _score(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
         metrics: MetricCollection = self.val_metrics if split == "val" else self.test_metrics
@@ -144,7 +144,8 @@ def _accuracies(num_classes: int) -> MetricCollection:
     return MetricCollection(metrics, compute_groups=False)
 
 
-def _all_metrics(num_classes: int) -> MetricCollection:
+def classification_metrics(num_classes: int) -> MetricCollection:
+    """`accuracy`, with more than 5 classes `top5`, and `calibration_error`, of logits (B,num_classes) and classes (B,)."""
     metrics = _accuracies(num_classes)
     metrics.add_metrics(
         {"calibration_error": MulticlassCalibrationError(num_classes, n_bins=CALIBRATION_BINS, norm="l1")}

@@ -6,7 +6,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 
 from experiments.loggers.run_logging import CALIBRATION, CONFUSION, PER_CLASS
-from experiments.robustness.evaluation_logging import ATTACKS, CORRUPTIONS, PICTURE
+from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
 
 # Axes: what the study logs once an epoch, and what callbacks log at every logging step.
 EPOCH, STEP = "epoch", "trainer/global_step"
@@ -133,7 +133,7 @@ def result_panels() -> dict[str, list[Any]]:
         "robustness by run": [
             chart("Accuracy under attacks", BARS, ATTACKS, {"label": "attack", "value": "accuracy"}),
             chart("Accuracy on corrupted images", LINES, CORRUPTIONS, LINES_COLUMNS, xname="severity"),
-            media("Attacks and corruptions", PICTURE),
+            media("Attacks and corruptions", PLOT),
         ],
         "sweeps": [
             *scatters,

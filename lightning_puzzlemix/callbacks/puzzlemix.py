@@ -136,7 +136,10 @@ class PuzzleMixCallback(MixCallback):
             share = cores if "LOCAL_WORLD_SIZE" in os.environ else cores // trainer.num_devices
             config = dataclasses.replace(config, threads=max(1, share))
         self.mixer.config = config
-        rank_zero_info(f"Puzzle Mix: {config.solver} mask solver ready after {warm_up(config):.1f} s")
+        # Those that a failed fit has left.
+        self.mixer.checks.clear()
+        seconds = warm_up(config, trainer.strategy.root_device)
+        rank_zero_info(f"Puzzle Mix: {config.solver} mask solver ready after {seconds:.1f} s")
 
     def _refuse_clean_weight(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         weight = self.mixer.clean_weight
@@ -193,6 +196,7 @@ class PuzzleMixCallback(MixCallback):
         self, trainer: Any, pl_module: Any, batch: Any, where: SamplePaths, key: dict[str, int], /, **options: Any
     ) -> MixedBatch:
         self._fit_channels(read(batch, where.images[0]))
+        self.mixer.checks.batch = f"batch {key['batch_idx']} of epoch {key['epoch']}"
         mixed = super()._mix(trainer, pl_module, batch, where, key, batch=batch, **options)
         if mixed.clean is not None:
             self._clean.append(mixed.clean)
@@ -208,6 +212,11 @@ class PuzzleMixCallback(MixCallback):
             term = clean.surrogate_loss() / trainer.accumulate_grad_batches
             # Under float16 the loss is already multiplied by the loss scale.
             loss.add_(term if scaler is None else scaler.scale(term))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make the checks of values that a device has left (see :class:`PuzzleMix`), and restore the module."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self.mixer.checks.finish()
 
     def _restore_module(self) -> None:
         super()._restore_module()

@@ -14,7 +14,7 @@ from lightning_puzzlemix.core.input_checks import check_content, check_mix_input
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
 from lightning_puzzlemix.sampling import MixDraw
-from lightning_puzzlemix.solvers import MixingProblem, solve
+from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, solve
 from lightning_puzzlemix.validation import check_images
 
 
@@ -86,9 +86,18 @@ def puzzle_mix(
 
 @torch.no_grad()
 def mix_checked(
-    images: Tensor, saliency: Tensor, draw: MixDraw, config: PuzzleMixConfig, first: Tensor, second: Tensor
+    images: Tensor,
+    saliency: Tensor,
+    draw: MixDraw,
+    config: PuzzleMixConfig,
+    first: Tensor,
+    second: Tensor,
+    checks: DeferredChecks | None = None,
 ) -> MixResult:
-    """Do what :func:`puzzle_mix` does, for checked images, showing ``first`` of the first images and ``second`` of partners."""
+    """Do what :func:`puzzle_mix` does, for checked images, showing ``first`` of the first images and ``second`` of partners.
+
+    What is wrong with values on a device may be raised later, by ``checks``.
+    """
     check_mix_inputs(images, saliency, draw)
     # A plain integer: NumPy's would give its dtype to what is computed with it.
     grids = _Grids.of(images, int(draw.blocks_per_side), config)
@@ -97,7 +106,7 @@ def mix_checked(
     # Autocast would round the energies to 16 bits, and the mask would then solve another problem.
     with torch.autocast(images.device.type, enabled=False):
         problem = _build_problem(images, saliency, partner, grids, config)
-        labels, plans = solve(problem, draw.lam, config)
+        labels, plans = solve(problem, draw.lam, config, checks)
         mask = labels.float() / (config.num_labels - 1)
         plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
         return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)

@@ -23,6 +23,7 @@ from lightning_puzzlemix.saliency import (
     count_classes,
 )
 from lightning_puzzlemix.sampling import MixDraw, draw_mix
+from lightning_puzzlemix.solvers import DeferredChecks
 from lightning_puzzlemix.targets import blend_targets, check_task_targets
 from lightning_puzzlemix.validation import (
     check_image_batch,
@@ -65,6 +66,10 @@ class PuzzleMix:
         num_classes: Number of classes, 1 to 1,000,000; 1 for one logit. ``None`` takes it from logits, from probabilities as
             targets, or from one forward pass. Needed where the model returns several outputs that could be the logits.
 
+    Attributes:
+        checks: Values of batches that were solved on a device (``solve_on``) are checked here without waiting for it: what is
+            wrong with one is raised with a later batch, or by ``checks.finish()`` at the end of an epoch.
+
     Raises:
         TypeError: If a value has the wrong type.
         ValueError: If a value lies outside its range, or two do not go together.
@@ -92,6 +97,7 @@ class PuzzleMix:
         self.num_classes = check_num_classes(num_classes)
         self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
         self._refuse_without_gradient()
+        self.checks = DeferredChecks()
         self._classes_of: PerModel[int] = PerModel()
 
     def _refuse_without_gradient(self) -> None:
@@ -155,7 +161,7 @@ class PuzzleMix:
             noisy = images if draw.noise is None else self._add_adversarial_noise(images, draw, found)
             first = noisy if draw.adversarial_first else images
             second = noisy if draw.adversarial_second else images
-            mix = mix_checked(images, found.saliency, draw, self.config, first, second)
+            mix = mix_checked(images, found.saliency, draw, self.config, first, second, self.checks)
             soft = blend_targets(
                 targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes
             )  # fmt: skip

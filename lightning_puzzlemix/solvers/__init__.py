@@ -1,6 +1,7 @@
 """Masks of least energy and transport plans: the problem of a batch, and the backends that solve it."""
 
 from lightning_puzzlemix.solvers.backends import solve, warm_up
+from lightning_puzzlemix.solvers.deferred_checks import DeferredChecks
 from lightning_puzzlemix.solvers.gco import solve_masks_gco
 from lightning_puzzlemix.solvers.host import plan_moves, solve_masks
 from lightning_puzzlemix.solvers.problem import Energy, MixingProblem, energy_of_mask, mixing_prior
@@ -9,6 +10,7 @@ from lightning_puzzlemix.solvers.value_checks import check_lam
 
 # Not the compiled kernels of maxflow and matching: importing them imports Numba, which takes half a second.
 __all__ = [
+    "DeferredChecks",
     "Energy",
     "MixingProblem",
     "available_threads",

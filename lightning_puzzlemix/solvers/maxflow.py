@@ -30,6 +30,7 @@ Everything is in one file because Numba's cache is renewed only when this file c
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,11 @@ import numpy as np
 from lightning_puzzlemix.solvers.numba_runtime import inlined, kernel
 
 _UNREACHABLE = np.int32(1 << 30)
-# What the absolute terms of one energy, times (L-1)**2, sum to at most once scaled to integers: far below 2**63, so that no
-# sum can overflow, and far above the 24 bits of float32, so that rounding changes no energy by more than one part in 10**10
-# with the paper's three labels, and in 10**6 with 256.
-_INTEGER_RANGE = float(1 << 46)
+# What bounds the terms of one energy, times (L-1)**2, once scaled to integers. The bound counts every term as the largest of
+# its kind: some 2**6 times too much on 16 x 16 blocks, so that the integers are still far finer than the 24 bits of float32
+# (rounding changes no energy of the paper's three labels by more than one part in 10**10), and far below 2**60, so that no sum
+# overflows. Maxima and not sums, because those do not depend on an order: on a device the integers are the same.
+_INTEGER_RANGE = float(1 << 52)
 # Keeps a block that has no label left to move to where it is; above every sum of real terms.
 _FORCED = np.int64(1 << 60)
 
@@ -156,12 +158,27 @@ def _max_source_side(excess: Any, residual: Any, offsets: Any, scratch: Any) -> 
 
 
 @inlined
+def _largest(values: Any) -> float:
+    """Return the largest absolute value, 0.0 where there is none."""
+    largest = 0.0
+    for value in values.flat:
+        largest = max(largest, abs(np.float64(value)))
+    return largest
+
+
+@inlined
 def _integer_scale(difference: Any, weight_rows: Any, weight_cols: Any, prior: Any) -> float:
     """Return the factor that spreads one sample's energy over the integer range: a power of two, so that ties stay ties."""
-    total = np.abs(difference).sum() + weight_rows.sum() + weight_cols.sum()
-    total += difference.size * np.abs(prior[1:] - prior[:-1]).sum()
-    total *= (len(prior) - 1) ** 2
-    return 2.0 ** np.floor(np.log2(_INTEGER_RANGE / total)) if total > 1e-250 else 0.0
+    steps = 0.0
+    for label in range(len(prior) - 1):
+        steps += abs(prior[label + 1] - prior[label])
+    weight = max(_largest(weight_rows), _largest(weight_cols))
+    bound = difference.size * (_largest(difference) + 2.0 * weight + steps) * (len(prior) - 1) ** 2
+    if bound <= 1e-250:
+        return 0.0
+    # Rounded down to a power of two, exactly: ratio = fraction * 2**exponent, with a fraction in [0.5, 1).
+    _, exponent = math.frexp(_INTEGER_RANGE / bound)
+    return math.ldexp(1.0, exponent - 1)
 
 
 @inlined

@@ -78,7 +78,7 @@ def test_ctrl_c_ends_it_between_images_and_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", interrupted)
         assert main(command) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "Run the same command again" in capsys.readouterr().err
     assert 0 < len(list(target.rglob("*.JPEG"))) < 5
     assert main(command) == 0
     assert len(list(target.rglob("*.JPEG"))) == 5
@@ -123,9 +123,7 @@ def test_a_full_disk_is_no_broken_image(
     monkeypatch.setattr(Image.Image, "save", full)
     assert main([str(source), str(target), "--size", "50", "--workers", "1"]) == 1
     printed = " ".join(capsys.readouterr().err.split())
-    assert (
-        "A copy cannot be written: [Errno 28] No space left on device. The same command goes on from here." in printed
-    )
+    assert ".JPEG cannot be written: No space left on device" in printed
     assert "left out" not in printed
     assert not [path for path in target.rglob("*") if path.is_file()]
 

@@ -66,28 +66,18 @@ def test_a_recorder_s_own_code_is_not_run(tmp_path: Path) -> None:
     with recorder() as record:
         type(record).__setstate__ = lambda self, state: called.append(state)
         torch.save({"state_dict": {}, "recorder": record}, tmp_path / "a.tar")
-        assert read_checkpoint(tmp_path / "a.tar").results["test_accuracy"] == pytest.approx(0.7975)
+        assert read_checkpoint(tmp_path / "a.tar").source == "authors"
         assert called == []
         torch.load(tmp_path / "a.tar", weights_only=False)
         assert len(called) == 1
 
 
 @pytest.mark.parametrize("state", [None, 3, {}, {"epoch_accuracy": 1, "current_epoch": 1}])
-def test_a_record_of_another_form_tells_nothing(state: Any, tmp_path: Path) -> None:
+def test_the_content_of_a_record_is_ignored(state: Any, tmp_path: Path) -> None:
     with recorder() as record:
         type(record).__getstate__ = lambda self: state
         torch.save({"state_dict": {}, "recorder": record}, tmp_path / "a.tar")
     assert read_checkpoint(tmp_path / "a.tar").results == {}
-
-
-def test_a_record_of_too_many_epochs_tells_nothing(tmp_path: Path) -> None:
-    with recorder() as record:
-        record.current_epoch = 6
-        torch.save({"state_dict": {}, "recorder": record}, tmp_path / "a.tar")
-        assert read_checkpoint(tmp_path / "a.tar").results == {}
-        record.current_epoch, record.epoch_accuracy = 1, record.epoch_accuracy.astype(object)
-        torch.save({"state_dict": {}, "recorder": record}, tmp_path / "a.tar")
-        assert read_checkpoint(tmp_path / "a.tar").results == {}
 
 
 def test_what_libraries_allow_torch_to_make_is_not_made_here(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experiments.common import atomic_files
-from experiments.common.atomic_files import UnwritableError, explained, remove_drafts, replacing, write_json, write_text
+from experiments.common.atomic_files import explained, remove_drafts, replacing, write_json, write_text
+from experiments.common.errors import UnwritableError
 
 
 def names_in(folder: Path) -> list[str]:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from made_up_runs import make_run
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from experiments.common.commands import as_typed_here, continuing_command, override, training_command
+from experiments.common.commands import as_typed_here, resume_command, training_command
 from experiments.common.console import short
+from experiments.common.overrides import override
 from experiments.data import MissingDataError, TinyImageNetDataModule
 from experiments.runs.final_summary import next_commands
 from experiments.runs.summary import Summary
@@ -47,7 +48,7 @@ def read_by_hydra(words: str) -> object:
 @pytest.mark.parametrize("name", NAMES)
 def test_any_folder_can_be_pasted(name: str) -> None:
     folder = Path("/runs") / name if not name.startswith("~") else Path(name)
-    for command in (continuing_command([], folder), shlex.join([override("checkpoint", folder)])):
+    for command in (resume_command([], folder), shlex.join([override("checkpoint", folder)])):
         words = read_by_a_shell(command)
         (given_folder,) = (word for word in words if word.startswith(("hydra.run.dir=", "checkpoint=")))
         assert read_by_hydra(given_folder) == str(folder)

@@ -18,33 +18,33 @@ from experiments.sweeps.hydra_errors import explain as explain_hydra
 Compose = Callable[..., DictConfig]
 
 REFUSED = {
-    "seed=abc": "seed must be a whole number, got 'abc'",
+    "seed=abc": "seed must be a valid integer, got 'abc'",
     "seed=-1": "seed must be in [0, 4294967295], got -1",
-    "seed=true": "seed must be a whole number, got true",
-    "epochs=1.5": "epochs must be a whole number, got 1.5",
-    "epochs=0": "epochs must be at least 1, got 0",
-    "epochs=null": "epochs must be a whole number, got null",
-    "loss=mse": "loss must be one of ce, bce_softmax, got 'mse'",
-    "clean_stop_epoch=-1": "clean_stop_epoch must be at least 0, got -1",
-    "resume=true": "resume must be a text or null, got true",
-    "data.batch_size=abc": "data.batch_size must be a whole number, got 'abc'",
-    "data.batch_size=true": "data.batch_size must be a whole number, got true",
+    "seed=true": "seed must be a valid integer, got true",
+    "epochs=1.5": "epochs must be a valid integer, got 1.5",
+    "epochs=0": "epochs must be in [1, inf), got 0",
+    "epochs=null": "epochs must be a valid integer, got null",
+    "loss=mse": "loss must be 'ce' or 'bce_softmax', got 'mse'",
+    "clean_stop_epoch=-1": "clean_stop_epoch must be in [0, inf), got -1",
+    "resume=true": "resume must be a valid string or null, got true",
+    "data.batch_size=abc": "data.batch_size must be a valid integer, got 'abc'",
+    "data.batch_size=true": "data.batch_size must be a valid integer, got true",
     "data.num_workers=-1": "data.num_workers must be in [0, 1024], got -1",
     "data.batchsize=3": "data.batchsize is no setting of DigitsDataModule; did you mean data.batch_size?",
     "optimizer.lr=nan": "optimizer.lr must be a finite number, got nan",
-    "optimizer.lr=0": "optimizer.lr must be above 0, got 0",
-    "optimizer.nesterov=3": "optimizer.nesterov must be true or false, got 3",
+    "optimizer.lr=0": "optimizer.lr must be in (0, inf), got 0",
+    "optimizer.nesterov=3": "optimizer.nesterov must be a valid boolean, got 3",
     "optimizer.momentum=1": "optimizer.momentum must be in [0, 1), got 1",
-    "optimizer.drops=[a]": "optimizer.drops must be a list [...] of numbers, got ['a']",
-    "mix.config.beta=abc": "mix.config.beta must be a number, got 'abc'",
-    "mix.config.grid_sizes=[x]": "mix.config.grid_sizes must be a list [...] of whole numbers, got ['x']",
+    "optimizer.drops=[a]": "optimizer.drops must be a valid number, got ['a']",
+    "mix.config.beta=abc": "mix.config.beta must be a valid number, got 'abc'",
+    "mix.config.grid_sizes=[x]": "mix.config.grid_sizes must be a valid integer, got ['x']",
     "mix.config.bet=1": "mix.config.bet is no setting of PuzzleMixConfig; did you mean mix.config.beta?",
-    "model.width=0": "model.width must be at least 1, got 0",
+    "model.width=0": "model.width must be in [1, inf), got 0",
     "model.num_classes=3": "model.num_classes cannot be given: it is that of the data",
     "trainer.devices=100000": "trainer.devices must be at most ",
     "trainer.devices=0": "trainer.devices must be auto, a list of GPUs or at least 1, got 0",
-    "trainer.precision=foo": "trainer.precision must be one of 64, 32, 16, ",
-    "trainer.limit_train_batches=-1": "trainer.limit_train_batches must be above 0, got -1",
+    "trainer.precision=foo": "trainer.precision must be 64, 32 or 16 or ",
+    "trainer.limit_train_batches=-1": "trainer.limit_train_batches must be in (0, inf), got -1",
     "trainer.max_epoch=3": "trainer.max_epoch is no setting of pytorch_lightning.trainer.trainer.Trainer; "
     "did you mean trainer.max_epochs?",
 }
@@ -115,7 +115,7 @@ def test_every_range_belongs_to_a_key_that_a_user_can_set(compose_train: Compose
         cfg = compose_train(*chosen)
         for key in keys:
             value = {"model.depths": [-7], "optimizer.drops": [-7], "optimizer.points": [[-7, -7]]}.get(key, -7)
-            with pytest.raises(UserError, match=rf"^{key} must be (in|at least|above)"):
+            with pytest.raises(UserError, match=rf"^{key} must be in "):
                 check_settings(changed(cfg, key, value), TRAIN)
 
 
@@ -143,7 +143,7 @@ def test_hydras_pages_become_a_sentence(message: str, expected: str) -> None:
     ("module", "words", "expected"),
     [
         ("train", ("data=foo",), "data=foo is no option of the group data; it is one of cifar10, "),
-        ("evaluate", ("checkpoint=x", "limit=0"), "limit must be at least 1, got 0"),
+        ("evaluate", ("checkpoint=x", "limit=0"), "limit must be in [1, inf), got 0"),
     ],
 )
 def test_the_command_line_ends_with_the_sentence_alone(

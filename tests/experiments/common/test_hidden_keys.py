@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 import experiments.evaluate
 import experiments.train
-from experiments.common.hydra_files import mask_file
+from experiments.common.hydra_output import mask_file
 from experiments.common.masking import MASK
 
 KEY, PASSWORD = "k3y0fthekingdomk3y0fthekingdomk3y0fthe00", "open-sesame-42"

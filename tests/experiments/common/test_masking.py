@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from experiments.common.errors import UserError
+from experiments.common.hydra_output import MaskingFormatter
 from experiments.common.masking import (
     MASK,
-    MaskingFormatter,
     check_masked,
     hide_secrets,
     is_secret_key,

@@ -1,6 +1,7 @@
 """Every data module on small files in the official layouts."""
 
 import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from layouts import pixels_of, ready, write_cifar, write_tiny_imagenet
 from torch import Tensor
 
+from experiments.common.random_streams import Stream
 from experiments.data import (
     CIFAR10DataModule,
     CIFAR100DataModule,
@@ -18,7 +20,7 @@ from experiments.data import (
     MissingDataError,
     TinyImageNetDataModule,
 )
-from experiments.data.splits import split_stratified, take_fraction, take_per_class
+from experiments.data.splits import sample_classes
 
 SHARED_TINY = Path(__file__).resolve().parents[4] / "shared" / "data" / "tiny-imagenet-200.zip"
 
@@ -43,34 +45,39 @@ def test_digits_are_split_without_overlap_and_normalized() -> None:
 
 def test_digits_test_part_depends_on_the_split_seed_only() -> None:
     def test_images(**settings: int) -> Tensor:
-        return ready(DigitsDataModule(**settings)).split("test").source.images  # type: ignore[attr-defined]
+        return ready(DigitsDataModule(**settings)).split("test").source.items  # type: ignore[attr-defined]
 
     assert torch.equal(test_images(seed=1), test_images(seed=2))
     assert not torch.equal(test_images(split_seed=1), test_images(split_seed=2))
 
 
+def sample(
+    targets: list[int],
+    indices: Sequence[int],
+    count: Callable[[int], int],
+    *,
+    stream: Stream = Stream.PER_CLASS,
+    seed: int = 0,
+) -> tuple[list[int], list[int]]:
+    return sample_classes(targets, indices, count, stream=stream, seed=seed)
+
+
 def test_stratified_split_and_parts_count_by_class() -> None:
     targets = [0] * 10 + [1] * 20 + [2] * 5
-    kept, taken = split_stratified(targets, range(35), share=0.2, seed=0)
+    taken, kept = sample(targets, range(35), lambda size: round(0.2 * size))
     assert sorted(kept + taken) == list(range(35))
     assert np.bincount([targets[index] for index in taken]).tolist() == [2, 4, 1]
-    limited = take_per_class(targets, kept, limit=6, seed=0)
+    limited, _ = sample(targets, kept, lambda _: 6)
     assert set(limited) <= set(kept)
     assert np.bincount([targets[index] for index in limited]).tolist() == [6, 6, 4]
-    assert limited != take_per_class(targets, kept, limit=6, seed=1)
-    half = take_fraction(targets, kept, fraction=0.5, seed=0)
-    assert np.bincount([targets[index] for index in half]).tolist() == [4, 8, 2]
-    assert half != take_fraction(targets, kept, fraction=0.5, seed=1)
+    assert limited != sample(targets, kept, lambda _: 6, seed=1)[0]
+    assert limited != sample(targets, kept, lambda _: 6, stream=Stream.VALIDATION_PART)[0]
 
 
 def test_smaller_parts_are_part_of_larger_ones() -> None:
     targets = [index % 3 for index in range(60)]
-    few, more = (set(take_per_class(targets, range(60), limit=limit, seed=0)) for limit in (2, 7))
+    few, more = (set(sample(targets, range(60), lambda _, limit=limit: limit)[0]) for limit in (2, 7))
     assert few < more
-    tenth, half = (set(take_fraction(targets, range(60), fraction=fraction, seed=0)) for fraction in (0.1, 0.5))
-    assert tenth < half
-    # Never nothing: a class without images could not be learnt.
-    assert len(take_fraction(targets, range(60), fraction=0.001, seed=0)) == 3
 
 
 def test_digits_on_a_fraction_of_the_training_images() -> None:
@@ -78,6 +85,8 @@ def test_digits_on_a_fraction_of_the_training_images() -> None:
     assert len(tenth.split("train")) == pytest.approx(0.1 * len(whole.split("train")), abs=5)
     for part in ("val", "test"):
         assert tenth.split(part).indices == whole.split(part).indices
+    # Never nothing: a class without images could not be learnt.
+    assert len(ready(DigitsDataModule(fraction=0.001)).split("train")) == 10
 
 
 def test_test_images_are_scored_in_every_epoch_where_others_validate() -> None:
@@ -191,10 +200,10 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
         ({"seed": -1}, r"data\.seed must be at least 0, got -1"),
         ({"split_seed": -1}, r"data\.split_seed must be at least 0, got -1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction must be in \[0, 1\), got 1\.0"),
-        ({"per_class": 0}, r"data\.per_class must be null or at least 1, got 0"),
+        ({"per_class": 0}, r"data\.per_class must be at least 1, got 0"),
         ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),
-        ({"fraction": 0.5, "per_class": 3}, r"data\.per_class=3 and data\.fraction=0\.5 exclude each other"),
-        ({"test_share": 0.0}, r"data\.test_share must be in \(0, 1\), got 0\.0"),
+        ({"fraction": 0.5, "per_class": 3}, r"data\.fraction must be 1 with data\.per_class=3, got 0\.5"),
+        ({"test_fraction": 0.0}, r"data\.test_fraction must be in \(0, 1\), got 0\.0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:

@@ -77,7 +77,7 @@ def test_a_data_set_trains_from_an_empty_folder(
     wanted = [] if option in INSTALLED else [publish(option, server, tmp_path / "official", monkeypatch)]
     # Interrupted once on the way.
     server.faults = [300]
-    monkeypatch.setattr("experiments.data.transfer.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("experiments.data.download.RETRY_SECONDS", 0.01)
     summary = run(compose_train(*TINY, f"data={option}", f"paths.data_dir={tmp_path / 'data'}"))
     assert summary.test_images > 0
     assert [name for name, _ in server.requests] == wanted * 2
@@ -295,7 +295,7 @@ def test_a_killed_command_is_continued_by_the_next(
         process.send_signal(signum)
         output = process.communicate(timeout=60)[0]
         assert process.returncode != 0
-        assert signum != signal.SIGINT or "and the next start continues there" in output
+        assert signum != signal.SIGINT or "and the next start resumes there" in output
     kept = part.stat().st_size
     assert kept > 0
     result = launch("train", *settings, **environment)

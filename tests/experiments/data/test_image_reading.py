@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from experiments.data import FolderDataModule, TinyImageNetDataModule, UnreadableImageError
-from experiments.data.corruptions import ImageFiles
+from experiments.data.class_folders import ClassFolders
 from experiments.data.errors import DatasetError
 from experiments.data.image_reading import read_image
 from experiments.resize_images import main as resize
@@ -29,11 +29,11 @@ TOLERANCE = 1.5
 
 @pytest.mark.parametrize("kind", READABLE)
 def test_every_kind_is_read_as_it_looks(kind: str, tmp_path: Path) -> None:
-    """From a file by its class folder, from the bytes of a zip, among corrupted images, and to be shown."""
+    """From a file, from the bytes of a zip, from its class folder, and to be shown."""
     make, expected = READABLE[kind]
     path = write(tmp_path / "cat" / "odd.png", make())
     height, width = expected.shape[:2]
-    for image in (read_image(path), read_image(path.read_bytes(), name="odd"), ImageFiles([path], [0])[0][0]):
+    for image in (read_image(path), read_image(path.read_bytes(), name="odd"), ClassFolders(tmp_path)[0][0]):
         assert (image.mode, image.size) == ("RGB", (width, height))
         np.testing.assert_allclose(np.asarray(image, float), expected, atol=TOLERANCE)
     shown = SourceImage("odd", path).read(height=height, width=width, channels=3).permute(1, 2, 0).numpy()

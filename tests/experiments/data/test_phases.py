@@ -141,7 +141,7 @@ def test_phases_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
         PhasedDataModule([])
     with pytest.raises(ValueError, match=r"increasing `until` of at least 1, got \[3, 3\]"):
         PhasedDataModule([Phase(until=3, data=first), Phase(until=3, data=first)])
-    with pytest.raises(ValueError, match=r"data\.phases\.0\.data must have the mean and std of the last phase"):
+    with pytest.raises(ValueError, match=r"data\.phases\.0\.data must have the mean of the last phase"):
         PhasedDataModule([Phase(until=1, data=first), Phase(until=2, data=other)])
     with pytest.raises(ValueError, match=r"data\.phases\.early needs `until`"):
         build_imagenet_phases(root=tmp_path, phases={"early": {"image_size": 32}})

@@ -17,52 +17,33 @@ from torch.utils.data import DataLoader
 
 import experiments
 from experiments.data import DigitsDataModule
-from experiments.data.archive import FolderStore
 from experiments.data.class_folders import ClassFolders
-from experiments.data.corruptions import ArrayBlock, ImageFiles
-from experiments.data.digits import DigitScans
-from experiments.data.splits import EpochPosition, ImageSource, Split
-from experiments.data.tiny_imagenet import StoredImages
+from experiments.data.splits import EpochPosition, ImageList, Split
 
 LABELS = [0, 0, 1]
 
 
-def write_three(root: Path) -> list[Path]:
-    paths = [root / "cat" / "0.jpg", root / "cat" / "1.jpg", root / "dog" / "0.jpg"]
-    for number, path in enumerate(paths):
-        write_image(path, 50 * number, (8, 8))
-    return paths
-
-
-def array_block(root: Path) -> ArrayBlock:
-    # Of a longer file, so that what is beyond the block is there to be read.
-    np.save(root / "fog.npy", np.zeros((9, 8, 8, 3), np.uint8))
-    return ArrayBlock(root / "fog.npy", 3, LABELS)
-
-
-def stored(root: Path) -> StoredImages:
-    return StoredImages(FolderStore(root), [path.relative_to(root).as_posix() for path in write_three(root)], LABELS)
+def scans() -> ImageList:
+    return ImageList(torch.rand(3, 1, 8, 8), LABELS, torch.Tensor.clone)
 
 
 def class_folders(root: Path) -> ClassFolders:
-    write_three(root)
+    for number, name in enumerate(("cat/0.jpg", "cat/1.jpg", "dog/0.jpg")):
+        write_image(root / name, 50 * number, (8, 8))
     return ClassFolders(root)
 
 
-SEQUENCES: dict[type, Callable[[Path], ImageSource | Split]] = {
-    ArrayBlock: array_block,
+SEQUENCES: dict[type, Callable[[Path], ImageList | Split]] = {
     ClassFolders: class_folders,
-    DigitScans: lambda root: DigitScans(torch.rand(3, 1, 8, 8), LABELS),
-    ImageFiles: lambda root: ImageFiles(write_three(root), LABELS),
-    Split: lambda root: Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), range(3), lambda image: image, seed=0),
-    StoredImages: stored,
+    ImageList: lambda root: scans(),
+    Split: lambda root: Split(scans(), None, lambda image: image, seed=0),
 }
 
 
 def test_there_are_no_others() -> None:
     for module in pkgutil.walk_packages(experiments.__path__, "experiments."):
         importlib.import_module(module.name)
-    found = {each for each in ImageSource.__subclasses__() if each.__module__.startswith("experiments.")}
+    found = set(ImageList.__subclasses__())
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("experiments."):
             classes = [
@@ -71,7 +52,7 @@ def test_there_are_no_others() -> None:
             found |= {
                 each for each in classes if "__getitem__" in vars(each) and not getattr(each, "_is_protocol", False)
             }
-    assert found - {ImageSource} == set(SEQUENCES)
+    assert found == set(SEQUENCES)
 
 
 @pytest.mark.parametrize("kind", SEQUENCES, ids=lambda kind: kind.__name__)
@@ -85,11 +66,9 @@ def test_sequences(kind: type, tmp_path: Path) -> None:
     assert equal(sequence[np.int64(1)][0], sequence[1][0])
     assert equal(sequence[torch.tensor(1)][0], sequence[1][0])
     for outside in (3, -4, np.int64(3)):
-        with pytest.raises(IndexError, match=rf"index {outside} is out of range for 3 samples"):
+        with pytest.raises(IndexError):
             sequence[outside]
-    with pytest.raises(TypeError, match="one at a time, not by slices"):
-        sequence[0:2]  # type: ignore[index]
-    for wrong in (1.0, "1", None):
+    for wrong in (slice(0, 2), 1.0, "1", None):
         with pytest.raises(TypeError):
             sequence[wrong]  # type: ignore[index]
 
@@ -105,7 +84,7 @@ def test_a_split_counts_from_its_end_with_the_same_augmentation() -> None:
 
 
 def test_an_empty_split_ends_at_once() -> None:
-    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), [], lambda image: image)
+    split = Split(scans(), [], lambda image: image)
     assert list(split) == []
     for position in (0, EpochPosition(0), EpochPosition(5)):
         with pytest.raises(IndexError):
@@ -113,7 +92,7 @@ def test_an_empty_split_ends_at_once() -> None:
 
 
 def test_later_epochs_are_asked_for_by_their_positions_alone() -> None:
-    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), [2, 0], lambda image: image, seed=0)
+    split = Split(scans(), [2, 0], lambda image: image, seed=0)
     assert torch.equal(split[EpochPosition(4)][0], split[0][0])
     with pytest.raises(IndexError):
         split[EpochPosition(-3)]
@@ -125,14 +104,14 @@ def test_later_epochs_are_asked_for_by_their_positions_alone() -> None:
 def test_a_split_of_images_that_are_not_there_is_refused(indices: list[int]) -> None:
     """Not when it is read: the IndexError of the source would look like the end."""
     with pytest.raises(ValueError, match=r"indices must be in \[0, 3\)"):
-        Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), indices, lambda image: image)
+        Split(scans(), indices, lambda image: image)
 
 
 def test_an_index_error_while_reading_is_not_taken_for_the_end() -> None:
     def broken(image: Tensor) -> Tensor:
         raise IndexError("of the transform")
 
-    split = Split(DigitScans(torch.rand(3, 1, 8, 8), LABELS), range(3), broken)
+    split = Split(scans(), range(3), broken)
     with pytest.raises(IndexError, match="of the transform"):
         list(split)
 

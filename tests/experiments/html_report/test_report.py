@@ -37,7 +37,7 @@ def test_what_was_trained_and_how_it_came_out(full: Path, page: ReadPage) -> Non
     assert outcome["median of the last 10 epochs"] == "92.22%"
     assert outcome["best epoch, chosen on these images"] == "93.71%"
     assert outcome["test calibration error"] == "3.17%"
-    assert outcome["seconds an epoch, without validation"] == "1.50"
+    assert outcome["seconds per epoch, without validation"] == "1.50"
     assert "not finished" not in page.text
     assert page.titles[1:] == [
         "Contents", "Learning curves", "What puzzlemix did", "Pictures", "Test, class by class", "Robustness",

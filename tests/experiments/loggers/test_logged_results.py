@@ -12,12 +12,11 @@ from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from wandb_files import read_run
 
+from experiments.checkpoints.location import CheckpointLocation
 from experiments.loggers.builders import WANDB_ID, build_wandb_logger, ended_wandb_run
 from experiments.loggers.run_logging import log_outcome
-from experiments.robustness.checkpoint_source import CheckpointSource
 from experiments.robustness.evaluation_logging import build_evaluation_loggers, log_evaluation
-from experiments.robustness.results import CorruptionScores, Report
-from experiments.robustness.scoring import Accuracy, CleanScores
+from experiments.robustness.results import Accuracy, CleanScores, CorruptionScores, EvaluationResults
 from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary
 from experiments.test_results.counts import TestResultCounts
 from experiments.test_results.results import TestResults
@@ -25,10 +24,10 @@ from experiments.test_results.results import TestResults
 SCORES = {"test_accuracy": 0.5, "test_top5": 0.75, "test_accuracy_best": 0.625, "test_accuracy_median_last_10": 0.375}
 
 
-def made_up_report() -> Report:
+def made_up_report() -> EvaluationResults:
     """An attack, and two types of corruption: one of the published 15 and one more."""
     facts = {"checkpoint": "a.ckpt", "epoch": 3, "device": "cpu", "settings": {"limit": None}}
-    report = Report(facts=facts, attack_settings={"pgd": {"eps": 4 / 255}})
+    report = EvaluationResults(facts=facts, attack_settings={"pgd": {"eps": 4 / 255}})
     report.clean = CleanScores(accuracy=0.75, top5=None, calibration_error=0.1, nll=1.0, images=8, seconds=1.0)
     report.attacks["pgd"] = Accuracy(accuracy=0.25, images=8, seconds=1.0)
     report.corruptions = CorruptionScores(root="/c")
@@ -57,7 +56,7 @@ def made_up_outcome(classes: int) -> TestResults:
     generator = torch.Generator().manual_seed(0)
     counts = TestResultCounts(classes)
     counts.update(torch.randn(300, classes, generator=generator), torch.randint(classes, (300,), generator=generator))
-    return counts.outcome()
+    return counts.results()
 
 
 @pytest.mark.usefixtures("offline_wandb")
@@ -97,7 +96,7 @@ def test_tensorboard_gets_an_evaluation(tmp_path: Path) -> None:
     assert {tag: (events.Scalars(tag)[0].step, events.Scalars(tag)[0].value) for tag in SCALARS} == {
         tag: (40, value) for tag, value in SCALARS.items()
     }
-    (picture,) = events.Images("robustness/picture")
+    (picture,) = events.Images("robustness/plot")
     assert (picture.step, picture.width > 400) == (40, True)
 
 
@@ -107,11 +106,11 @@ def test_an_evaluation_without_a_run_in_wandb_begins_one(tmp_path: Path) -> None
     for node, expected in (({"project": "p", "name": None}, "a/b, best"), ({"project": "p", "name": "mine"}, "mine")):
         cfg = OmegaConf.create({"logger": {**target, **node}})
         with ended_wandb_run():
-            (logger,) = build_evaluation_loggers(cfg, CheckpointSource(tmp_path / "a.ckpt", None), "a/b, best")
+            (logger,) = build_evaluation_loggers(cfg, CheckpointLocation(tmp_path / "a.ckpt", None), "a/b, best")
             assert (logger.experiment.name, logger.experiment.job_type) == (expected, "evaluate")
             (tmp_path / "evaluation" / WANDB_ID).unlink()
     off = OmegaConf.create({"logger": {"_target_": None}})
-    assert build_evaluation_loggers(off, CheckpointSource(tmp_path / "a.ckpt", None), "x") == []
+    assert build_evaluation_loggers(off, CheckpointLocation(tmp_path / "a.ckpt", None), "x") == []
 
 
 @pytest.mark.usefixtures("offline_wandb")

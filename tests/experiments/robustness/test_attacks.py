@@ -12,13 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.common.errors import UserError
-from experiments.robustness import FGSM, PGD, AutoAttack, PixelSpace, build_attacks
-from experiments.robustness.attacks import Attack
-from experiments.robustness.scoring import score_attacked, score_plain
+from experiments.robustness import FGSM, PGD, Attack, AutoAttack, PixelModel, build_attacks
+from experiments.robustness.evaluator import score, score_attacked
 
-CPU = torch.device("cpu")
-# Two unlike channels, so that a mix-up of channels would show.
-SPACE = PixelSpace((0.3, 0.6), (0.35, 0.2))
+# Two unlike channels, so that exchanged channels would show.
+MEAN, STD = (0.3, 0.6), (0.35, 0.2)
 COUNT = 150
 
 
@@ -40,59 +38,60 @@ def digit_pixels() -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def net() -> nn.Sequential:
-    """A network of doubles, trained on digits, in evaluation mode."""
+def model() -> PixelModel:
+    """A network of doubles, trained on digits, that is attacked."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        model = make_net().double()
+        net = make_net().double()
+        trained = PixelModel(net.train(), MEAN, STD).double().train().requires_grad_(True)
         pixels, targets = digit_pixels()
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
         for _ in range(40):
             for start in range(COUNT, len(pixels), 256):
                 part = slice(start, start + 256)
                 optimizer.zero_grad()
-                F.cross_entropy(model(SPACE.to_images(pixels[part])), targets[part]).backward()
+                F.cross_entropy(trained(pixels[part]), targets[part]).backward()
                 optimizer.step()
         optimizer.zero_grad()
-    return model.eval()
+    return PixelModel(net, MEAN, STD).double()
 
 
 @pytest.fixture(scope="module")
-def batch() -> tuple[Tensor, Tensor]:
+def batch(model: PixelModel) -> tuple[Tensor, Tensor]:
     """Normalized images that the network has not seen, and their classes."""
     pixels, targets = digit_pixels()
-    return SPACE.to_images(pixels[:COUNT]), targets[:COUNT]
+    return model.to_images(pixels[:COUNT]), targets[:COUNT]
 
 
-def accuracy(model: nn.Module, images: Tensor, targets: Tensor) -> float:
+def accuracy(model: PixelModel, images: Tensor, targets: Tensor) -> float:
     with torch.no_grad():
-        return float((model(images).argmax(dim=1) == targets).double().mean())
+        return float((model.model(images).argmax(dim=1) == targets).double().mean())
 
 
-def by_foolbox(attack: Any, model: nn.Module, images: Tensor, targets: Tensor, eps: float) -> Tensor:
-    preprocessing = {"mean": list(SPACE.mean), "std": list(SPACE.std), "axis": -3}
-    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), preprocessing=preprocessing, device="cpu")
-    pixels = SPACE.to_pixels(images)
+def by_foolbox(attack: Any, model: PixelModel, images: Tensor, targets: Tensor, eps: float) -> Tensor:
+    preprocessing = {"mean": list(MEAN), "std": list(STD), "axis": -3}
+    wrapped = foolbox.PyTorchModel(model.model, bounds=(0, 1), preprocessing=preprocessing, device="cpu")
+    pixels = model.to_pixels(images)
     # run() attacks all images; calling the attack would leave those alone that are wrong already.
     return attack.run(wrapped, pixels, foolbox.criteria.Misclassification(targets), epsilon=eps)
 
 
 @pytest.mark.parametrize("eps", [4 / 255, 8 / 255, 0.1])
-def test_fgsm_is_foolbox_s(eps: float, net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
-    attacked = SPACE.to_pixels(FGSM(eps=eps).perturb(net, *batch, space=SPACE))
-    expected = by_foolbox(foolbox.attacks.LinfFastGradientAttack(), net, *batch, eps=eps)
+def test_fgsm_is_foolbox_s(eps: float, model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
+    attacked = model.to_pixels(FGSM(eps=eps).perturb(model, *batch))
+    expected = by_foolbox(foolbox.attacks.LinfFastGradientAttack(), model, *batch, eps=eps)
     torch.testing.assert_close(attacked, expected.double(), atol=1e-6, rtol=0)
-    assert (attacked - SPACE.to_pixels(batch[0])).abs().max() == pytest.approx(eps)
+    assert (attacked - model.to_pixels(batch[0])).abs().max() == pytest.approx(eps)
 
 
 @pytest.mark.parametrize(("eps", "step", "steps"), [(4 / 255, 2 / 255, 20), (0.1, 0.03, 7)])
 def test_pgd_without_random_start_is_foolbox_s(
-    eps: float, step: float, steps: int, net: nn.Sequential, batch: tuple[Tensor, Tensor]
+    eps: float, step: float, steps: int, model: PixelModel, batch: tuple[Tensor, Tensor]
 ) -> None:
     attack = PGD(eps=eps, step=step, steps=steps, random_start=False)
-    attacked = SPACE.to_pixels(attack.perturb(net, *batch, space=SPACE))
+    attacked = model.to_pixels(attack.perturb(model, *batch))
     oracle = foolbox.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=False)
-    expected = by_foolbox(oracle, net, *batch, eps=eps)
+    expected = by_foolbox(oracle, model, *batch, eps=eps)
     torch.testing.assert_close(attacked, expected.double(), atol=1e-6, rtol=0)
 
 
@@ -100,84 +99,59 @@ def test_random_starts_fill_the_ball_uniformly() -> None:
     """With a gradient of zero nothing but the start is left."""
     constant = nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 4))
     nn.init.zeros_(constant[1].weight)
-    images = SPACE.to_images(torch.full((200, 2, 8, 8), 0.5))
-    targets = torch.zeros(200, dtype=torch.long)
-    moved = SPACE.to_pixels(PGD(eps=0.1, step=0.05).perturb(constant, images, targets, space=SPACE)) - 0.5
+    model, targets = PixelModel(constant, MEAN, STD), torch.zeros(200, dtype=torch.long)
+    images = model.to_images(torch.full((200, 2, 8, 8), 0.5))
+    moved = model.to_pixels(PGD(eps=0.1, step=0.05).perturb(model, images, targets)) - 0.5
     shares = torch.histc(moved, bins=4, min=-0.1, max=0.1) / moved.numel()
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.01)
 
 
 @pytest.mark.parametrize("attack", [FGSM(eps=0.05), PGD(eps=0.05, step=0.02, steps=5)], ids=["fgsm", "pgd"])
 def test_attacked_pixels_stay_in_the_ball_and_in_the_range(
-    attack: Attack, net: nn.Sequential, batch: tuple[Tensor, Tensor]
+    attack: Attack, model: PixelModel, batch: tuple[Tensor, Tensor]
 ) -> None:
     images, targets = batch
     # Not through to_pixels, which clips.
-    mean, std = (torch.tensor(each, dtype=torch.float64).view(-1, 1, 1) for each in (SPACE.mean, SPACE.std))
-    attacked = attack.perturb(net, images, targets, space=SPACE) * std + mean
+    mean, std = model.mean, model.std
+    attacked = attack.perturb(model, images, targets) * std + mean
     assert attacked.min() >= -1e-12
     assert attacked.max() <= 1 + 1e-12
     assert (attacked - (images * std + mean)).abs().max() <= 0.05 + 1e-12
-    assert accuracy(net, attack.perturb(net, images, targets, space=SPACE), targets) < accuracy(net, images, targets)
+    assert accuracy(model, attack.perturb(model, images, targets), targets) < accuracy(model, images, targets)
 
 
-def test_larger_attacks_hurt_more_and_pgd_more_than_fgsm(net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
+def test_larger_attacks_hurt_more_and_pgd_more_than_fgsm(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
     images, targets = batch
     sizes = (0.01, 0.05, 0.15)
-    fgsm = [accuracy(net, FGSM(eps=eps).perturb(net, images, targets, space=SPACE), targets) for eps in sizes]
-    pgd = [PGD(eps=eps, step=eps / 4, steps=20).perturb(net, images, targets, space=SPACE) for eps in sizes]
-    iterated = [accuracy(net, attacked, targets) for attacked in pgd]
-    assert accuracy(net, images, targets) > 0.9
+    fgsm = [accuracy(model, FGSM(eps=eps).perturb(model, images, targets), targets) for eps in sizes]
+    pgd = [PGD(eps=eps, step=eps / 4, steps=20).perturb(model, images, targets) for eps in sizes]
+    iterated = [accuracy(model, attacked, targets) for attacked in pgd]
+    assert accuracy(model, images, targets) > 0.9
     assert sorted(fgsm, reverse=True) == fgsm
     assert sorted(iterated, reverse=True) == iterated
     assert all(strong <= weak for strong, weak in zip(iterated, fgsm, strict=True))
     assert iterated[-1] < 0.2 < fgsm[0]
 
 
-def test_random_starts_are_fixed_by_the_seed_alone(net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
+def test_random_starts_are_fixed_by_the_seed_alone(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
     attack = PGD(eps=0.05, step=0.01, steps=2)
-    first = attack.perturb(net, *batch, space=SPACE, seed=5)
+    first = attack.perturb(model, *batch, seed=5)
     state = torch.get_rng_state()
     torch.rand(7)
-    assert torch.equal(first, attack.perturb(net, *batch, space=SPACE, seed=5))
-    assert not torch.equal(first, attack.perturb(net, *batch, space=SPACE, seed=6))
+    assert torch.equal(first, attack.perturb(model, *batch, seed=5))
+    assert not torch.equal(first, attack.perturb(model, *batch, seed=6))
     torch.set_rng_state(state)
-    attack.perturb(net, *batch, space=SPACE, seed=5)
+    attack.perturb(model, *batch, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def snapshot(model: nn.Module) -> list[Any]:
-    flags = [module.training for module in model.modules()]
-    parameters = [(parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    return [flags, parameters, [buffer.clone() for buffer in model.buffers()]]
-
-
-@pytest.mark.parametrize("raises", [False, True])
-def test_the_model_is_left_as_it_was_found(raises: bool, batch: tuple[Tensor, Tensor]) -> None:
-    model = make_net().double()
-    model[0].bias.requires_grad_(False)
-    model[1].eval()
-    before = snapshot(model)
-    targets = batch[1] + 100 if raises else batch[1]
-    try:
-        PGD(eps=0.05, step=0.02, steps=2).perturb(model, batch[0], targets, space=SPACE)
-    except IndexError:
-        assert raises
-    flags, parameters, buffers = snapshot(model)
-    assert flags == before[0]
-    assert parameters == before[1]
-    assert all(torch.equal(*pair) for pair in zip(buffers, before[2], strict=True))
-
-
-@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad], ids=["inference", "no_grad"])
-def test_callers_without_gradients_get_the_same(context: Any, net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
-    attack = PGD(eps=0.05, step=0.02, steps=3)
-    expected = attack.perturb(net, *batch, space=SPACE)
-    with context():
-        images, targets = batch[0] * 1, batch[1] * 1
-        attacked = attack.perturb(net, images, targets, space=SPACE)
-        assert torch.is_inference_mode_enabled() == (context is torch.inference_mode)
-    assert torch.equal(attacked, expected)
+def test_a_model_is_attacked_in_evaluation_mode_and_gets_no_gradients(batch: tuple[Tensor, Tensor]) -> None:
+    net = make_net().double().train()
+    before = [buffer.clone() for buffer in net.buffers()]
+    PGD(eps=0.05, step=0.02, steps=2).perturb(PixelModel(net, MEAN, STD).double(), *batch)
+    assert not any(module.training for module in net.modules())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in net.parameters())
+    assert all(torch.equal(*pair) for pair in zip(net.buffers(), before, strict=True))
 
 
 class Rooted(nn.Module):
@@ -190,28 +164,28 @@ class Rooted(nn.Module):
 
 
 def test_nan_gradients_are_an_error_not_a_failed_attack() -> None:
-    space = PixelSpace((0.5,), (0.5,))
-    images = space.to_images(torch.tensor([0.1, 0.9, 0.2, 0.8]).view(4, 1, 1, 1).expand(4, 1, 3, 3))
+    model = PixelModel(Rooted(), (0.5,), (0.5,))
+    images = model.to_images(torch.tensor([0.1, 0.9, 0.2, 0.8]).view(4, 1, 1, 1).expand(4, 1, 3, 3))
     batches = [(images, torch.zeros(4, dtype=torch.long))] * 2
     with pytest.raises(UserError, match="NaN for 4 of 8 images"):
-        score_attacked(Rooted(), batches, FGSM(eps=0.01), space=space, device=CPU, seed=0)
+        score_attacked(model, batches, FGSM(eps=0.01), seed=0)
     with pytest.raises(UserError, match="NaN for"):
-        score_attacked(Rooted(), batches, PGD(eps=0.01, step=0.01), space=space, device=CPU, seed=0)
+        score_attacked(model, batches, PGD(eps=0.01, step=0.01), seed=0)
 
 
 def batched(images: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(images.split(size), targets.split(size), strict=True)
 
 
-def test_accuracy_under_attack_is_that_of_the_attacked_images(net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
-    attacked = FGSM(eps=0.05).perturb(net, *batch, space=SPACE)
-    scores = score_attacked(net, batched(*batch, 64), FGSM(eps=0.05), space=SPACE, device=CPU, seed=0)
-    assert scores.accuracy == pytest.approx(accuracy(net, attacked, batch[1]))
+def test_accuracy_under_attack_is_that_of_the_attacked_images(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
+    attacked = FGSM(eps=0.05).perturb(model, *batch)
+    scores = score_attacked(model, batched(*batch, 64), FGSM(eps=0.05), seed=0)
+    assert scores.accuracy == pytest.approx(accuracy(model, attacked, batch[1]))
     assert scores.images == COUNT
-    assert score_plain(net, batched(*batch, 64), device=CPU).accuracy == pytest.approx(accuracy(net, *batch))
+    assert score(model.model, batched(*batch, 64)).accuracy == pytest.approx(accuracy(model, *batch))
 
 
-def test_batches_start_at_different_points(net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
+def test_batches_start_at_different_points(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
     seen: list[int] = []
 
     class Spy(FGSM):
@@ -220,37 +194,34 @@ def test_batches_start_at_different_points(net: nn.Sequential, batch: tuple[Tens
             return super().perturb(*arguments, seed=seed, **named)
 
     for seed in (0, 0, 1):
-        score_attacked(net, batched(*batch, 50), Spy(eps=0.1), space=SPACE, device=CPU, seed=seed)
+        score_attacked(model, batched(*batch, 50), Spy(eps=0.1), seed=seed)
     assert seen[:3] == seen[3:6]
     assert len(set(seen)) == 6
 
 
-def test_autoattack_is_at_least_as_strong_as_pgd(net: nn.Sequential, batch: tuple[Tensor, Tensor]) -> None:
+def test_autoattack_is_at_least_as_strong_as_pgd(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
     pytest.importorskip("pyautoattack")
     images, targets = batch[0][:20].float(), batch[1][:20]
-    model = make_net()
-    model.load_state_dict(net.state_dict())
-    model.train()
-    eps = 0.2
-    before, state, trace = snapshot(model), torch.get_rng_state(), sys.gettrace()
-    with torch.inference_mode():
-        attacked = AutoAttack(eps=eps).perturb(model, images, targets, space=SPACE, seed=1)
-    assert snapshot(model)[:2] == before[:2]
+    net, eps = make_net(), 0.2
+    net.load_state_dict(model.model.state_dict())
+    single = PixelModel(net, MEAN, STD)
+    state, trace = torch.get_rng_state(), sys.gettrace()
+    attacked = AutoAttack(eps=eps).perturb(single, images, targets, seed=1)
+    assert not any(parameter.grad is not None for parameter in net.parameters())
     assert torch.equal(torch.get_rng_state(), state)
     assert sys.gettrace() is trace
-    moved = SPACE.to_pixels(attacked) - SPACE.to_pixels(images)
+    moved = single.to_pixels(attacked) - single.to_pixels(images)
     assert 0 < moved.abs().max() <= eps + 1e-5
-    model.eval()
-    pgd = PGD(eps=eps, step=eps / 4).perturb(model, images, targets, space=SPACE)
-    assert accuracy(model, attacked, targets) <= accuracy(model, pgd, targets) < accuracy(model, images, targets)
+    pgd = PGD(eps=eps, step=eps / 4).perturb(single, images, targets)
+    assert accuracy(single, attacked, targets) <= accuracy(single, pgd, targets) < accuracy(single, images, targets)
 
 
 def test_autoattack_needs_its_package_and_four_classes(
     monkeypatch: pytest.MonkeyPatch, batch: tuple[Tensor, Tensor]
 ) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)).double()
+    model = PixelModel(nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)), MEAN, STD).double()
     with pytest.raises(UserError, match="at least 4 classes, the model has 3"):
-        AutoAttack(eps=0.1).perturb(model, *batch, space=SPACE)
+        AutoAttack(eps=0.1).perturb(model, *batch)
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(UserError, match="pip install pyautoattack"):
         build_attacks(["autoattack"])
@@ -285,8 +256,3 @@ def test_settings_become_attacks() -> None:
 def test_wrong_settings_are_named(setting: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_attacks([setting])
-
-
-def test_images_must_have_the_channels_of_the_normalization(net: nn.Sequential) -> None:
-    with pytest.raises(ValueError, match=r"images must be \(B,2,H,W\).*got \(4, 3, 8, 8\)"):
-        FGSM(eps=0.1).perturb(net, torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.long), space=SPACE)

@@ -1,4 +1,4 @@
-"""Evaluations from the command line and their pieces: scores, files, where things are found."""
+"""Evaluations from the command line: scores, files, errors, and which checkpoint is found where."""
 
 import itertools
 import json
@@ -24,14 +24,13 @@ from sklearn.metrics import log_loss, top_k_accuracy_score
 from torch import nn
 from torch.nn import functional as F
 
+from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
 from experiments.common.errors import UserError
 from experiments.data import DigitsDataModule
-from experiments.evaluate import register, run, start_result
+from experiments.evaluate import register, run
 from experiments.models import PreActResNet
-from experiments.robustness import build_attacks
-from experiments.robustness.checkpoint_source import choose_output_dir, complete, find_checkpoint
+from experiments.robustness import EvaluationResults, build_attacks
 from experiments.robustness.evaluator import choose_device
-from experiments.robustness.results import Report
 from experiments.training.module import Classifier
 
 Compose = Callable[..., DictConfig]
@@ -135,10 +134,12 @@ def test_a_run_is_evaluated_from_the_command_line(run_dir: Path, expected: dict[
     assert saved["corruptions"] is None
     assert saved["seconds"] > 0
     assert f"{expected['accuracy']:.2%}" in done.stdout
-    assert "evaluation.png" in done.stdout
+    files = [output / name for name in ("evaluation.json", "evaluation.png")]
+    assert [Path(line).resolve() for line in done.stdout.split()[-2:]] == files
     assert "pgd_20" in (output / "evaluate.log").read_text()
-    with Image.open(output / "evaluation.png") as picture:
-        assert min(picture.size) > 200
+    with Image.open(output / "evaluation.png") as plot:
+        assert min(plot.size) > 200
+        assert plot.info["dpi"] == pytest.approx((150, 150), abs=0.1)
 
 
 def test_two_checkpoints_of_a_run_in_one_sweep(run_dir: Path, tmp_path: Path) -> None:
@@ -156,15 +157,17 @@ def test_two_checkpoints_of_a_run_in_one_sweep(run_dir: Path, tmp_path: Path) ->
 
 
 def test_jobs_of_a_sweep_do_not_overwrite_each_other(tmp_path: Path) -> None:
-    def start(job: list[Any] | None) -> Path:
-        return start_result(tmp_path, Report(facts={"sweep_job": job}, attack_settings={}))
+    path = tmp_path / "evaluation.json"
 
-    path = start(["sweep_1", 0])
+    def start(job: list[Any] | None) -> None:
+        EvaluationResults(facts={"sweep_job": job}, attack_settings={}).start_file(path)
+
+    start(["sweep_1", 0])
     with pytest.raises(UserError, match=r"Two jobs of this sweep write to .*evaluation.json; .*output_dir="):
         start(["sweep_1", 1])
     # Evaluated again: by the same job, another sweep, or alone.
     for job in (["sweep_1", 0], ["sweep_2", 1], None):
-        assert start(job) == path
+        start(job)
         assert json.loads(path.read_text())["sweep_job"] == job
 
 
@@ -263,15 +266,15 @@ def test_checkpoints_are_found_in_run_folders(run_dir: Path, tmp_path: Path) -> 
     assert choose_output_dir("nowhere", "x") == choose_output_dir(None, "x") == "x"
 
 
-def test_the_command_line_changes_or_replaces_what_the_run_says(run_dir: Path, tmp_path: Path) -> None:
-    source = find_checkpoint(str(run_dir))
+def test_the_command_line_changes_or_replaces_the_settings_of_the_run(run_dir: Path, tmp_path: Path) -> None:
+    location = find_checkpoint(str(run_dir))
     other = {"_target_": "other"}
-    cfg = complete(OmegaConf.create({"data": {"seed": 3}, "model": other}), source)
+    cfg = complete_config(OmegaConf.create({"data": {"seed": 3}, "model": other}), location)
     assert cfg.data == {"_target_": "experiments.data.DigitsDataModule", "seed": 3}
     assert cfg.model == other
-    loose = find_checkpoint(shutil.copy(source.path, tmp_path / "model.ckpt"))
+    loose = find_checkpoint(shutil.copy(location.path, tmp_path / "model.ckpt"))
     with pytest.raises(UserError, match="model must be given: model=NAME"):
-        complete(OmegaConf.create({"data": other, "model": {}}), loose)
+        complete_config(OmegaConf.create({"data": other, "model": {}}), loose)
 
 
 def test_unusable_devices_are_named() -> None:

@@ -1,4 +1,4 @@
-"""The last words of a run: true sentences, and commands that can be pasted."""
+"""The final summary of a run: true sentences, and commands that can be pasted."""
 
 import io
 import shlex
@@ -10,7 +10,7 @@ from made_up_runs import make_run
 from omegaconf import DictConfig
 from rich.console import Console
 
-from experiments.runs.final_summary import describe, describe_result, next_commands, print_closing
+from experiments.runs.final_summary import describe, describe_result, next_commands, print_final_summary
 from experiments.runs.summary import Summary
 
 Compose = Callable[..., DictConfig]
@@ -25,7 +25,7 @@ def test_says_what_was_trained_and_how_good_it_is(tmp_path: Path) -> None:
     assert describe(summary) == (
         "Trained the network small (1,000 parameters) on 1,200 images of cifar10, mixed by cutmix: 20 epochs, seed 0."
     )
-    assert describe_result(summary).startswith("It is right on 90.00% of 128 test images (last epoch")
+    assert describe_result(summary).startswith("Test accuracy: 90.00% of 128 images (last epoch")
     assert "without mixing" in describe(made_up(tmp_path / "other", {"mix": "none"}))
 
 
@@ -62,10 +62,10 @@ def test_a_job_of_a_sweep_says_less(tmp_path: Path) -> None:
     printed = {}
     for alone in (True, False):
         console = Console(file=io.StringIO(), width=40)
-        print_closing(console, summary, {"picture": picture}, tmp_path / "run", alone=alone)
+        print_final_summary(console, summary, {"picture": picture}, tmp_path / "run", alone=alone)
         printed[alone] = console.file.getvalue()  # type: ignore[attr-defined]
     assert f"picture    {picture}" in printed[True].splitlines()
-    assert "Worth trying next:" in printed[True]
+    assert "Next steps:" in printed[True]
     assert printed[False].splitlines() == [
         describe(summary), describe_result(summary), "", f"all files  {tmp_path / 'run'}"
     ]  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from killing import Left
-from test_run_lock import lock_of
+from test_run_lock import Own, own  # noqa: F401  (a fixture)
 
 HERE = Path(__file__).parents[1]
 TINY = (
@@ -125,15 +125,15 @@ def test_a_full_disk_at_every_file_of_the_result(runs: Runs) -> None:
         fill_and_resume(runs, f"every_full_{number}", number)
 
 
-def test_a_folder_of_another_run_is_refused_before_anything_is_written(runs: Runs) -> None:
+def test_a_folder_of_another_run_is_refused_before_anything_is_written(runs: Runs, own: Own) -> None:  # noqa: F811
     """Used, of other settings, or of a process that is running; and moved, it is still the same run."""
     folder = runs.top / "used"
     shutil.copytree(runs.top / "whole", folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    owner = lock_of(runs.process, runs.top / "other")  # type: ignore[arg-type]
+    owner = own(runs.top / "other")
     for overrides, sentence in (
         (["resume=null"], "holds another run (summary.json"),
-        (["seed=1"], "holds a finished run with other settings (data.seed, seed)"),
+        (["seed=1"], "holds a finished run with other settings: seed=1 (trained with 0)"),
     ):
         refused = runs.run("used", **{"with": overrides})
         assert (refused.code, sentence in " ".join(refused.said.split())) == (1, True), refused.said

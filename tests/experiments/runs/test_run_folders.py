@@ -16,19 +16,19 @@ import torch
 from command_line import REPOSITORY
 from layouts import write_folders
 from omegaconf import DictConfig
-from test_run_lock import lock_of, sleeper, write_lock  # noqa: F401  (a fixture)
-from test_run_resume import SHORT, set_overrides, write_run
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from test_run_lock import Own, own  # noqa: F401  (a fixture)
+from test_run_resume import SHORT, set_overrides, taken, write_run
 
 from experiments.common import atomic_files
-from experiments.common.atomic_files import UnwritableError
-from experiments.common.log_file import LogFile
-from experiments.runs import claiming
-from experiments.runs.claiming import check_folder, take_folder
-from experiments.runs.errors import RunFolderError
+from experiments.common.errors import RunFolderError, UnwritableError
+from experiments.common.hydra_output import LogFile
+from experiments.runs.checkpoints import build_best_checkpoint, build_last_checkpoint
 from experiments.runs.lock import release
 from experiments.runs.metrics_file import read_lines
-from experiments.runs.run_folder import check_start, choose_run_dir, find_start, is_done
-from experiments.runs.saving_checkpoints import build_best_checkpoint, build_last_checkpoint
+from experiments.runs.resume import check_start, find_start, is_done
+from experiments.runs.run_folder import find_unfinished
+from experiments.runs.taking import check_folder, owned, take_folder
 from experiments.train import run
 from experiments.training.module import Classifier
 
@@ -106,7 +106,7 @@ def test_a_name_that_is_taken_means_another_name(compose_train: Compose, tmp_pat
 
 
 def test_auto_leaves_a_running_run_alone_and_says_so(
-    sleeper: Any,  # noqa: F811
+    own: Own,  # noqa: F811
     compose_train: Compose,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -114,32 +114,36 @@ def test_auto_leaves_a_running_run_alone_and_says_so(
     compose_train("seed=4", "resume=auto")
     set_overrides("seed=4", "resume=auto")
     write_run(tmp_path / "1", ["seed=4"], finished=False)
-    lock_of(sleeper, tmp_path / "1")
-    chosen = choose_run_dir(str(tmp_path), "auto", "new")
-    assert chosen == str(tmp_path / "new")
-    folder = take_folder(Path(chosen), "auto", is_free=True)
-    assert folder == tmp_path / "new"
-    assert f"{tmp_path / '1'} is still running (process {sleeper.pid}" in capsys.readouterr().out
-    release(folder)
-    # Another process was faster between the choice and now.
-    folder = take_folder(tmp_path / "1", "auto", is_free=True)
-    assert folder.parent == tmp_path
-    assert folder.name not in ("1", "new")
-    release(folder)
-    with pytest.raises(RunFolderError, match=r"is of a run that is still running"):
-        find_start(str(tmp_path / "1" / "checkpoints" / "last.ckpt"), tmp_path / "new")
-    with pytest.raises(RunFolderError, match=r"is of a run that is still running"):
-        find_start(str(tmp_path / "1"), tmp_path / "new")
-    sleeper.kill()
-    sleeper.wait()
-    folder = take_folder(Path(choose_run_dir(str(tmp_path), "auto", "new")), "auto", is_free=True)
-    assert folder == tmp_path / "1"
+    owner = own(tmp_path / "1")
+    assert taken(tmp_path) == "new"
+    assert f"{tmp_path / '1'} belongs to a run that is still running (process {owner.pid}" in capsys.readouterr().out
+    for resume in (tmp_path / "1" / "checkpoints" / "last.ckpt", tmp_path / "1"):
+        with pytest.raises(RunFolderError, match=r"is of a run that is still running"):
+            find_start(str(resume), tmp_path / "new")
+    owner.kill()
+    owner.wait()
+    assert taken(tmp_path) == "1"
     assert "is gone without having ended" in capsys.readouterr().out
-    release(folder)
 
 
-def test_a_folder_of_a_running_run_is_refused(compose_train: Compose, tmp_path: Path) -> None:
-    write_lock(tmp_path / "run", host="far")
+def test_other_processes_of_a_run_go_where_the_first_one_does(
+    own: Own,  # noqa: F811
+    compose_train: Compose,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compose_train("seed=4", "resume=auto")
+    set_overrides("seed=4", "resume=auto")
+    write_run(tmp_path / "1", ["seed=4"], finished=False)
+    own(tmp_path / "1")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    assert take_folder(tmp_path / "new", "auto", is_free=True) == tmp_path / "1"
+    assert take_folder(tmp_path / "new", None, is_free=True) == tmp_path / "new"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_a_running_run_is_refused(own: Own, compose_train: Compose, tmp_path: Path) -> None:  # noqa: F811
+    own(tmp_path / "run")
     with pytest.raises(RunFolderError, match=r"belongs to a run that is still running \(process .* on far"):
         run(compose_train(*SHORT, "mix=none"))
 
@@ -153,7 +157,7 @@ def test_the_newest_run_is_the_one_that_was_active_last(compose_train: Compose, 
         for path in (tmp_path / name).rglob("*"):
             os.utime(path, (1_000, 1_000))
     os.utime(tmp_path / "2026-01-01" / "train.log", (2_000, 2_000))
-    assert choose_run_dir(str(tmp_path), "auto", "new") == str(tmp_path / "2026-01-01")
+    assert taken(tmp_path) == "2026-01-01"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_a_foreign_or_damaged_sibling_does_not_matter(content: bytes, compose_tr
     (tmp_path / "3.txt").touch()
     (tmp_path / "4").symlink_to(tmp_path / "nowhere")
     (tmp_path / "5" / ".hydra" / "overrides.yaml").mkdir(parents=True)
-    assert choose_run_dir(str(tmp_path), "auto", "new") == str(tmp_path / "1")
+    assert taken(tmp_path) == "1"
 
 
 def test_a_sibling_that_may_not_be_read_does_not_matter(
@@ -191,7 +195,7 @@ def test_a_sibling_that_may_not_be_read_does_not_matter(
 
     monkeypatch.setattr(Path, "stat", refuse(stat))
     monkeypatch.setattr(Path, "read_text", refuse(read_text))
-    assert choose_run_dir(str(tmp_path), "auto", "new") in (str(tmp_path / "1"), str(tmp_path / "2"))
+    assert {path.name for path in find_unfinished(tmp_path, ["seed=4"])} >= {"1"}
 
 
 def test_a_torn_summary_is_no_finished_run(compose_train: Compose, tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_a_torn_summary_is_no_finished_run(compose_train: Compose, tmp_path: Pat
     write_run(tmp_path / "1", ["seed=4"], finished=True)
     for content in ("", "{", '{"seed": 4', "4", "\x00\x00"):
         (tmp_path / "1" / "summary.json").write_text(content)
-        assert choose_run_dir(str(tmp_path), "auto", "new") == str(tmp_path / "1")
+        assert taken(tmp_path) == "1"
         assert not is_done(cfg, tmp_path / "1")
 
 
@@ -302,17 +306,18 @@ def test_a_checkpoint_that_is_not_whole(dead_run: Path) -> None:
         assert (start.checkpoint, start.epochs) in {(best, 1), (best, 2)}
         assert "is lost and trained again" in start.note
         with pytest.raises(
-            RunFolderError, match=rf"^resume={last} cannot be gone on with: {last} is (not whole|damaged)"
+            RunFolderError,
+            match=rf"^resume={last} is no .* can be resumed: {last} is (not whole|damaged)",
         ):
             find_start(str(last), dead_run)
     torch.save({"state_dict": {}}, last)
-    with pytest.raises(RunFolderError, match=r"is no checkpoint that a training can go on from"):
+    with pytest.raises(RunFolderError, match=r"is no checkpoint that a training can resume from"):
         find_start(str(last), dead_run)
     best.write_bytes(b"")
     start = find_start("auto", dead_run)
     assert start.checkpoint is None
     assert "training starts from the beginning" in start.note
-    with pytest.raises(RunFolderError, match=r"cannot be gone on with"):
+    with pytest.raises(RunFolderError, match=r"can be resumed: .*last.ckpt is"):
         find_start(str(dead_run), dead_run)
 
 
@@ -382,7 +387,7 @@ def test_what_killed_writers_left_goes_when_the_folder_is_taken(compose_train: C
     draft = tmp_path / "run" / "checkpoints" / ".last.ckpt.0123abcd.part"
     draft.parent.mkdir(parents=True)
     draft.touch()
-    with claiming.owned(tmp_path / "run"):
+    with owned(tmp_path / "run"):
         assert not draft.exists()
 
 

@@ -17,17 +17,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
 import lightning_puzzlemix as pm
-from experiments.common.commands import as_typed_here, continuing_command
+from experiments.common.commands import as_typed_here, resume_command
+from experiments.common.errors import RunFolderError
 from experiments.loggers.builders import build_csv_logger
-from experiments.runs.errors import RunFolderError
-from experiments.runs.run_folder import (
-    choose_run_dir,
-    comparable_overrides,
-    find_start,
-    is_done,
-    make_command_repeatable,
-)
+from experiments.runs.hydra_setup import make_command_repeatable
+from experiments.runs.lock import release
+from experiments.runs.resume import find_start, is_done
+from experiments.runs.run_folder import comparable_overrides
 from experiments.runs.stopping import RunStopped
+from experiments.runs.taking import take_folder
 from experiments.train import run
 from experiments.training.module import Classifier
 
@@ -128,7 +126,7 @@ def test_a_second_ctrl_c_stops_at_once(
     finally:
         # Lightning ignores the signal from here on, as the program is about to end.
         signal.signal(signal.SIGINT, interrupt)
-    assert not isinstance(stopped.value, RunStopped)
+    assert stopped.value.code == 130
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
     assert "resume=auto" in capsys.readouterr().out
 
@@ -161,9 +159,7 @@ def test_a_finished_run_is_left_alone_and_another_config_is_refused(
     first = run(compose_train(*overrides))
     monkeypatch.setattr(pl.Trainer, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert run(compose_train(*overrides)) == first
-    with pytest.raises(
-        RunFolderError, match=r"holds a finished run with other settings \(data\.seed, optimizer\.lr, seed\)"
-    ):
+    with pytest.raises(RunFolderError, match=r"other settings: optimizer\.lr=0\.01 \(trained with 0\.1\), seed=1"):
         run(compose_train(*overrides, "seed=1", "optimizer.lr=0.01"))
 
 
@@ -178,6 +174,14 @@ def write_run(folder: Path, overrides: list[str], *, finished: bool) -> None:
     (folder / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
     if finished:
         (folder / "summary.json").write_text("{}")
+
+
+def taken(parent: Path, resume: str | None = "auto") -> str:
+    """The name of the folder that a run takes below a folder, for a moment."""
+    folder = take_folder(parent / "new", resume, is_free=True)
+    release(folder)
+    assert folder.parent == parent
+    return folder.name
 
 
 def set_overrides(*overrides: str) -> None:
@@ -195,11 +199,11 @@ def test_auto_finds_the_newest_unfinished_run_of_the_same_command(compose_train:
     ):
         write_run(tmp_path / name, overrides, finished=finished)
     set_overrides("seed=4", "resume=auto")
-    assert choose_run_dir(str(tmp_path), "auto", "new") == str(tmp_path / "2")
-    assert choose_run_dir(str(tmp_path), None, "new") == str(tmp_path / "new")
+    assert taken(tmp_path) == "2"
+    assert taken(tmp_path, None) == "new"
     set_overrides("seed=6", "resume=auto")
-    assert choose_run_dir(str(tmp_path), "auto", "new") == str(tmp_path / "new")
-    assert choose_run_dir(str(tmp_path / "absent"), "auto", "new") == str(tmp_path / "absent" / "new")
+    assert taken(tmp_path) == "new_2"
+    assert taken(tmp_path / "absent") == "new"
 
 
 def test_where_a_run_goes_is_not_compared() -> None:
@@ -210,9 +214,9 @@ def test_where_a_run_goes_is_not_compared() -> None:
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
     assert find_start(None, tmp_path).checkpoint is None
     assert find_start("auto", tmp_path).checkpoint is None
-    with pytest.raises(RunFolderError, match=r"resume must be null, auto, a checkpoint .*there is no .*last\.ckpt"):
+    with pytest.raises(RunFolderError, match=r"can be resumed: .*last\.ckpt is missing"):
         find_start(str(tmp_path), tmp_path)
-    with pytest.raises(RunFolderError, match=r"got .*absent\.ckpt"):
+    with pytest.raises(RunFolderError, match=r"absent\.ckpt is missing"):
         find_start(str(tmp_path / "absent.ckpt"), tmp_path)
 
 
@@ -230,7 +234,7 @@ def test_metrics_after_the_checkpoint_are_dropped_and_those_before_kept(tmp_path
 
 
 def test_the_command_that_goes_on_survives_a_shell() -> None:
-    command = continuing_command(["mix=none", "mix.layers=[input, net.stages.0]", "resume=x"], Path("runs/a b"))
+    command = resume_command(["mix=none", "mix.layers=[input, net.stages.0]", "resume=x"], Path("runs/a b"))
     assert shlex.split(command) == [
         "python", "-m", "experiments.train", "mix=none", "mix.layers=[input, net.stages.0]", "resume=auto",
         "hydra.run.dir=runs/a b", "hydra.mode=RUN",
@@ -256,7 +260,7 @@ def test_commands_name_this_python_where_the_shell_would_find_another(
 def test_the_command_that_goes_on_survives_hydra(compose_train: Compose) -> None:
     """A folder named by a swept list is read back as it is."""
     folder = "runs/sweeps/x/mix.config.grid_sizes-[2,4]_seed-0"
-    words = shlex.split(continuing_command(["seed=3"], Path(folder)))
+    words = shlex.split(resume_command(["seed=3"], Path(folder)))
     compose_train(*words[3:])
     assert HydraConfig.get().run.dir == folder
 

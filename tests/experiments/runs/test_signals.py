@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from experiments import train
 from experiments.data import DigitsDataModule
 from experiments.loggers import builders as loggers
-from experiments.runs.stopping import RunInterrupted, RunStopped, interruptible
+from experiments.runs.stopping import RunStopped, interruptible
 from experiments.train import run
 from experiments.training.epoch_timer import EpochTimer
 from experiments.training.module import Classifier
@@ -57,7 +57,7 @@ def test_wherever_a_signal_comes_it_is_said_and_the_command_goes_on(
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patched:
         signal_from(patched, *PLACES[place], signum)
-        with pytest.raises(RunInterrupted) as stopped:
+        with pytest.raises(RunStopped) as stopped:
             run(compose_train(*TINY, "resume=auto"))
     assert stopped.value.code == 128 + signum
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
@@ -82,7 +82,7 @@ def test_a_signal_after_the_last_batch_is_not_forgotten(
 
 
 def test_a_signal_whose_exception_is_swallowed_still_counts() -> None:
-    with pytest.raises(RunInterrupted, match="143"), interruptible(), contextlib.suppress(BaseException):
+    with pytest.raises(RunStopped, match="SIGTERM"), interruptible(), contextlib.suppress(BaseException):
         signal.raise_signal(signal.SIGTERM)
 
 
@@ -102,7 +102,7 @@ def test_a_signal_in_a_destructor_ends_what_follows(capsys: pytest.CaptureFixtur
         time.sleep(60)
         ended.append(True)
 
-    with pytest.raises(RunInterrupted, match="143"), interruptible():
+    with pytest.raises(RunStopped, match="SIGTERM"), interruptible():
         work()
     assert not ended
     assert sys.unraisablehook is hook
@@ -143,7 +143,7 @@ def full_disk(*arguments: Any, **options: Any) -> Any:
         ("save_training_picture", "the picture images.png", "experiments.show_mixing --examples --checkpoint"),
         ("write_report", "the report", "experiments.report"),
         ("log_outcome", "the result in the loggers", "experiments.evaluate checkpoint="),
-        ("print_closing", "the final summary", "experiments.summarize"),
+        ("print_final_summary", "the final summary", "experiments.summarize"),
     ],
 )
 def test_what_fails_after_the_result_leaves_a_warning_and_a_finished_run(
@@ -183,7 +183,7 @@ def test_stopped_after_the_result_a_run_is_said_to_be_finished(
     compose_train: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     signal_from(monkeypatch, train, "write_report", signal.SIGINT)
-    with pytest.raises(RunInterrupted, match="130"):
+    with pytest.raises(RunStopped, match="Ctrl-C"):
         run(compose_train(*TINY))
     said = capsys.readouterr().out
     assert "Stopped by Ctrl-C, but the run is finished and its result is saved" in said

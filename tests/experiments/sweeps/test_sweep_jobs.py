@@ -14,7 +14,7 @@ import pytest
 from command_line import REPOSITORY, TINY, launch
 from omegaconf import OmegaConf
 
-from experiments.common.commands import override
+from experiments.common.overrides import override
 from hydra_plugins.puzzlemix_launcher import JobProcesses, _ending
 
 

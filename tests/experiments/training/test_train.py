@@ -115,11 +115,11 @@ def check_commands(lines: list[str]) -> None:
 def test_command_line_ends_with_what_was_done_and_what_to_do_next(tmp_path: Path) -> None:
     result = launch("train", *TINY, "mix=none", f"paths.runs={tmp_path}", "logger=tensorboard")
     assert result.returncode == 0, result.stderr
-    for text in ("test accuracy", "test calibration error", "seconds an epoch", "epoch   2/2"):
+    for text in ("test accuracy", "test calibration error", "seconds per epoch", "epoch   2/2"):
         assert text in result.stdout
     (run_dir,) = (tmp_path / "digits_none").iterdir()
     accuracy = json.loads((run_dir / "summary.json").read_text())["test"]["accuracy"]
-    assert f"It is right on {accuracy:.2%} of 128 test images" in result.stdout
+    assert f"Test accuracy: {accuracy:.2%} of 128 images" in result.stdout
     lines = result.stdout.split("Trained the network small")[1].splitlines()
     assert lines[0].endswith("images of digits, without mixing: 2 epochs, seed 0.")
     paths = {line.rsplit("  ", 1)[0].strip(): Path(line.rsplit("  ", 1)[1]) for line in lines[3:8]}
@@ -131,7 +131,7 @@ def test_command_line_ends_with_what_was_done_and_what_to_do_next(tmp_path: Path
         "all files": run_dir,
     }
     assert all(path.exists() for path in paths.values())
-    check_commands(lines[lines.index("Worth trying next:") + 1 :])
+    check_commands(lines[lines.index("Next steps:") + 1 :])
     assert "epoch   2/2" in (run_dir / "train.log").read_text()
     assert list((run_dir / "tensorboard").glob("events*"))
 

@@ -23,8 +23,7 @@ from experiments.dashboard import main
 from experiments.loggers import run_logging
 from experiments.loggers.builders import build_wandb_logger, ended_wandb_run
 from experiments.robustness import evaluation_logging
-from experiments.robustness.results import CorruptionScores, Report
-from experiments.robustness.scoring import Accuracy
+from experiments.robustness.results import Accuracy, CorruptionScores, EvaluationResults
 from experiments.test_results.results import CalibrationCurve, TestResults
 from experiments.train import choices, run
 from experiments.wandb_dashboard.panels import GROUP, METHODS, STEP, SWEPT
@@ -112,7 +111,7 @@ def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
             assert panel["stringSettings"].get("xname") == wanted["stringSettings"].get("xname")
             assert set(panel["fieldSettings"].values()) <= set(logged[key].table.columns)
         names = {name for name in image_keys(spec) if not name.endswith("/mix")}
-        assert names - {evaluation_logging.PICTURE} == {
+        assert names - {evaluation_logging.PLOT} == {
             name for name, value in many.items() if isinstance(value, wandb.Image)
         }
         for table in ("test/most_confused", "test/classes"):
@@ -137,12 +136,14 @@ def outcome(classes: int) -> TestResults:
     return TestResults(tuple(f"c{index}" for index in range(classes)), confusion, bins)
 
 
-def evaluation() -> Report:
+def evaluation() -> EvaluationResults:
     scores = Accuracy(accuracy=0.5, images=2, seconds=1.0)
     corruptions = CorruptionScores(root="c", accuracy={"fog": dict.fromkeys(range(1, 6), 0.5)})
     attacks = ("fgsm_4", "fgsm_8", "pgd_20")
     settings = {name: {"eps": 0.1} for name in attacks}
-    return Report(facts={}, attack_settings=settings, attacks=dict.fromkeys(attacks, scores), corruptions=corruptions)
+    return EvaluationResults(
+        facts={}, attack_settings=settings, attacks=dict.fromkeys(attacks, scores), corruptions=corruptions
+    )
 
 
 def test_the_attacks_are_among_the_defaults_of_evaluate(tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
-"""Run folders have one owner: a new run takes a name that no other has, a used folder is not written over."""
+"""Run folders have one owner: a new run takes a name that no other has, a used folder is not overwritten."""
 
-import copy
-import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -15,10 +12,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common.atomic_files import DRAFT, UnwritableError, explained, remove_drafts
+from experiments.common.atomic_files import DRAFT, explained, remove_drafts
 from experiments.common.console import exit_with_error, print_plain, short
-from experiments.runs.errors import RunFolderError
-from experiments.runs.lock import Owner, RunningError, claim, find_owner, release
+from experiments.common.errors import RunFolderError, UserError
+from experiments.runs.lock import RunningError, claim, release
+from experiments.runs.resume import is_done
 from experiments.runs.run_folder import (
     AUTO,
     BEST_CHECKPOINT,
@@ -26,35 +24,34 @@ from experiments.runs.run_folder import (
     LAST_CHECKPOINT,
     SUMMARY,
     find_unfinished,
-    is_done,
 )
 from experiments.test_results.results import TEST_RESULTS
 
 # Bytes that a run writes before it trains; without them Hydra would end with a traceback.
 ROOM = 1 << 16
-STAMP = "%Y-%m-%d_%H-%M-%S"
-
-log = logging.getLogger(__name__)
 
 
-class ClaimFolders(Callback):
+class TakeFolders(Callback):
     """Takes the folder of a run, or of a sweep, before Hydra writes anything into it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Take the run's folder; one that belongs to another run ends the program with a sentence."""
-        # Evaluations lie beside their checkpoint, and the other processes of a run go where the first one does.
-        if "resume" not in config or rank_zero_only.rank != 0:
+        """Take the run's folder; one that belongs to another run ends the program with a message."""
+        # Evaluations lie beside their checkpoint.
+        if "resume" not in config:
             return
         HydraConfig.instance().set_config(config)
         folder = None
         try:
-            folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config, "run"))
-            _set(config, "run", folder)
+            folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config.hydra.run))
+            with read_write(config.hydra), open_dict(config.hydra):
+                config.hydra.run.dir = str(folder)
+                config.hydra.runtime.output_dir = str(folder.absolute())
             # It holds a copy.
             HydraConfig.instance().set_config(config)
-            with suppress(OmegaConfBaseException):
-                check_folder(_without_hydra(config), folder)
-        except (RunFolderError, UnwritableError) as error:
+            if rank_zero_only.rank == 0:
+                with suppress(OmegaConfBaseException):
+                    check_folder(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), folder)
+        except UserError as error:
             if folder is not None:
                 release(folder)
             # Hydra would make a warning of any other exception.
@@ -63,67 +60,47 @@ class ClaimFolders(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Take the sweep's folder, if it is named by the time."""
         try:
-            if _is_free(config, "sweep"):
-                _set(config, "sweep", _make_new(Path(config.hydra.sweep.dir)))
-        except UnwritableError as error:
+            if _is_free(config.hydra.sweep):
+                with read_write(config.hydra):
+                    config.hydra.sweep.dir = str(_make_new(Path(config.hydra.sweep.dir)))
+        except UserError as error:
             exit_with_error(str(error))
 
 
-def _is_free(config: DictConfig, kind: str) -> bool:
+def _is_free(node: DictConfig) -> bool:
     """Whether the folder's name is the program's choice."""
-    pattern = OmegaConf.to_container(config.hydra[kind], resolve=False)
-    assert isinstance(pattern, dict)
-    return any(call in str(pattern["dir"]) for call in ("${run_dir:", "${now:"))
+    pattern: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" in str(pattern["dir"])
 
 
-def _set(config: DictConfig, kind: str, folder: Path) -> None:
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra[kind].dir = str(folder)
-        if kind == "run":
-            config.hydra.runtime.output_dir = str(folder.absolute())
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    cfg = copy.deepcopy(config)
-    with read_write(cfg), open_dict(cfg):
-        del cfg["hydra"]
-    return cfg
-
-
-def take_folder(chosen: Path, resume: str | None, *, is_free: bool) -> Path:
-    """Make this process the owner of a run folder, and say what that means for others.
+def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
+    """Make this process the owner of a run folder; the other processes of a run go where that of rank 0 does.
 
     Args:
-        chosen: The folder, see `choose_run_dir`.
-        resume: The setting.
-        is_free: Whether it may be another one, as the user has not named it.
+        wanted: The folder of a new run.
+        resume: The setting. With "auto" the folder is that of the run that was active last, of those beside `wanted` that were
+            started by the same overrides and are neither finished nor running.
+        is_free: Whether it may be another folder than `wanted`, as the user has not named it.
 
     Returns:
-        The folder: of the same name with a number behind it where another run was faster.
+        The folder: of the same name with a number behind it where there is one of that name.
 
     Raises:
         RunningError: If the user has named it and it belongs to a run that is running.
         UnwritableError: If it cannot be made.
     """
     if not is_free:
-        _claim(chosen)
-        return chosen
-    if resume == AUTO and chosen.is_dir():
-        with suppress(RunningError):
-            _claim(chosen)
-            return chosen
-        # Another process has begun to go on with it meanwhile.
-        chosen = chosen.with_name(time.strftime(STAMP))
-    while True:
-        folder = _make_new(chosen)
-        with suppress(RunningError):
+        _claim(wanted)
+        return wanted
+    unfinished = find_unfinished(wanted.parent, HydraConfig.get().overrides.task) if resume == AUTO else []
+    for folder in unfinished:
+        try:
             _claim(folder)
-            break
-    if resume == AUTO:
-        for twin in find_unfinished(folder.parent, HydraConfig.get().overrides.task):
-            owner = find_owner(twin)
-            if owner is not None:
-                print_plain(f"{short(twin)} is still running ({owner}): this is a new run, in {short(folder)}")
+            return folder
+        except RunningError as error:
+            print_plain(f"{error.reason}: not resumed")
+    folder = _make_new(wanted) if rank_zero_only.rank == 0 else wanted
+    _claim(folder)
     return folder
 
 
@@ -140,9 +117,13 @@ def _make_new(wanted: Path) -> Path:
 
 
 def _claim(folder: Path) -> None:
+    if rank_zero_only.rank != 0:
+        return
     former = claim(folder)
     if former is not None:
-        print_plain(_describe_stale(folder, former))
+        print_plain(
+            f"{short(folder)} was left by a run that is gone without having ended ({former}); its lock is taken over"
+        )
     for each in (folder, folder / CHECKPOINTS):
         remove_drafts(each)
     probe = folder / f".room{DRAFT}"
@@ -153,20 +134,10 @@ def _claim(folder: Path) -> None:
             probe.unlink(missing_ok=True)
 
 
-def _describe_stale(folder: Path, former: Owner) -> str:
-    return f"{short(folder)} was left by a run that is gone without having ended ({former}); its lock is taken over"
-
-
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """Own a run folder inside; it may be taken already, by `ClaimFolders`.
-
-    Raises:
-        RunningError: If it belongs to a run that is running.
-        UnwritableError: If it cannot be made.
-    """
-    if rank_zero_only.rank == 0:
-        _claim(folder)
+    """Own a run folder inside, see `take_folder`; it may be taken already, by `TakeFolders`."""
+    _claim(folder)
     try:
         yield
     finally:
@@ -174,7 +145,7 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def check_folder(cfg: DictConfig, folder: Path) -> None:
-    """Look whether a run may go into a folder.
+    """Check that a run may go into a folder.
 
     Raises:
         RunFolderError: If it holds another run, finished or not.
@@ -186,7 +157,7 @@ def check_folder(cfg: DictConfig, folder: Path) -> None:
     found = [name for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
     if found and not inside:
         raise RunFolderError(
-            f"{folder} holds another run ({', '.join(map(str, found))}): go on with it by resume=auto, name another folder "
+            f"{folder} holds another run ({', '.join(map(str, found))}): resume it by resume=auto, name another folder "
             "(hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
         )
 

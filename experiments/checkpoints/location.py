@@ -1,0 +1,105 @@
+"""Where the checkpoint of the setting `checkpoint` lies, what its run was trained on, and where its evaluation goes."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from experiments.checkpoints.foreign_config import checked_group
+from experiments.common.errors import UserError
+from experiments.common.plain_yaml import leads_out, read_plain_yaml
+from experiments.runs.resume import find_start
+from experiments.runs.run_folder import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT
+
+
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """The file `path` of a checkpoint, and the folder of the run that wrote it; None: not a run of this study."""
+
+    path: Path
+    run_dir: Path | None
+
+    def title(self, architecture: str | None) -> str:
+        """One line on the checkpoint, for plots and tables."""
+        named, stem = (self.run_dir, self.path.stem) if self.run_dir else (self.path.absolute(), None)
+        return ", ".join(part for part in (f"{named.parent.name}/{named.name}", architecture, stem) if part)
+
+    def steps(self) -> int:
+        """Optimizer steps of the run before the checkpoint; 0: not a run of this study."""
+        return 0 if self.run_dir is None else find_start(str(self.path), self.run_dir).steps
+
+
+def find_checkpoint(setting: str | None) -> CheckpointLocation:
+    """Find a checkpoint, or that of a run folder: the best one if it is there, else the last.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+    if setting is None:
+        raise UserError("checkpoint has no default; give checkpoint=PATH, a checkpoint or a run folder")
+    path = Path(setting).expanduser()
+    if path.is_dir():
+        candidates = [path / BEST_CHECKPOINT, path / LAST_CHECKPOINT]
+        found = next((each for each in candidates if each.is_file()), None)
+        if found is None:
+            searched = " and ".join(str(each.absolute()) for each in candidates)
+            raise UserError(f"checkpoint={setting} is a folder, but not that of a run: there is no {searched}")
+        path = found
+    if not path.is_file():
+        raise UserError(
+            f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {path.absolute()}"
+        )
+    run_dir = path.absolute().parents[1]
+    is_run = path.absolute().parent.name == BEST_CHECKPOINT.parent.name and (run_dir / CONFIG).is_file()
+    return CheckpointLocation(path, run_dir if is_run else None)
+
+
+def choose_output_dir(setting: str | None, fallback: str) -> str:
+    """The default folder of an evaluation, beside the checkpoint.
+
+    `<run>/evaluation` for a run folder or its best checkpoint, `<run>/evaluation_last` for `last.ckpt`; for other files
+    `evaluation_<name>` in their folder. The fallback where there is no checkpoint, or where that folder or a file in it is
+    a link out of it.
+    """
+    try:
+        found = find_checkpoint(setting)
+    except UserError:
+        return fallback
+    stem = found.path.name.split(".")[0]
+    name = f"evaluation_{stem}"
+    if found.run_dir is not None and (
+        Path(str(setting)).expanduser().is_dir() or found.path.name == BEST_CHECKPOINT.name
+    ):
+        name = "evaluation"
+    folder = (found.run_dir or found.path.absolute().parent) / name
+    # In a folder of somebody else, writing could overwrite any file.
+    written = (folder, *folder.glob("*"), *folder.glob(".hydra/*"))
+    return fallback if any(map(leads_out, written)) else str(folder)
+
+
+def complete_config(cfg: DictConfig, location: CheckpointLocation, *, allow: Collection[str] = ()) -> DictConfig:
+    """A copy of `cfg` with the groups `data` and `model` of the run, where the command line does not replace them.
+
+    Raises:
+        UserError: If neither names a data set and a model, or the run what is not built from a run folder (`checked_group`).
+    """
+    completed = cfg.copy()
+    with open_dict(completed):
+        for group in ("data", "model"):
+            if "_target_" not in completed[group]:
+                completed[group] = OmegaConf.merge(_read_group(location, group, allow), completed[group])
+    return completed
+
+
+def _read_group(location: CheckpointLocation, group: str, allow: Collection[str]) -> DictConfig:
+    if location.run_dir is None:
+        raise UserError(
+            f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
+            f"{group}=NAME, an option of conf/{group}"
+        )
+    path = location.run_dir / CONFIG
+    config = read_plain_yaml(path)
+    if not isinstance(config, dict) or group not in config:
+        raise UserError(f"{path} has no {group}; give {group}=NAME, an option of conf/{group}")
+    return OmegaConf.create(checked_group(path, group, config[group], allow=allow))
