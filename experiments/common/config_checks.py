@@ -27,7 +27,8 @@ from experiments.common.plain_yaml import flatten
 
 # Types of the keys that belong to no constructor.
 TRAIN: dict[str, Any] = {
-    "name": str, "seed": int, "epochs": int, "loss": Literal["ce", "bce_softmax"], "clean_stop_epoch": int | None,
+    "name": str, "seed": int, "epochs": int, "milestones": list[int], "base_batch_size": int | None,
+    "decay_norm": bool, "loss": Literal["ce", "bce_softmax"], "clean_stop_epoch": int | None,
     "resume": str | None,
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
@@ -38,13 +39,15 @@ EVALUATE: dict[str, Any] = {
 RANGES: dict[str, str] = {
     **dict.fromkeys(("seed", "data.seed", "data.split_seed", "mix.seed"), "[0, 4294967295]"),
     **dict.fromkeys((
-        "epochs", "limit", "batch_size", "data.batch_size", "data.image_size", "data.eval_size", "data.eval_resize",
+        "epochs", "base_batch_size", "limit", "batch_size", "data.batch_size", "data.image_size", "data.eval_size",
+        "data.eval_resize",
         "model.width", "model.stem_stride", "model.depths", "model.depth", "model.widen_factor", "model.alpha",
         "trainer.num_nodes", "trainer.check_val_every_n_epoch", "trainer.accumulate_grad_batches",
     ), "[1, inf)"),
     **dict.fromkeys((
         "clean_stop_epoch", "data.max_shift", "data.crop_padding", "data.jitter", "data.lighting", "model.head_std",
-        "optimizer.weight_decay", "optimizer.drop_factor", "optimizer.drops", "optimizer.warmup_epochs", "optimizer.points",
+        "milestones", "optimizer.weight_decay", "scheduler.milestones", "scheduler.gamma", "scheduler.warmup_epochs",
+         "scheduler.points",
         "trainer.min_epochs", "trainer.min_steps", "trainer.limit_val_batches", "trainer.limit_predict_batches",
         "trainer.overfit_batches", "trainer.log_every_n_steps", "trainer.gradient_clip_val",
         "trainer.reload_dataloaders_every_n_epochs",
@@ -64,7 +67,7 @@ SET_BY_THE_STUDY = {
 }
 # Functions that pass settings on, and the constructor that takes them.
 TAKERS: dict[str, str] = {"experiments.data.build_imagenet_phases": "experiments.data.ImageNetDataModule"}
-GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger", "clean_stop_epoch")
+GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger", "clean_stop_epoch")
 # Processes on the CPU that are allowed on a machine with fewer cores: enough to try out what several do.
 FEW_PROCESSES = 8
 # Errors of pydantic about objects, which a config does not hold: it names what makes them.

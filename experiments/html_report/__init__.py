@@ -1,1 +1,5 @@
-"""The HTML report: reading run folders, drawing curves, rendering one page."""
+"""The HTML page about runs."""
+
+from experiments.html_report.page import REPORT, write_report
+
+__all__ = ["REPORT", "write_report"]

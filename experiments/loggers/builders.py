@@ -24,35 +24,34 @@ WANDB_ID = "wandb_id.txt"
 LONGEST_GROUP = 100
 
 
-def build_csv_logger(run_dir: str, *, kept_steps: int = 0) -> CSVLogger:
-    """Writes `logs/metrics.csv` in the run folder, line by line: a run that dies leaves what it measured.
+def build_csv_logger(run_dir: str, kept_steps: int = 0) -> CSVLogger:
+    """Writes `logs/metrics.csv` in the run folder line by line, so that a run that fails keeps its metrics.
 
     Args:
         run_dir: The run folder.
-        kept_steps: Optimizer steps of the checkpoint that is gone on from: lines of earlier steps are kept, later ones
-            will be written again.
+        kept_steps: Optimizer steps of the checkpoint that is resumed: lines of earlier steps are kept.
     """
     return build_metrics_logger(run_dir, kept_steps)
 
 
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
-    """A WandbLogger whose run is gone on with when the run folder is.
+    """A WandbLogger whose run is resumed with the run folder.
 
     Args:
-        run_dir: The run folder, for W&B's files and a note of the run's id.
+        run_dir: The run folder, for W&B's files and the run's id.
         settings: Those of WandbLogger and `wandb.init`. Unless given, `job_type` is "train" and `group` the runs that differ
             in nothing but their seed, see `seedless_group`.
     """
-    note = Path(run_dir) / WANDB_ID
+    id_file = Path(run_dir) / WANDB_ID
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
-    # Cut off, it names no run: a new one is begun.
-    if note.is_file() and (known := note.read_text(errors="replace").strip()):
+    # An empty file names no run: a new one is begun.
+    if id_file.is_file() and (known := id_file.read_text(errors="replace").strip()):
         settings |= {"id": known, "resume": "allow"}
     # W&B's own settings are where a key belongs; the others are shown.
     shown = mask_settings({key: value for key, value in settings.items() if key != "settings"})
     logger = WandbLogger(save_dir=run_dir, **{**settings, **shown})
     if rank_zero_only.rank == 0:
-        write_text(note, str(logger.experiment.id))
+        write_text(id_file, str(logger.experiment.id))
     return logger
 
 
@@ -75,7 +74,7 @@ def ended_wandb_run() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Should that fail too, it must not stand in for what ended the run.
+        # Should that fail too, it must not hide what ended the run.
         with suppress(Exception):
             _end_wandb_run(exit_code=1)
         raise

@@ -10,7 +10,7 @@ from experiments.checkpoints import CheckpointLocation
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data.corruptions import SEVERITIES
 from experiments.loggers.builders import WANDB_ID, build_wandb_logger
-from experiments.loggers.run_logging import pixels_of
+from experiments.loggers.results import log_figures
 from experiments.robustness.plots import plot_evaluation
 from experiments.robustness.results import CorruptionScores, EvaluationResults
 from experiments.runs.run_folder import CONFIG
@@ -52,18 +52,15 @@ def _wandb_settings(node: DictConfig, location: CheckpointLocation, title: str) 
 def log_evaluation(loggers: Iterable[Logger], results: EvaluationResults, title: str, *, step: int) -> None:
     """Log accuracies as scalars at the checkpoint's step, to W&B also charts and tables, to W&B and TensorBoard the plot."""
     for logger in loggers:
-        plot = pixels_of(plot_evaluation(results, title))
+        figures = {PLOT: plot_evaluation(results, title)}
         if isinstance(logger, WandbLogger):
-            import wandb
-
             settings = {key: results.facts[key] for key in ("checkpoint", "epoch", "device", "settings")}
             logger.log_hyperparams({"evaluation": settings})
-            content = {**scalars(results), **wandb_charts(results), PLOT: wandb.Image(plot)}
-            logger.experiment.log({**content, "trainer/global_step": step})
+            log_figures(logger, figures, step=step, charts={**scalars(results), **wandb_charts(results)})
             continue
         logger.log_metrics(scalars(results), step=step)
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(PLOT, plot, global_step=step, dataformats="HWC")
+            log_figures(logger, figures, step=step)
         logger.finalize("success")
 
 

@@ -139,6 +139,31 @@ class EvaluationResults:
             )
         self.save(path)
 
+    @classmethod
+    def load(cls, path: Path) -> "EvaluationResults":
+        """Read what `save` wrote."""
+        content = json.loads(path.read_text())
+        clean, attacks, corruptions = (content.pop(key) for key in ("clean", "attacks", "corruptions"))
+        scores = {
+            name: Accuracy(**{key: entry.pop(key) for key in ("accuracy", "images", "seconds")})
+            for name, entry in attacks.items()
+        }
+        if corruptions is not None:
+            accuracy = {
+                name: {int(severity): value for severity, value in by_severity.items()}
+                for name, by_severity in corruptions["accuracy"].items()
+            }
+            fields = {key: corruptions[key] for key in ("root", "images", "seconds")}
+            corruptions = CorruptionScores(**fields, accuracy=accuracy)
+        return cls(
+            complete=content.pop("complete"),
+            facts=content,
+            attack_settings=attacks,
+            clean=None if clean is None else CleanScores(**clean),
+            attacks=scores,
+            corruptions=corruptions,
+        )
+
     def tables(self, title: str) -> list[Table]:
         """The scores in one table and, where corrupted images were measured, their accuracies in another."""
         table = Table(title=title, title_justify="left", show_header=False)

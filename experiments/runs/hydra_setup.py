@@ -7,7 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-OPEN_GROUPS = ("data", "model", "optimizer", "mix", "trainer", "logger")
+OPEN_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
 
 
 def register() -> None:

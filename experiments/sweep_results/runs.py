@@ -1,9 +1,10 @@
-"""Reading run folders: the outcome of finished runs, and what is known of the others."""
+"""Reading run folders: the results of finished runs, and what is known of the others."""
 
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,48 +19,50 @@ from experiments.common.overrides import key_of
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.runs.run_folder import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE
 
-# Where a run goes, what it is called and what it reports to say nothing about its result.
+# These differ between runs of the same setting.
 NOT_COMPARED = ("paths", "resume", "name", "logger")
-# The traceback of a job that died, and its last line in short; the log of a run.
+# The traceback of a failed job, and its last line in short; the log of a run.
 ERROR, LOG = "error.txt", "train.log"
 LOG_PREFIX = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:,]+ [A-Z]+ ")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
-    """A run with its outcome.
-
-    Args:
-        folder: The run folder.
-        seed: Seed of the run.
-        choices: The option chosen in each Hydra group.
-        given: Keys that the command line or the sweep set.
-        settings: The resolved config by dotted key, without the seed and without what says where the run goes.
-        scores: Outcome by name, as in `summary.json`: shares in [0,1], nll in nats, epoch_seconds in seconds. Scores that the
-            run does not have are left out.
-    """
+    """A run with its results."""
 
     folder: Path
     seed: int
-    choices: Mapping[str, str | None]
-    given: Sequence[str]
-    settings: Mapping[str, Any]
-    scores: Mapping[str, float]
+    choices: Mapping[str, str | None]  # the option of each Hydra group
+    given: Sequence[str]  # keys that the command line or the sweep set
+    settings: Mapping[str, Any]  # the resolved config by dotted key, without what differs between runs of one setting
+    scores: Mapping[str, float]  # those of `summary.json` that the run has: shares in [0,1], nats, seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfinishedRun:
-    """A run without an outcome: it is running, was stopped, or died.
-
-    Args:
-        folder: The run folder.
-        command: What runs just this one again, or goes on with it.
-        last_words: What it died of, where that is known; else the last line of its log; empty if there is none.
-    """
+    """A run without results: it is running, was stopped, or failed."""
 
     folder: Path
-    command: str
-    last_words: str
+    command: str  # that resumes this run, or starts it again
+    last_message: str  # its error if there is one, else the last line of its log; may be empty
+
+
+def load_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
+    """`find_runs`, for folders that a user named.
+
+    Raises:
+        UserError: If one of them is no folder, or there is no run.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"DIR must be a folder, got {folder}: there is no such folder")
+    finished, unfinished = find_runs(folders)
+    if not finished and not unfinished:
+        raise UserError(
+            f"No runs found in {', '.join(map(str, folders))}: neither {SUMMARY} with {CONFIG} of a finished run nor "
+            ".hydra/ of an unfinished one, in any folder below"
+        )
+    return finished, unfinished
 
 
 def find_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
@@ -73,107 +76,90 @@ def find_runs(folders: Iterable[Path]) -> tuple[list[FinishedRun], list[Unfinish
     return finished, unfinished
 
 
-def _run_folders(top: Path) -> Iterable[Path]:
+def _run_folders(top: Path) -> Iterator[Path]:
     for path, names, files in os.walk(top.resolve()):
         if SUMMARY in files or ".hydra" in names:
             yield Path(path)
-        # Nothing below these is a run, and there may be much of it.
+        # There are no runs below these, and possibly many files.
         names[:] = [name for name in names if name not in {".hydra", ".submitit", "checkpoints", "logs", "wandb"}]
 
 
 def read_finished(folder: Path) -> FinishedRun:
-    """Read `summary.json` and `config.yaml` of one run folder.
+    """Read `summary.json` and `config.yaml` of a run folder.
 
     Raises:
         UserError: If one of them is missing, cut off, or of another program.
     """
     try:
         summary = json.loads((folder / SUMMARY).read_text())
-        config = read_plain_yaml(folder / CONFIG)
+        by_epoch = summary.get("test_accuracy_by_epoch") or {}
+        scores = {
+            **summary["test"],
+            "best": by_epoch.get("best"),
+            "median_last_10": by_epoch.get("median_last_10"),
+            "val_accuracy": summary.get("val_accuracy"),
+            "epoch_seconds": summary["epoch_seconds"]["total"],
+        }
         return FinishedRun(
             folder=folder,
             seed=summary["seed"],
             choices=summary["choices"],
             given=sorted({key_of(override) for override in summary["overrides"]}),
-            settings=_comparable(config, summary["seed"]),
-            scores=_scores(summary),
+            settings=_comparable(read_plain_yaml(folder / CONFIG), summary["seed"]),
+            scores={name: float(value) for name, value in scores.items() if value is not None},
         )
     except (KeyError, *UNREADABLE) as error:
         raise UserError(f"{folder}: {error}") from error
 
 
-def _scores(summary: Mapping[str, Any]) -> dict[str, float]:
-    by_epoch = summary.get("test_accuracy_by_epoch") or {}
-    scores = {
-        **summary["test"],
-        "best": by_epoch.get("best"),
-        "median_last_10": by_epoch.get("median_last_10"),
-        "val_accuracy": summary.get("val_accuracy"),
-        "epoch_seconds": summary["epoch_seconds"]["total"],
-    }
-    return {name: float(value) for name, value in scores.items() if value is not None}
-
-
 def _comparable(config: Any, seed: int) -> dict[str, Any]:
     """The config's values by dotted key, without those that differ between runs of the same setting."""
     run_dir = config["paths"]["run_dir"]
-    kept = {}
-    for key, value in _flatten(config):
-        names = key.split(".")
-        repeats_seed = names[-1] == "seed" and value == seed
-        names_folder = isinstance(value, str) and run_dir in value
-        if names[0] not in NOT_COMPARED and not repeats_seed and not names_folder:
-            kept[key] = value
-    return kept
+    return {
+        key: value
+        for key, value in _flatten({key: value for key, value in config.items() if key not in NOT_COMPARED})
+        if not (key.split(".")[-1] == "seed" and value == seed) and not (isinstance(value, str) and run_dir in value)
+    }
 
 
-def _flatten(node: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, Mapping) and (node or not prefix):
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        # Lists as text, so that values can be compared, hashed and shown.
-        yield prefix, json.dumps(node) if isinstance(node, list | dict) else node
+def _flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            # Lists as text, which can be compared, hashed and shown.
+            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if the folder is not of a training run."""
     try:
         hydra = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra")
-        job = None if hydra is None else hydra.job.name
+        is_training = hydra.job.name == "train"
     except UNREADABLE:
-        hydra = job = None
-    if job is None and any((folder / name).exists() for name in (CONFIG, CHECKPOINTS)):
-        # Cut off, but what else is there tells whose it is.
-        job = "train"
-    if job != "train":
+        # The file is cut off; other files tell whose folder it is.
+        hydra, is_training = OmegaConf.create({}), any((folder / name).exists() for name in (CONFIG, CHECKPOINTS))
+    if not is_training:
         return []
-    last_words, overrides = _last_words(folder), _read_overrides(folder)
-    if overrides is None:
-        last_words = (
-            f"{last_words} (.hydra/overrides.yaml cannot be read: add to the command what set the run apart)".strip()
-        )
-    command = resume_command(overrides or [], short(folder), hydra=OmegaConf.create({}) if hydra is None else hydra)
-    return [UnfinishedRun(folder=folder, command=command, last_words=last_words)]
-
-
-def _read_overrides(folder: Path) -> list[str] | None:
-    """What the run was started with; None: it cannot be read."""
+    message = _last_message(folder)
     try:
         overrides = read_plain_yaml(folder / ".hydra" / "overrides.yaml")
+        overrides = mask_texts(overrides) if isinstance(overrides, list) else None
     except UNREADABLE:
-        return None
-    return mask_texts(overrides) if isinstance(overrides, list) else None
+        overrides = None
+    if overrides is None:
+        message = (
+            f"{message} (.hydra/overrides.yaml cannot be read: add the settings of this run to the command)".strip()
+        )
+    command = resume_command(overrides or [], short(folder), hydra=hydra)
+    return [UnfinishedRun(folder=folder, command=command, last_message=message)]
 
 
-def _last_words(folder: Path) -> str:
-    """The error that the run died of, or else the last line of its log."""
+def _last_message(folder: Path) -> str:
+    """The error of the run, or else the last line of its log."""
     for file in (folder / ERROR, folder / LOG):
-        try:
-            lines = file.read_text(errors="replace").split("\n")
-        except OSError:
-            continue
-        lines = [line for line in lines if line.strip()]
-        if lines:
-            return mask_text(LOG_PREFIX.sub("", lines[-1]).strip())
+        with suppress(OSError):
+            text = file.read_text(errors="replace").strip()
+            if text:
+                return mask_text(LOG_PREFIX.sub("", text.split("\n")[-1]).strip())
     return ""

@@ -1,4 +1,4 @@
-"""What Hydra refuses on the command line, in a sentence instead of a page."""
+"""Hydra's errors of the command line, in a sentence instead of a page."""
 
 import difflib
 import os
@@ -14,13 +14,18 @@ from experiments.common.console import exit_with_error
 from experiments.sweeps.jobs import SweepReport
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+# Launchers and sweepers that Hydra itself does not have.
+PACKAGES = {
+    "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher", "optuna": "hydra-optuna-sweeper",
+}  # fmt: skip
 
 
 @contextmanager
 def readable(keys: Iterable[str]) -> Iterator[None]:
     """Inside, an error of Hydra's or of a job of a sweep ends the program with a sentence and exit code 1.
 
-    HYDRA_FULL_ERROR=1, by which Hydra hands on what it would print and exit for, still shows all of it if the user sets it.
+    With HYDRA_FULL_ERROR=1, by which Hydra raises what it would print and exit for, the user still sees all of it.
 
     Args:
         keys: Settings that there are, for a proposal where a key is misspelt.
@@ -32,18 +37,13 @@ def readable(keys: Iterable[str]) -> Iterator[None]:
     try:
         yield
     except CompactHydraException as error:
-        said = explain(str(error), keys)
-        unread = isinstance(error, OverrideParseException)
-        exit_with_error(
-            f"{said}. A value with brackets, commas or blanks may need quotes of its own: 'key=\"value\"'"
-            if unread
-            else said
-        )
+        hint = ". A value with brackets, commas or blanks may need quotes of its own: 'key=\"value\"'"
+        exit_with_error(explain(str(error), keys) + (hint if isinstance(error, OverrideParseException) else ""))
     except Exception as error:
-        # Of a sweep this process has composed nothing, so `in_sweep` does not know.
+        # Of a sweep this process has composed nothing, so `in_sweep` is not set.
         if SweepReport.folder is None:
             raise
-        # Its traceback is in the folder of the job, and the summary of the sweep names that.
+        # Its traceback is in the folder of the job, which the summary of the sweep names.
         exit_with_error(f"The sweep has failed jobs; the first: {type(error).__name__}: {' '.join(str(error).split())}")
     finally:
         os.environ.pop(FULL_ERROR, None)
@@ -67,6 +67,8 @@ def explain(message: str, keys: Iterable[str]) -> str:
     )
     if option:
         group, name, others = option.groups()
+        if group.startswith("hydra/") and name in PACKAGES:
+            return f"{group}={name} needs the package {PACKAGES[name]}: pip install {PACKAGES[name]}"
         choices = f"; it is one of {', '.join((others or '').split())}" if others else ""
         return f"{group}={name} is no option of the group {group}{choices}"
     key = re.search(r"Could not override '([^']+)'", message)
@@ -74,5 +76,4 @@ def explain(message: str, keys: Iterable[str]) -> str:
         near = difflib.get_close_matches(key[1], list(keys), n=1, cutoff=0.6)
         advice = f"did you mean {near[0]}?" if near else "python -m experiments.train --help lists all of them"
         return f"There is no setting {key[1]}; {advice}"
-    said = message.partition("Config search path")[0].partition("Set the environment")[0]
-    return " ".join(said.partition("See https")[0].split())
+    return " ".join(re.split("Config search path|Set the environment|See https", message)[0].split())

@@ -12,15 +12,13 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def bce_softmax(logits: Tensor, targets: Tensor) -> Tensor:
     """Binary cross-entropy of the softmax, averaged over samples and classes: the loss of the authors' CIFAR code.
 
-    It is about 2/K of the cross-entropy, which is why clean regularization is weighted by 2/K beside it
-    (`clean_weight = 2 * clean_lam / K`).
+    It is about 2/K of the cross-entropy: clean regularization beside it has `clean_weight = 2 * clean_lam / K`.
     """
     if targets.ndim == 1:
         targets = F.one_hot(targets, logits.shape[1])
     # In full precision even under autocast, which refuses it: in 16 bits log(1 - p) loses all of a small p.
     with torch.autocast(logits.device.type, enabled=False):
-        probabilities = logits.float().softmax(dim=1)
-        return F.binary_cross_entropy(probabilities, targets.float())
+        return F.binary_cross_entropy(logits.float().softmax(dim=1), targets.float())
 
 
 LOSSES: dict[str, Loss] = {"ce": F.cross_entropy, "bce_softmax": bce_softmax}

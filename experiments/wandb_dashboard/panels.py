@@ -5,7 +5,7 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from experiments.loggers.run_logging import CALIBRATION, CONFUSION, PER_CLASS
+from experiments.loggers import CALIBRATION, CONFUSION, PER_CLASS
 from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
 
 # Axes: what the study logs once an epoch, and what callbacks log at every logging step.

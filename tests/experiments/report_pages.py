@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from made_up_runs import make_run
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger
 
-from experiments.html_report.writing import write_report
+from experiments.html_report import write_report
+from experiments.robustness.results import CorruptionScores
 from experiments.runs.summary import AccuracyByEpoch
 from experiments.test_results.results import CalibrationCurve, TestResults
 
@@ -24,14 +26,14 @@ VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 def log_metrics(folder: Path, *, epochs: int = 4, batches: int = 5, offset: float = 0.0, tested: bool = True) -> None:
-    """What the study logs, by Lightning's own logger: figures of two steps an epoch, of the epochs, and of the test."""
+    """What the study logs, by Lightning's own logger: metrics of two steps an epoch, of the epochs, and of the test."""
     logger = CSVLogger(folder, name="logs", version="", flush_logs_every_n_steps=1)
     for epoch in range(epochs):
         for batch in (1, 3):
             step = epoch * batches + batch
-            figures = {"ratio": 0.1 * epoch + 0.01 * batch, "mask_entropy": 0.5, "moved_blocks": 0.25}
-            figures |= {"retained_saliency": 0.8, "retained_saliency_cutmix": 0.5, "saliency_seconds": 0.2}
-            named = {f"puzzlemix/{name}": value for name, value in figures.items()}
+            mixing = {"ratio": 0.1 * epoch + 0.01 * batch, "mask_entropy": 0.5, "moved_blocks": 0.25}
+            mixing |= {"retained_saliency": 0.8, "retained_saliency_cutmix": 0.5, "saliency_seconds": 0.2}
+            named = {f"puzzlemix/{name}": value for name, value in mixing.items()}
             logger.log_metrics({**named, "epoch": epoch}, step=step)
         end = {"train_loss": 2.0 / (epoch + 1), "train_accuracy": 0.1 * epoch, "val_accuracy": 0.2 * epoch + offset}
         end |= {"val_nll": 1.0 + epoch, "test_accuracy": 0.15 * epoch, "lr": 0.1, "epoch_seconds": 3.0 + epoch}
@@ -41,7 +43,7 @@ def log_metrics(folder: Path, *, epochs: int = 4, batches: int = 5, offset: floa
     logger.save()
 
 
-def make_outcome() -> TestResults:
+def make_test_results() -> TestResults:
     """Four classes, of which the last has no images."""
     nan = float("nan")
     curve = CalibrationCurve(
@@ -51,7 +53,7 @@ def make_outcome() -> TestResults:
     return TestResults(CLASSES, CONFUSION, curve)
 
 
-def save_picture(path: Path, *, size: tuple[int, int] = (60, 40), seed: int = 0) -> None:
+def save_image(path: Path, *, size: tuple[int, int] = (60, 40), seed: int = 0) -> None:
     """A PNG of noise, which no compression makes small."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -61,18 +63,17 @@ def save_picture(path: Path, *, size: tuple[int, int] = (60, 40), seed: int = 0)
 def save_evaluation(folder: Path, **changes: Any) -> None:
     """An `evaluation.json` with an attack and corrupted images, as `experiments.evaluate` writes it."""
     folder.mkdir(parents=True)
+    corrupted = {
+        "mine": dict.fromkeys(range(1, 6), 0.5),
+        "gaussian_noise": {severity: 0.9 - 0.1 * severity for severity in range(1, 6)},
+    }
     content = {
         "checkpoint": "/runs/x/checkpoints/<best>.ckpt", "epoch": 4, "versions": {}, "complete": True, "images": 50,
         "seconds": 3.0, "clean": {
             "accuracy": 0.8125, "top5": None, "calibration_error": 0.0321, "nll": 0.4567, "images": 50, "seconds": 1.0,
         },
         "attacks": {"fgsm_8": {"kind": "fgsm", "eps": 8 / 255, "accuracy": 0.2468, "images": 50, "seconds": 1.0}},
-        "corruptions": {
-            "root": "/data", "images": 50, "seconds": 1.0, "accuracy": {
-                "mine": {str(severity): 0.5 for severity in range(1, 6)},
-                "gaussian_noise": {str(severity): 0.9 - 0.1 * severity for severity in range(1, 6)},
-            },
-        },
+        "corruptions": CorruptionScores(root="/data", images=50, accuracy=corrupted).as_json(),
         **changes,
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(content))
@@ -83,12 +84,12 @@ def make_full(folder: Path) -> Path:
     by_epoch = AccuracyByEpoch(best=0.9371, last=0.9123, median_last_10=0.9222)
     make_run(folder, accuracy=0.9123, by_epoch=by_epoch, calibration_error=0.0317, top5=0.99)
     log_metrics(folder)
-    make_outcome().save(folder / "test_results.json")
+    make_test_results().save(folder / "test_results.json")
     save_evaluation(folder / "evaluation")
-    save_picture(folder / "evaluation" / "evaluation.png", size=(70, 30))
-    save_picture(folder / "images.png", size=(80, 50))
+    save_image(folder / "evaluation" / "evaluation.png", size=(70, 30))
+    save_image(folder / "images.png", size=(80, 50))
     for step in (0, 9, 100, 20, 30):
-        save_picture(folder / f"logs/images/puzzlemix_step_{step:08d}.png", size=(40 + step, 40), seed=step)
+        save_image(folder / f"logs/images/puzzlemix_step_{step:08d}.png", size=(40 + step, 40), seed=step)
     versions = {"python": "3.11.7", "torch": "2.14.1", "cuda": None, "commit": "abc+"}
     (folder / "versions.json").write_text(json.dumps(versions))
     return folder
@@ -113,7 +114,6 @@ class ReadPage(HTMLParser):
         self.code: dict[str, str] = {}
         self.titles: list[str] = []
         self.captions: list[str] = []
-        self.drawn_texts: list[str] = []
         self.folded: list[str] = []
         self.elements: list[tuple[str, dict[str, str]]] = []
         self._open: list[str] = []
@@ -156,8 +156,6 @@ class ReadPage(HTMLParser):
             self._table.rows.clear()
         elif tag in ("h1", "h2"):
             self.titles.append(heard)
-        elif tag == "text":
-            self.drawn_texts.append(heard)
         elif tag == "summary":
             self.folded.append(heard)
         elif tag == "figcaption":
@@ -170,19 +168,28 @@ class ReadPage(HTMLParser):
         """The attributes of all elements of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
 
-    def pictures(self) -> list[bytes]:
-        """The files behind all `img` elements."""
-        return [base64.b64decode(each["src"].split("base64,")[1]) for each in self.attributes("img")]
+    def files(self) -> list[bytes]:
+        """The contents of all images that are no plots."""
+        return [_decode(each) for each in self.attributes("img") if "image/svg" not in each["src"]]
 
-    def drawn(self, caption: str) -> list[dict[str, str]]:
-        """The attributes of all figures named so, `svg` and `img`."""
-        found = [*self.attributes("svg"), *self.attributes("img")]
-        return [each for each in found if caption in each.get("aria-label", each.get("alt", ""))]
+    def plot_texts(self) -> list[str]:
+        """All texts in plots."""
+        plots = [_decode(each) for each in self.attributes("img") if "image/svg" in each["src"]]
+        elements = (element for plot in plots for element in ElementTree.fromstring(plot).iter())
+        return [element.text or "" for element in elements if element.tag.endswith("}text")]
+
+    def named(self, caption: str) -> list[dict[str, str]]:
+        """The attributes of all images whose text alternative has these words."""
+        return [each for each in self.attributes("img") if caption in each["alt"]]
 
 
-def size_of(picture: bytes) -> tuple[int, int]:
-    """Width and height of a picture."""
-    with Image.open(io.BytesIO(picture)) as image:
+def _decode(image: dict[str, str]) -> bytes:
+    return base64.b64decode(image["src"].split("base64,")[1])
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height of an image file."""
+    with Image.open(io.BytesIO(content)) as image:
         return image.size
 
 

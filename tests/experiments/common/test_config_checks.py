@@ -35,7 +35,12 @@ REFUSED = {
     "optimizer.lr=0": "optimizer.lr must be in (0, inf), got 0",
     "optimizer.nesterov=3": "optimizer.nesterov must be a valid boolean, got 3",
     "optimizer.momentum=1": "optimizer.momentum must be in [0, 1), got 1",
-    "optimizer.drops=[a]": "optimizer.drops must be a valid number, got ['a']",
+    "milestones=[1.5]": "milestones must be a valid integer, got [1.5]",
+    "base_batch_size=0": "base_batch_size must be in [1, inf), got 0",
+    "decay_norm=1": "decay_norm must be a valid boolean, got 1",
+    "optimizer.momentun=1": "optimizer.momentun is no setting of SGD; did you mean optimizer.momentum?",
+    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs must be in [0, inf), got -1",
+    "scheduler.gamma=1": "scheduler.gamma is no setting of cosine; it takes ",
     "mix.config.beta=abc": "mix.config.beta must be a valid number, got 'abc'",
     "mix.config.grid_sizes=[x]": "mix.config.grid_sizes must be a valid integer, got ['x']",
     "mix.config.bet=1": "mix.config.bet is no setting of PuzzleMixConfig; did you mean mix.config.beta?",
@@ -114,7 +119,12 @@ def test_every_range_belongs_to_a_key_that_a_user_can_set(compose_train: Compose
     for keys, chosen in options.items():
         cfg = compose_train(*chosen)
         for key in keys:
-            value = {"model.depths": [-7], "optimizer.drops": [-7], "optimizer.points": [[-7, -7]]}.get(key, -7)
+            value = {
+                "model.depths": [-7],
+                "milestones": [-7],
+                "scheduler.milestones": [-7],
+                "scheduler.points": [[-7, -7]],
+            }.get(key, -7)
             with pytest.raises(UserError, match=rf"^{key} must be in "):
                 check_settings(changed(cfg, key, value), TRAIN)
 

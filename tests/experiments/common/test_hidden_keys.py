@@ -116,7 +116,7 @@ def test_what_a_job_died_of_is_masked(tmp_path: Path) -> None:
             experiments.train, "-m", *SHORT, f"loss='no loss with api_key={KEY}'", "seed=3", f"hydra.sweep.dir={folder}"
         )
     (error,) = folder.rglob("error.txt")
-    assert "died: " in error.read_text()
+    assert "failed: " in error.read_text()
     assert files_with(folder, KEY) == []
 
 

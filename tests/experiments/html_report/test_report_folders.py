@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from made_up_runs import make_run, make_unfinished
 from omegaconf import OmegaConf
-from report_pages import ReadPage, log_metrics, make_full, make_outcome, read, save_picture
+from report_pages import ReadPage, log_metrics, make_full, make_test_results, read, save_image
 
 from experiments.common.errors import UserError
-from experiments.html_report.curves import mean_by_epoch
+from experiments.html_report import write_report
 from experiments.html_report.metrics import read_metrics
-from experiments.html_report.writing import write_report
+from experiments.html_report.plots import mean_by_epoch
 from experiments.report import main
 from experiments.sweep_results.runs import find_runs
 
@@ -24,7 +24,6 @@ def test_a_test_at_the_end_alone_is_a_point_there(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step,train_loss,test_accuracy\n0,9,2.0,\n1,19,1.0,\n2,20,,0.75\n")
     metrics = read_metrics(path)
-    assert metrics is not None
     curve = metrics.by_epoch["test_accuracy"]
     assert (curve.x.tolist(), curve.y.tolist()) == ([2.0], [0.75])
 
@@ -33,46 +32,44 @@ def test_the_line_that_is_being_written_and_the_epoch_that_is_running(tmp_path: 
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,step,cutmix/ratio,train_loss\n0,9,,2.0\n1,14,0.5,\n1,19,0.7,\n1,24,0.9")
     metrics = read_metrics(path)
-    assert metrics is not None
     assert metrics.epochs == 1
-    np.testing.assert_allclose(metrics.by_step["cutmix/ratio"].x, [1.5, 2.0])
-    assert mean_by_epoch(metrics.by_step["cutmix/ratio"])[1] == pytest.approx([0.6])
+    ratio = metrics.by_step["cutmix"]["ratio"]
+    np.testing.assert_allclose(ratio.x, [1.5, 2.0])
+    assert mean_by_epoch(ratio).y == pytest.approx([0.6])
     path.write_text("epoch,step,cutmix/ratio\n0,4,0.5\n0,9,0.7\n")
     first = read_metrics(path)
-    assert first is not None
     assert first.epochs == 0
+    assert 0 < first.by_step["cutmix"]["ratio"].x[0] < first.by_step["cutmix"]["ratio"].x[1] <= 1
     path.write_text("epoch,step\n")
-    assert read_metrics(path) is None
-    assert read_metrics(tmp_path / "absent.csv") is None
+    assert read_metrics(path) == read_metrics(tmp_path / "absent.csv") == (0, {}, {})
 
 
-def test_pictures_beyond_the_budget_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_beyond_the_budget_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full = make_full(tmp_path / "run")
     size = (full / "images.png").stat().st_size
-    monkeypatch.setattr("experiments.html_report.writing.PICTURE_BUDGET", size + 10)
+    monkeypatch.setattr("experiments.html_report.page.IMAGE_BUDGET", size + 10)
     page = read(full)
-    assert page.pictures() == [(full / "images.png").read_bytes()]
-    assert "3 more pictures would make this page too large" in page.text
+    assert page.files() == [(full / "images.png").read_bytes()]
+    assert "3 more images would make this page too large" in page.text
     assert str(full / "logs/images") in page.text
 
 
-def test_how_to_repeat_it(tmp_path: Path) -> None:
+def test_how_to_reproduce_it(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", settings={"mix.config.beta": 0.4, "data.root": "/a b"}, choices={"mix": "none"})
     page = read(folder)
-    command = shlex.split(page.code["To run it again, in a new folder"])
+    command = shlex.split(page.code["Run it again in a new folder"])
     given = ["seed=0", "mix=none", "mix.config.beta=0.4", "data.root=/a b"]
     assert command == ["python", "-m", "experiments.train", *given]
-    assert page.code["What the command line set"].splitlines() == given
+    assert page.code["Settings of the command line"].splitlines() == given
     assert OmegaConf.create(page.code["config.yaml"]) == OmegaConf.load(folder / "config.yaml")
     sweep = make_run(tmp_path / "job", settings={"sweep": "grid", "resume": "auto"})
-    again = shlex.split(read(sweep).code["To run it again, in a new folder"])
+    again = shlex.split(read(sweep).code["Run it again in a new folder"])
     assert again[3:] == ["seed=0", "sweep=grid", "hydra.mode=RUN"]
 
 
 def test_whatever_is_missing_is_left_out(tmp_path: Path) -> None:
     page = read(make_run(tmp_path / "run"))
-    assert page.titles[1:] == ["Contents", "How to repeat it"]
-    assert not page.attributes("svg")
+    assert page.titles[1:] == ["Contents", "Reproduce this run"]
     assert not page.attributes("img")
     assert "Versions" not in page.folded
 
@@ -82,16 +79,16 @@ def test_text_of_users_is_only_text(tmp_path: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, "name": NASTY}))
     (folder / "versions.json").write_text(json.dumps({NASTY: NASTY}))
-    make_outcome().save(folder / "test_results.json")
+    make_test_results().save(folder / "test_results.json")
     log_metrics(folder)
     page = read(folder, title=f"{NASTY} title")
     assert page.titles[0] == f"{NASTY} title"
-    assert page.tables["What it was made with"].rows == [[NASTY, NASTY]]
+    assert page.tables["Versions of Python and packages"].rows == [[NASTY, NASTY]]
     # The page's own, and no other.
     assert len(page.attributes("script")) == 1
     assert not page.attributes("b")
-    # A name with dollars is drawn as it is, not as a formula.
-    assert "a $x_1$ b" in page.drawn_texts
+    # A name with dollars is shown as it is, not as a formula.
+    assert "a $x_1$ b" in page.plot_texts()
     assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
 
 
@@ -100,26 +97,26 @@ def test_an_unfinished_run_is_shown_as_far_as_it_has_come(tmp_path: Path) -> Non
     make_unfinished(folder, "mix=cutmix", "epochs=30", error="Traceback\ndied: KeyError: '<a>'\n")
     OmegaConf.save(OmegaConf.create({"name": "digits_cutmix", "seed": 3, "epochs": 30}), folder / "config.yaml")
     log_metrics(folder, tested=False)
-    save_picture(folder / "logs/images/cutmix_step_00000000.png")
+    save_image(folder / "logs/images/cutmix_step_00000000.png")
     (folder / "summary.json").write_text('{"seed": 3, "na')
     page = read(folder)
     assert page.titles[0] == "digits_cutmix, seed 3"
     assert "This run is not finished" in page.text
-    assert "4 of 30 epochs are over. Its summary.json cannot be read." in page.text
-    assert page.code["Its last words"] == "died: KeyError: '<a>'"
+    assert "4 of 30 epochs are done. Its summary.json cannot be read." in page.text
+    assert page.code["Last message"] == "died: KeyError: '<a>'"
     (unfinished,) = find_runs([folder])[1]
-    assert page.code["To go on with it"] == unfinished.command
-    assert page.titles[2:] == ["Learning curves", "What puzzlemix did", "Pictures", "How to repeat it"]
-    assert len(page.tables["Figures of the epochs"].rows) == 4
+    assert page.code["Resume with"] == unfinished.command
+    assert page.titles[2:] == ["Learning curves", "Mixing: puzzlemix", "Images", "Reproduce this run"]
+    assert len(page.tables["Metrics by epoch"].rows) == 4
 
 
-def test_a_run_that_died_at_once(tmp_path: Path) -> None:
+def test_a_run_that_failed_at_once(tmp_path: Path) -> None:
     make_unfinished(tmp_path / "run", "mix=cutmix")
     OmegaConf.save(OmegaConf.create({"name": "${data}_x", "seed": 5}), tmp_path / "run/.hydra/config.yaml")
     page = read(tmp_path / "run")
     assert page.titles[0] == "run, seed 5"
-    assert "0 epochs are over" in page.text
-    assert page.code["Its last words"] == "(its log is empty)"
+    assert "0 epochs are done" in page.text
+    assert page.code["Last message"] == "(its log is empty)"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,7 @@ def test_a_run_that_died_at_once(tmp_path: Path) -> None:
         ("test_results.json", '{"class_names": ["a"], "confusion": {"true": [5], "predicted": [0], "count": [1]}}'),
         ("versions.json", "[]"),
         ("evaluation/evaluation.json", "{}"),
-        ("images.png", "no picture"),
+        ("images.png", "no image"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file: str, content: str) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from made_up_runs import make_run, make_unfinished
 from omegaconf import OmegaConf
-from report_pages import CLASSES, ReadPage, log_metrics, make_full, make_outcome, read, save_picture, size_of
+from report_pages import CLASSES, ReadPage, log_metrics, make_full, make_test_results, read, save_image, size_of
 
-from experiments.html_report.group_curves import group_panels
-from experiments.html_report.metrics import Metrics, read_metrics
-from experiments.html_report.writing import write_report
+from experiments.html_report import write_report
+from experiments.html_report.metrics import read_metrics
+from experiments.html_report.plots import plot_groups
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ACCURACIES = {"none": (0.90, 0.93, 0.96), "cutmix": (0.971,)}
@@ -26,8 +26,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed, accuracy in enumerate(accuracies):
             folder = make_run(top / f"{mix}_{seed}", seed=seed, accuracy=accuracy, choices={"mix": mix})
             log_metrics(folder, offset=0.01 * seed)
-            save_picture(folder / "images.png", size=(1500, 20), seed=seed)
-    make_outcome().save(top / "cutmix_0/test_results.json")
+            save_image(folder / "images.png", size=(1500, 20), seed=seed)
+    make_test_results().save(top / "cutmix_0/test_results.json")
     make_unfinished(top / "dead", "mix=mixup", error="Trace\ndied: KeyError: 'a'\n")
     make_unfinished(top / "running", "mix=mixup", "seed=4", log="2026-01-31 12:00:00,123 INFO epoch   1/20  loss 0.1\n")
     OmegaConf.save(OmegaConf.create({"name": "x", "epochs": 20}), top / "running/config.yaml")
@@ -39,12 +39,6 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(sweep: Path) -> ReadPage:
     """Its report."""
     return read(sweep)
-
-
-def load(folder: Path) -> Metrics:
-    metrics = read_metrics(folder / "logs/metrics.csv")
-    assert metrics is not None
-    return metrics
 
 
 def test_the_comparison_and_all_runs(page: ReadPage) -> None:
@@ -66,17 +60,19 @@ def test_the_comparison_and_all_runs(page: ReadPage) -> None:
         ["cutmix_0", "cutmix", "0", "97.10"], ["none_0", "none", "0", "90.00"], ["none_1", "none", "1", "93.00"],
         ["none_2", "none", "2", "96.00"],
     ]  # fmt: skip
-    assert len(page.drawn("test accuracy of the last epoch in % of each group")) == 1
+    assert len(page.named("Mean and standard deviation of each group")) == 1
 
 
 def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
-    runs = [load(sweep / f"none_{seed}") for seed in range(3)]
-    panels = group_panels({"none": runs, "cutmix": [load(sweep / "cutmix_0")], "nothing": []})
-    assert [figure.axes[0].get_ylabel() for _, figure in panels] == [
-        "validation accuracy in %", "test accuracy in %", "training loss in nats", "validation loss in nats",
-        "seconds an epoch",
+    none, cutmix = (
+        [read_metrics(sweep / name / "logs/metrics.csv") for name in names]
+        for names in (("none_0", "none_1", "none_2"), ("cutmix_0",))
+    )
+    plots = list(plot_groups({"none": none, "cutmix": cutmix, "nothing": []}))
+    assert [figure.axes[0].get_ylabel() for figure, _ in plots] == [
+        "validation accuracy %", "test accuracy %", "training loss", "validation loss", "total seconds an epoch",
     ]  # fmt: skip
-    axes = panels[0][1].axes[0]
+    axes = plots[0][0].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     values = 100 * np.array([[0.2 * epoch + 0.01 * seed for epoch in range(4)] for seed in range(3)])
     np.testing.assert_allclose(lines["none"].get_xdata(), [1, 2, 3, 4])
@@ -98,15 +94,15 @@ def test_each_run_in_short(page: ReadPage) -> None:
     links.remove("run-by-run")
     ids = [each.get("id") for each in page.attributes("details")]
     assert links == ids[:4]
-    # One picture a run, made smaller.
-    assert [size_of(picture) for picture in page.pictures()] == [(1100, 15)] * 4
+    # One image a run, made smaller.
+    assert [size_of(content) for content in page.files()] == [(1100, 15)] * 4
     assert page.tables["Most confused pairs"].rows[0] == [CLASSES[0], CLASSES[1], "3", "30.0"]
     assert page.text.count("python -m experiments.train seed=1 mix=none") == 1
 
 
-def test_unfinished_runs_have_their_last_words_and_what_goes_on(sweep: Path, page: ReadPage) -> None:
+def test_unfinished_runs_have_their_last_message_and_the_command_that_resumes_them(sweep: Path, page: ReadPage) -> None:
     assert page.folded[4:] == ["dead", "running"]
-    for text in ("died: KeyError: 'a'", "epoch   1/20  loss 0.1", "1 of 20 epochs are over."):
+    for text in ("died: KeyError: 'a'", "epoch   1/20  loss 0.1", "1 of 20 epochs are done."):
         assert text in page.text
     assert f"mix=mixup resume=auto hydra.run.dir={sweep / 'dead'} hydra.mode=RUN" in page.text
 
@@ -127,7 +123,7 @@ def test_several_folders_are_one_page_in_the_first(tmp_path: Path) -> None:
 
 
 def test_of_very_many_runs_the_first_ones_are_shown(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.html_report.sweep_sections.DETAILED", 2)
+    monkeypatch.setattr("experiments.html_report.page.MAX_DETAILED", 2)
     page = read(sweep)
     assert page.folded == ["cutmix_0: test accuracy 97.10%", "none_0: test accuracy 90.00%", "dead", "running"]
     assert "Details of the first 2 runs" in page.text
@@ -156,7 +152,7 @@ PROBE = """
   location.hash = "#run-3";
   addEventListener("load", () => setTimeout(() => {
     told.open = document.getElementById("run-3").open;
-    told.pictures = [...document.images].filter((image) => image.naturalWidth > 0).length;
+    told.images = [...document.images].filter((image) => image.naturalWidth > 0).length;
     told.requests = performance.getEntriesByType("resource").filter((each) => !each.name.startsWith("data:")).length;
     told.wide = document.documentElement.scrollWidth > innerWidth;
   }, 100));
@@ -166,7 +162,7 @@ PROBE = """
 
 @pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is on the PATH")
 def test_in_a_browser(sweep: Path, tmp_path: Path) -> None:
-    """The script sorts, links open what is folded, pictures show, and nothing is asked for from elsewhere."""
+    """The script sorts, links open what is folded, images show, and nothing is asked for from elsewhere."""
     make_full(tmp_path / "runs/with a test")
     written = write_report([sweep, tmp_path / "runs"], tmp_path / "plain.html").read_text()
     plain, probed = ReadPage(written), tmp_path / "probed.html"
@@ -189,6 +185,6 @@ def test_in_a_browser(sweep: Path, tmp_path: Path) -> None:
     assert told["data-names"] == "cutmix_0 none_0 none_1 none_2 with a test"
     assert told["data-buttons"] == str(len(plain.tables["Every finished run"].heads))
     assert told["data-open"] == "true"
-    assert told["data-pictures"] == str(len(plain.attributes("img")))
+    assert told["data-images"] == str(len(plain.attributes("img")))
     assert (told["data-requests"], told["data-wide"]) == ("0", "false")
     assert "data-violation" not in told

@@ -14,7 +14,7 @@ from wandb_files import read_run
 
 from experiments.checkpoints.location import CheckpointLocation
 from experiments.loggers.builders import WANDB_ID, build_wandb_logger, ended_wandb_run
-from experiments.loggers.run_logging import log_outcome
+from experiments.loggers.results import log_test_results
 from experiments.robustness.evaluation_logging import build_evaluation_loggers, log_evaluation
 from experiments.robustness.results import Accuracy, CleanScores, CorruptionScores, EvaluationResults
 from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary
@@ -64,7 +64,7 @@ def test_many_classes_and_corruptions_in_wandb(tmp_path: Path) -> None:
     outcome, cfg = made_up_outcome(120), OmegaConf.create({"seed": 0, "logger": {"api_key": "secret"}})
     with ended_wandb_run():
         logger = build_wandb_logger(str(tmp_path), project="many", name="made_up")
-        log_outcome([logger], outcome, made_up_summary(), cfg, step=40)
+        log_test_results([logger], outcome, made_up_summary(), cfg, step=40)
         log_evaluation([logger], made_up_report(), "made up", step=40)
         assert wandb.run is not None
     assert wandb.run is None

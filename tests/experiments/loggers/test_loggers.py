@@ -20,7 +20,7 @@ from experiments.train import run
 
 Compose = Callable[..., DictConfig]
 TINY = (
-    "model.width=4", "optimizer.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=3",
+    "model.width=4", "scheduler.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=3",
     "trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1",
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from test_run_lock import Own, own  # noqa: F401  (a fixture)
 
 HERE = Path(__file__).parents[1]
 TINY = (
-    "epochs=3", "model.width=4", "optimizer.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
+    "epochs=3", "model.width=4", "scheduler.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
     "trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1", "resume=auto",
 )  # fmt: skip
 

@@ -32,7 +32,7 @@ from experiments.training.module import Classifier
 Compose = Callable[..., DictConfig]
 # Four batches of 64 an epoch, shuffled and shifted at random.
 SHORT = (
-    "epochs=3", "model.width=4", "optimizer.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
+    "epochs=3", "model.width=4", "scheduler.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=4",
     "trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "trainer.log_every_n_steps=1",
 )  # fmt: skip
 
@@ -103,13 +103,14 @@ def test_clean_regularization_stays_ended_in_an_epoch_that_is_gone_on_with(
     with pytest.raises(RunStopped):
         run(cfg)
     weights: dict[int, set[float]] = {}
-    mix_part = pm.PuzzleMixCallback._mix_part
+    step = Classifier.training_step
 
-    def noting_mix_part(self: pm.PuzzleMixCallback, trainer: pl.Trainer, *arguments: Any) -> Any:
-        weights.setdefault(trainer.current_epoch, set()).add(self.mixer.clean_weight)
-        return mix_part(self, trainer, *arguments)
+    def recording_step(self: Classifier, *arguments: Any) -> torch.Tensor:
+        (mix,) = (each for each in self.trainer.callbacks if isinstance(each, pm.PuzzleMixCallback))
+        weights.setdefault(self.current_epoch, set()).add(mix.mixer.clean_weight)
+        return step(self, *arguments)
 
-    monkeypatch.setattr(pm.PuzzleMixCallback, "_mix_part", noting_mix_part)
+    monkeypatch.setattr(Classifier, "training_step", recording_step)
     run(cfg)
     assert weights == {1: {0.0}, 2: {0.0}}
 

@@ -20,12 +20,12 @@ from experiments.data import DigitsDataModule
 from experiments.loggers import builders as loggers
 from experiments.runs.stopping import RunStopped, interruptible
 from experiments.train import run
-from experiments.training.epoch_timer import EpochTimer
+from experiments.training.callbacks import EpochTimer
 from experiments.training.module import Classifier
 
 Compose = Callable[..., DictConfig]
 TINY = (
-    "epochs=1", "model.width=4", "optimizer.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=2", "mix=none",
+    "epochs=1", "model.width=4", "scheduler.warmup_epochs=0", "trainer=cpu", "trainer.limit_train_batches=2", "mix=none",
     "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", "trainer.log_every_n_steps=1",
 )  # fmt: skip
 # Where a run is when the signal comes, as the method that sends it.
@@ -140,9 +140,9 @@ def full_disk(*arguments: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "missing", "remedy"),
     [
-        ("save_training_picture", "the picture images.png", "experiments.show_mixing --examples --checkpoint"),
+        ("save_training_images", "the picture images.png", "experiments.show_mixing --examples --checkpoint"),
         ("write_report", "the report", "experiments.report"),
-        ("log_outcome", "the result in the loggers", "experiments.evaluate checkpoint="),
+        ("log_test_results", "the result in the loggers", "experiments.evaluate checkpoint="),
         ("print_final_summary", "the final summary", "experiments.summarize"),
     ],
 )

@@ -16,9 +16,8 @@ from rich.console import Console
 from experiments.common.errors import UserError
 from experiments.runs.summary import AccuracyByEpoch
 from experiments.summarize import main
-from experiments.sweep_results.runs import find_runs, read_finished
-from experiments.sweep_results.summary import PLOT, TABLE_CSV, TABLE_MD, summarize_runs
-from experiments.sweep_results.table import differing_keys, find_keys, group_runs, present_metrics
+from experiments.sweep_results import compare_runs, find_runs, summarize_runs
+from experiments.sweep_results.runs import read_finished
 
 
 def show(tmp_path: Path, **settings: Any) -> str:
@@ -74,7 +73,7 @@ def test_only_what_differs_by_choice_is_named(tmp_path: Path) -> None:
     """The callback's class follows from the group; seeds and folders differ in every run."""
     runs, _ = find_runs([tmp_path, tmp_path / "a"])
     assert len(runs) == 4
-    assert differing_keys(runs) == ["mix"]
+    assert compare_runs(runs).keys == ["mix"]
 
 
 def test_settings_of_the_command_line_are_named_and_missing_ones_are_the_default(tmp_path: Path) -> None:
@@ -82,9 +81,9 @@ def test_settings_of_the_command_line_are_named_and_missing_ones_are_the_default
     for name, beta in (("2", 0.4), ("3", 1.2)):
         make_run(tmp_path / name, settings={"mix.config.beta": beta, "mix.config.grid_sizes": [2, 4]})
     runs, _ = find_runs([tmp_path])
-    keys = differing_keys(runs)
-    assert keys == ["mix", "mix.config.beta", "mix.config.grid_sizes"]
-    assert [group.values for group in group_runs(runs, keys)] == [
+    comparison = compare_runs(runs)
+    assert comparison.keys == ["mix", "mix.config.beta", "mix.config.grid_sizes"]
+    assert [group.values for group in comparison.groups] == [
         ("none", "default", "default"),
         ("puzzlemix", 0.4, "[2, 4]"),
         ("puzzlemix", 1.2, "[2, 4]"),
@@ -98,7 +97,7 @@ def test_a_difference_that_no_override_explains_still_splits(tmp_path: Path) -> 
     config = OmegaConf.load(folder / "config.yaml")
     config.epochs = 30
     OmegaConf.save(config, folder / "config.yaml")
-    assert differing_keys(find_runs([tmp_path])[0]) == ["epochs"]
+    assert compare_runs(find_runs([tmp_path])[0]).keys == ["epochs"]
 
 
 def test_the_same_seed_twice_is_said(tmp_path: Path) -> None:
@@ -122,9 +121,9 @@ def test_by_pools_the_rest_and_takes_short_names(tmp_path: Path) -> None:
     assert [line["mix.config.beta"] for line in lines] == ["0.4", "1.2"]
     assert [float(line["accuracy_mean"]) for line in lines] == pytest.approx([0.55, 0.7])
     runs, _ = find_runs([tmp_path])
-    assert find_keys(runs, ["mix", "split_seed"]) == ["mix", "data.split_seed"]
+    assert compare_runs(runs, ["mix", "split_seed"]).keys == ["mix", "data.split_seed"]
     with pytest.raises(UserError, match=r"--by gamma is no group or setting .* differ in epochs, mix\.config\.beta"):
-        find_keys(runs, ["gamma"])
+        compare_runs(runs, ["gamma"])
 
 
 def test_unfinished_runs_are_listed_with_what_runs_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +138,7 @@ def test_unfinished_runs_are_listed_with_what_runs_them_again(tmp_path: Path, mo
     (tmp_path / "torn" / "summary.json").write_text('{"seed": 0, "ch')
     finished, unfinished = find_runs([tmp_path])
     assert [run.folder.name for run in finished] == ["done"]
-    assert [(run.folder.name, run.last_words) for run in unfinished] == [
+    assert [(run.folder.name, run.last_message) for run in unfinished] == [
         ("dead", "died: KeyError: 'a'"),
         ("running", "epoch   3/20  loss 0.1"),
     ]
@@ -168,7 +167,7 @@ def test_files_of_hydra_that_are_cut_off_do_not_hide_the_run(content: bytes, tmp
         (tmp_path / "cut" / ".hydra" / name).write_bytes(content)
     (run,) = find_runs([tmp_path])[1]
     # A list is a list of overrides.
-    assert "overrides.yaml cannot be read" in run.last_words or content == b"- 1"
+    assert "overrides.yaml cannot be read" in run.last_message or content == b"- 1"
     assert f"hydra.run.dir={tmp_path / 'cut'}" in run.command
 
 
@@ -177,7 +176,7 @@ def test_scores_that_a_run_does_not_have_are_left_out(tmp_path: Path) -> None:
     assert run.scores == {
         "accuracy": 0.9, "calibration_error": 0.02, "nll": 0.25, "top5": 0.99, "val_accuracy": 0.8, "epoch_seconds": 1.5,
     }  # fmt: skip
-    assert present_metrics(group_runs([run], [])) == [
+    assert compare_runs([run]).metrics == [
         "accuracy", "top5", "calibration_error", "nll", "epoch_seconds", "val_accuracy",
     ]  # fmt: skip
 
@@ -197,7 +196,7 @@ def test_the_command_line_writes_into_the_first_folder(tmp_path: Path, capsys: p
     arguments = [str(tmp_path / "first"), str(tmp_path / "second")]
     assert main([*arguments, "--by", "mix", "--metric", "nll"]) == 0
     assert sorted(path.name for path in (tmp_path / "first").glob("summary_*")) == [
-        PLOT, TABLE_CSV, TABLE_MD,
+        "summary_plot.png", "summary_table.csv", "summary_table.md",
     ]  # fmt: skip
     assert not list((tmp_path / "second").glob("summary_*"))
     capsys.readouterr()

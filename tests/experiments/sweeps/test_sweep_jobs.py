@@ -15,7 +15,7 @@ from command_line import REPOSITORY, TINY, launch
 from omegaconf import OmegaConf
 
 from experiments.common.overrides import override
-from hydra_plugins.puzzlemix_launcher import JobProcesses, _ending
+from hydra_plugins.puzzlemix_launcher import JobProcesses, _describe_end
 
 
 def read_summaries(folder: Path) -> dict[str, dict]:
@@ -41,7 +41,7 @@ def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_job_that_fails_leaves_the_others_and_the_same_command_goes_on(tmp_path: Path) -> None:
     command = ("sweep=grid", "optimizer.lr=-1,0.1", "mix=none", *TINY, f"paths.runs={tmp_path}")
     first = launch("train", *command)
     folder = tmp_path / "sweeps" / "grid_digits_small"
@@ -50,7 +50,7 @@ def test_a_job_that_dies_leaves_the_others_and_the_same_command_goes_on(tmp_path
     assert "1 of 2 runs are not finished" in first.stdout
     dead = first.stdout.split("not finished")[1]
     assert str(folder / "optimizer.lr--1") in dead
-    assert "died: " in dead
+    assert "failed: " in dead
     assert f"hydra.run.dir={folder / 'optimizer.lr--1'}" in dead
     assert "optimizer.lr=-1" in dead
     written = (folder / "optimizer.lr-0.1" / "summary.json").stat().st_mtime_ns
@@ -107,7 +107,7 @@ def test_a_killed_job_leaves_the_others_and_the_printed_command_makes_it_good(ho
      (3, "ended with exit code 3 and without a result")],
 )  # fmt: skip
 def test_the_end_of_a_job_s_process_in_words(exit_code: int, said: str) -> None:
-    assert _ending(exit_code).startswith(said)
+    assert _describe_end(exit_code).startswith(said)
 
 
 def test_what_a_pool_would_take_is_refused() -> None:

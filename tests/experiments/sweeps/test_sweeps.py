@@ -9,17 +9,20 @@ import pytest
 from command_line import TINY
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.sweeps import jobs as sweeps
-from experiments.sweeps.jobs import SweepReport, missing_plugin, report_sweep
+from experiments.sweeps.hydra_errors import explain
+from experiments.sweeps.jobs import SweepReport, report_sweep
 
 Compose = Callable[..., DictConfig]
 CONF = Path(__file__).resolve().parents[3] / "conf"
@@ -167,16 +170,18 @@ def end_job(folder: Path, error: Exception | None, mode: str = "MULTIRUN") -> No
     callback = SweepReport()
     callback.on_job_start(config, task_function=None)
     os.environ["LOCAL_RANK"] = "0"
-    callback.on_job_end(config, JobReturn(status=status, _return_value=error))
+    job = JobReturn(status=status)
+    job.return_value = error
+    callback.on_job_end(config, job)
 
 
-def test_what_a_job_died_of_is_kept_until_it_starts_again(
+def test_the_error_of_a_job_is_kept_until_it_starts_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     end_job(tmp_path, ValueError("lr must be above 0,\ngot -1"))
     lines = (tmp_path / "error.txt").read_text().splitlines()
-    assert lines[-1] == "died: ValueError: lr must be above 0, got -1"
+    assert lines[-1] == "failed: ValueError: lr must be above 0, got -1"
     assert "ValueError: lr must be above 0," in lines[:-1]
     assert str(tmp_path / "error.txt") in caplog.text
     end_job(tmp_path, None)
@@ -213,10 +218,15 @@ def test_a_report_that_fails_raises_nothing_that_could_hide_an_error(
     assert "disk full" in caplog.text
 
 
-def test_a_missing_plugin_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert missing_plugin(["sweep=methods", "launcher=basic", "mix=none"]) is None
-    assert missing_plugin(["launcher=joblib"]) is None
-    monkeypatch.setitem(sweeps.PLUGINS, "launcher=ray", "not-a-package-of-this-world")
-    message = missing_plugin(["seed=1", "launcher=ray"])
-    assert message is not None
-    assert "launcher=ray needs the package not-a-package-of-this-world" in message
+@pytest.mark.parametrize("name", ["joblib", "submitit_slurm", "ray"])
+@pytest.mark.usefixtures("compose_train")
+def test_a_launcher_that_is_not_installed_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ConfigStore.instance().repo["hydra"]["launcher"]
+    monkeypatch.delitem(store, f"{name}.yaml")
+    launcher = name.removeprefix("submitit_")
+    with pytest.raises(HydraException) as refused:
+        start("sweep=seeds", f"launcher={launcher}")
+    package = f"hydra-{name.split('_')[0]}-launcher"
+    assert (
+        explain(str(refused.value), []) == f"hydra/launcher={name} needs the package {package}: pip install {package}"
+    )

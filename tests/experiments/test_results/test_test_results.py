@@ -50,16 +50,16 @@ def test_a_test_of_the_classifier_is_counted_as_scikit_learn_does() -> None:
     logits, targets = predictions(6, 400)
     classifier = Classifier(nn.Identity(), num_classes=6, class_names=list("abcdef"))
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    assert classifier.outcome is None
+    assert classifier.test_results is None
     # Validation must leave it alone, and a second test must not add to the first.
     other = DataLoader(list(zip(*predictions(6, 30), strict=True)), batch_size=7)
     trainer.validate(classifier, [other, other], verbose=False)
-    assert classifier.outcome is None
+    assert classifier.test_results is None
     trainer.test(classifier, other, verbose=False)
     (metrics,) = trainer.test(
         classifier, DataLoader(list(zip(logits, targets, strict=True)), batch_size=7), verbose=False
     )
-    outcome = classifier.outcome
+    outcome = classifier.test_results
     assert outcome is not None
     predicted = logits.argmax(dim=1)
     assert np.array_equal(outcome.confusion, confusion_matrix(targets, predicted))

@@ -75,7 +75,7 @@ def test_all_three_phases_in_one_run(compose_train: Compose, tmp_path: Path) -> 
     phases = [f"data.phases.{name}.batch_size=4" for name in ("first", "second", "third")]
     phases += [f"data.phases.{name}.until={epoch}" for name, epoch in (("first", 1), ("second", 2), ("third", 3))]
     sizes = [f"data.phases.{name}.image_size={side}" for name, side in (("first", 32), ("second", 64), ("third", 64))]
-    points = "optimizer.points=[[0,0.5],[1,0.125],[1,0.2],[2,0.02],[3,0.002]]"
+    points = "scheduler.points=[[0,0.5],[1,0.125],[1,0.2],[2,0.02],[3,0.002]]"
     summary = run(
         compose_train(
             f"experiment={PHASED}",

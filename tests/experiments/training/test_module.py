@@ -1,5 +1,7 @@
 """The classifier: what it logs, on mixed batches and of each split."""
 
+from functools import partial
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -8,9 +10,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from experiments.runs.summary import EpochSeconds
-from experiments.training.epoch_timer import EpochTimer
+from experiments.training.callbacks import EpochTimer
 from experiments.training.module import Classifier, dominant_classes
-from experiments.training.optim import SGDConfig
 
 
 def test_dominant_classes() -> None:
@@ -34,7 +35,7 @@ def test_train_metrics_with_soft_targets() -> None:
     torch.manual_seed(0)
     images = torch.randn(20, 6)
     targets = torch.rand(20, 6).softmax(dim=1)
-    classifier = Classifier(nn.Linear(6, 6), num_classes=6, optimizer=SGDConfig(lr=1e-12, weight_decay=0.0))
+    classifier = Classifier(nn.Linear(6, 6), num_classes=6, optimizer=partial(torch.optim.SGD, lr=1e-12))
     logits = classifier(images).detach()
     metrics = run_trainer(classifier, images, targets).callback_metrics
     loss = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()

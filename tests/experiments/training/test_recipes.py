@@ -25,7 +25,7 @@ class Facts:
     model: str
     epochs: int
     lr: float
-    drops: tuple[int, ...]
+    milestones: tuple[int, ...]
     batch: int = 100
     loss: str = "bce_softmax"
     padding: int | None = 2
@@ -52,18 +52,18 @@ def low(mix: dict[str, Any]) -> dict[str, Any]:
     return mix | {"alpha": 0.2} if mix else mix
 
 
-CIFAR_18 = {"data": "CIFAR100DataModule", "model": "PreActResNet", "epochs": 1200, "lr": 0.1, "drops": (400, 800)}
-CIFAR_WRN = {"data": "CIFAR100DataModule", "model": "WideResNet", "epochs": 400, "lr": 0.1, "drops": (200, 300)}
+CIFAR_18 = {"data": "CIFAR100DataModule", "model": "PreActResNet", "epochs": 1200, "lr": 0.1, "milestones": (400, 800)}
+CIFAR_WRN = {"data": "CIFAR100DataModule", "model": "WideResNet", "epochs": 400, "lr": 0.1, "milestones": (200, 300)}
 TINY = {
-    "data": "TinyImageNetDataModule", "model": "PreActResNet", "epochs": 1200, "lr": 0.2, "drops": (600, 900),
+    "data": "TinyImageNetDataModule", "model": "PreActResNet", "epochs": 1200, "lr": 0.2, "milestones": (600, 900),
     "padding": 4, "stride": 2,
 }  # fmt: skip
 IMAGENET = {
-    "data": "ImageNetDataModule", "model": "resnet50", "epochs": 300, "lr": 0.1, "drops": (75, 150, 225), "batch": 256,
+    "data": "ImageNetDataModule", "model": "resnet50", "epochs": 300, "lr": 0.1, "milestones": (75, 150, 225), "batch": 256,
     "loss": "ce", "padding": None,
 }  # fmt: skip
 PYRAMID = {
-    "data": "CIFAR100DataModule", "model": "PyramidNet", "epochs": 300, "lr": 0.25, "drops": (150, 225), "batch": 64,
+    "data": "CIFAR100DataModule", "model": "PyramidNet", "epochs": 300, "lr": 0.25, "milestones": (150, 225), "batch": 64,
     "loss": "ce", "padding": 4,
 }  # fmt: skip
 TABLE: dict[str, Facts] = {
@@ -71,13 +71,15 @@ TABLE: dict[str, Facts] = {
     **rows("cifar100_preactresnet18", CIFAR_18, {"puzzlemix_adversarial": PUZZLE | {"adv_p": 0.1, "adv_eps": 10}}),
     **rows(
         "cifar100_preactresnet18",
-        CIFAR_18 | {"epochs": 600, "lr": 0.2, "drops": (350, 500)},
+        CIFAR_18 | {"epochs": 600, "lr": 0.2, "milestones": (350, 500)},
         {"puzzlemix_short": PUZZLE},
     ),
     **rows("cifar100_wrn28_10", CIFAR_WRN, BASELINES | {"puzzlemix": PUZZLE}),
     **rows("cifar100_wrn28_10", CIFAR_WRN, {"puzzlemix_adversarial": PUZZLE | {"adv_p": 0.1, "adv_eps": 10}}),
     **rows(
-        "cifar100_wrn28_10", CIFAR_WRN | {"epochs": 200, "lr": 0.2, "drops": (120, 170)}, {"puzzlemix_short": PUZZLE}
+        "cifar100_wrn28_10",
+        CIFAR_WRN | {"epochs": 200, "lr": 0.2, "milestones": (120, 170)},
+        {"puzzlemix_short": PUZZLE},
     ),
     **rows(
         "tiny_imagenet_preactresnet18",
@@ -89,7 +91,7 @@ TABLE: dict[str, Facts] = {
     ),
     **rows(
         "tiny_imagenet_preactresnet18",
-        TINY | {"epochs": 600, "drops": (300, 450)},
+        TINY | {"epochs": 600, "milestones": (300, 450)},
         {"puzzlemix_short": TINY_PUZZLE, "puzzlemix_adversarial_short": TINY_PUZZLE | {"adv_p": 0.15, "adv_eps": 10}},
     ),
     **rows("imagenet_resnet50", IMAGENET, BASELINES | {"puzzlemix": PUZZLE | {"neigh_size": 2, "t_size": -1}}),
@@ -133,18 +135,14 @@ def test_every_experiment_is_in_the_table_and_the_other_way_round() -> None:
 def test_experiments_do_what_the_authors_commands_do(name: str, compose_train: Compose) -> None:
     facts = TABLE[name]
     cfg = compose_train(f"experiment={name}", "data.root=/data")
-    optimizer, data, mix = instantiate(cfg.optimizer), instantiate(cfg.data), build_optional(cfg, "mix")
+    optimizer, scheduler, data, mix = cfg.optimizer, cfg.scheduler, instantiate(cfg.data), build_optional(cfg, "mix")
     assert (type(data).__name__, model_name(cfg)) == (facts.data, facts.model)
     assert (cfg.epochs, cfg.loss, data.batch_size) == (facts.epochs, facts.loss, facts.batch)
-    assert (optimizer.lr, optimizer.schedule, tuple(optimizer.drops)) == (facts.lr, "step", facts.drops)
-    common = (
-        optimizer.momentum,
-        optimizer.nesterov,
-        optimizer.weight_decay,
-        optimizer.drop_factor,
-        optimizer.decay_norm,
-    )
-    assert common == (0.9, True, 1e-4, 0.1, True)
+    assert optimizer._target_ == "torch.optim.SGD"
+    assert scheduler._target_ == "torch.optim.lr_scheduler.MultiStepLR"
+    assert (optimizer.lr, tuple(scheduler.milestones), scheduler.gamma) == (facts.lr, facts.milestones, 0.1)
+    common = (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, cfg.decay_norm, cfg.base_batch_size)
+    assert common == (0.9, True, 1e-4, True, None)
     assert cfg.model.get("stem_stride", 1) == facts.stride
     if facts.padding is not None:
         assert data.crop_padding == facts.padding
@@ -160,15 +158,17 @@ def test_the_authors_networks_have_no_last_norm_and_torch_s_initialization(compo
 
 def test_the_three_phases(compose_train: Compose) -> None:
     cfg = compose_train(f"experiment={PHASED}", "data.root=/copies")
-    optimizer, mix = instantiate(cfg.optimizer), build_optional(cfg, "mix")
+    optimizer, mix = cfg.optimizer, build_optional(cfg, "mix")
     assert (cfg.epochs, cfg.loss, cfg.clean_stop_epoch, cfg.trainer.reload_dataloaders_every_n_epochs) == (
         100,
         "ce",
         40,
         1,
     )
-    assert (optimizer.nesterov, optimizer.decay_norm, optimizer.weight_decay) == (False, False, 1e-4)
-    epochs, rates = zip(*((epoch, optimizer.lr * factor) for epoch, factor in optimizer.points), strict=True)
+    assert (optimizer._target_, optimizer.momentum) == ("torch.optim.SGD", 0.9)
+    assert (optimizer.nesterov, cfg.decay_norm, optimizer.weight_decay) == (False, False, 1e-4)
+    assert cfg.scheduler._target_ == "experiments.training.optim.piecewise"
+    epochs, rates = zip(*((epoch, optimizer.lr * factor) for epoch, factor in cfg.scheduler.points), strict=True)
     assert epochs == (0, 8, 15, 15, 40, 65, 90, 100)
     assert rates == pytest.approx((0.5, 1.0, 0.125, 0.2, 0.02, 0.002, 2e-4, 2e-5))
     assert as_flags(mix, cfg, 1000) == PUZZLE | {"beta": 1.5, "clean_lam": 1.0, "neigh_size": 2, "t_size": -1}
@@ -196,8 +196,8 @@ def test_experiments_only_override(compose_train: Compose) -> None:
         raw = OmegaConf.load(CONF / "experiment" / f"{name}.yaml")
         choices = [f"{key.split('/')[-1]}={value}" for entry in raw.defaults for key, value in entry.items()]
         plain = compose_train(*choices, "+data.root=/data" if "data=digits" in choices else "data.root=/data")
-        for key in ("epochs", "loss", "clean_stop_epoch"):
+        for key in ("epochs", "milestones", "decay_norm", "loss", "clean_stop_epoch"):
             assert key not in raw or raw[key] != plain[key], (name, key)
-        for group in ("optimizer", "model", "mix", "data"):
+        for group in ("optimizer", "scheduler", "model", "mix", "data"):
             for key, value in OmegaConf.to_container(raw.get(group, OmegaConf.create({}))).items():
                 assert plain[group].get(key) != value, (name, group, key)

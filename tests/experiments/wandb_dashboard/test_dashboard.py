@@ -20,8 +20,8 @@ from wandb_workspaces.workspaces.internal import View
 
 import lightning_puzzlemix as pm
 from experiments.dashboard import main
-from experiments.loggers import run_logging
-from experiments.loggers.builders import build_wandb_logger, ended_wandb_run
+from experiments.loggers import build_wandb_logger, ended_wandb_run
+from experiments.loggers import results as logged_results
 from experiments.robustness import evaluation_logging
 from experiments.robustness.results import Accuracy, CorruptionScores, EvaluationResults
 from experiments.test_results.results import CalibrationCurve, TestResults
@@ -61,7 +61,7 @@ def test_metrics_and_images_are_those_that_runs_log(compose_train: Compose, tmp_
         logs = (tmp_path / "run").rename(tmp_path / mix) / "logs"
         logged |= set((logs / "metrics.csv").read_text().splitlines()[0].split(","))
         images |= {f"{path.name.split('_step_')[0]}/mix" for path in (logs / "images").glob("*.png")}
-        logged |= set(run_logging.summary_scores(summary))
+        logged |= set(logged_results.summary_scores(summary))
     # The other two log as manifold mixup does, under names of their own.
     for baseline in (pm.MixUpCallback.name, pm.CutMixCallback.name):
         logged |= {name.replace("manifoldmix/", f"{baseline}/") for name in logged}
@@ -95,7 +95,7 @@ def test_runs_log_their_steps_under_the_axis_of_the_plots(tmp_path: Path) -> Non
 
 
 def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
-    few, many = (run_logging.wandb_charts(outcome(classes)) for classes in (3, 51))
+    few, many = (logged_results.wandb_charts(outcome(classes)) for classes in (3, 51))
     logged = {**few, **evaluation_logging.wandb_charts(evaluation())}
     for spec in write_specs(tmp_path).values():
         charts = panels(spec, "Vega2")
@@ -158,7 +158,7 @@ def test_settings_are_those_of_the_run_config(compose_train: Compose) -> None:
     given = [f"{key}=0.5" for key in SWEPT]
     logged: list[Spec] = []
     # A logger of neither of the kinds that get something else.
-    run_logging.log_settings(
+    logged_results.log_settings(
         [SimpleNamespace(log_hyperparams=logged.append)],  # type: ignore[list-item]
         compose_train("mix=puzzlemix", *given),
         choices(),

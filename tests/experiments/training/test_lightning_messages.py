@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 
 import lightning_puzzlemix as pm
-from experiments.training.quiet_lightning import quiet_lightning
+from experiments.training.lightning_messages import quiet_lightning
 
 
 class Silent(pl.loggers.Logger):
