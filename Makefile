@@ -49,17 +49,17 @@ docs: $(VENV)/.dev-installed  ## Build the documentation into site/.
 
 SHOW := $(BIN)/python -m experiments.show_mixing --examples --dpi 110 --output docs/images
 pictures: $(VENV)/.dev-installed  ## Draw the pictures of README and documentation again.
-	$(SHOW)/mixes.png --rows 3 --transport-cost 0.1
+	$(SHOW)/mixes.png --rows 3 --transport_cost 0.1
 	$(SHOW)/grid_beta_eta.png --grid beta=0.4,1.2,4 eta=0,0.2,1
-	$(SHOW)/grid_transport_cost.png --row 3 --blocks 4 --num-labels 2 --grid transport_cost=0,0.05,0.2,0.8
+	$(SHOW)/grid_transport_cost.png --row 3 --blocks 4 --num_labels 2 --grid transport_cost=0,0.05,0.2,0.8
 	$(SHOW)/grid_num_labels.png --grid num_labels=2,3,5
 	@# 256 colors and dithering: they look the same and take less than half the space.
 	$(BIN)/python -c "import sys; from PIL import Image; \
 	[(i := Image.open(p).convert('RGB')).quantize(palette=i.quantize(256, kmeans=5), dither=Image.Dither.FLOYDSTEINBERG) \
 	.save(p, optimize=True) for p in sys.argv[1:]]" docs/images/*.png
 
-benchmark: $(VENV)/.dev-installed  ## Measure the speed; some three minutes.
-	$(BIN)/python -m experiments.benchmark $(ARGS)
+benchmark: $(VENV)/.dev-installed  ## Measure the speed of mixing, three minutes; others: make benchmark ARGS=steps.
+	$(BIN)/python -m experiments.benchmark $(or $(ARGS),mixing)
 
 gpu-check: $(VENV)/.dev-installed  ## Check and time the mixing on a CUDA device: make gpu-check ARGS=gpu_results; --emulate tries it on the CPU.
 	PYTHON=$(abspath $(BIN)/python) bash experiments/gpu_check.sh $(ARGS)

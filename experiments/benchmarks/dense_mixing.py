@@ -1,4 +1,4 @@
-"""The mixing step in the authors' formulation, as the yardstick of the benchmark; written from the paper's Algorithm 1.
+"""The mixing step in the authors' formulation, the baseline of the benchmark; written from the paper's Algorithm 1.
 
 Masks come from a loop over gco, the transport from n rounds over a dense (B, n^2, n^2) cost, and blocks are moved by a matrix
 product with the dense plan. Pooling and energies are the plugin's own, so that the ratios measure solver and transport alone.
@@ -6,15 +6,16 @@ product with the dense plan. Pooling and energies are the plugin's own, so that 
 
 from __future__ import annotations
 
+from dataclasses import fields
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_puzzlemix import PuzzleMixConfig
-from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid
-from lightning_puzzlemix.solvers.gco import solve_masks_gco
-from lightning_puzzlemix.solvers.problem import Energy
+from lightning_puzzlemix.core import Grid, block_saliency, mask_energy, pixel_cells
+from lightning_puzzlemix.solvers import Energy, solve_masks_gco
 
 
 def dense_plan(mask: Tensor, shares: Tensor, transport_cost: float) -> Tensor:
@@ -46,16 +47,20 @@ def mix_densely(
 ) -> tuple[Tensor, Tensor]:
     """Mix square images whose side the grid divides; return (B, C, H, W) images and (B,) ratios."""
     n, size = blocks_per_side, images.shape[-1]
-    grid = Grid.of(size, size, n)
-    cells_grid = Grid.of(size, size, n, config.neighborhood_size)
-    shares = block_saliency(saliency, grid)
-    energy = mask_energy(
-        shares, pixel_cells(images, cells_grid, config), permutation, cells_grid, beta=config.beta, gamma=config.gamma
-    )
-    terms = (energy.cost_first, energy.cost_second, energy.weight_rows, energy.weight_cols)
-    labels = solve_masks_gco(Energy(*(term.numpy() for term in terms)), lam.numpy(), config)
-    mask = torch.from_numpy(labels).float() / (config.num_labels - 1)
+    energy, shares = host_energy(images, saliency, permutation, n, config)
+    mask = torch.from_numpy(solve_masks_gco(energy, lam.numpy(), config)).float() / (config.num_labels - 1)
     first = move_blocks(images, dense_plan(mask, shares, config.transport_cost), n)
     second = move_blocks(images[permutation], dense_plan(1 - mask, shares[permutation], config.transport_cost), n)
     weight = F.interpolate(mask.unsqueeze(1), size=size)
     return weight * first + (1 - weight) * second, mask.mean((1, 2))
+
+
+def host_energy(
+    images: Tensor, saliency: Tensor, permutation: Tensor, n: int, config: PuzzleMixConfig
+) -> tuple[Energy[Any], Tensor]:
+    """Return the energies on the host, and the (B, n, n) block saliency that they were made from."""
+    size = images.shape[2:]
+    cells = Grid.of(*size, n, config.neighborhood_size)
+    shares, pixels = block_saliency(saliency, Grid.of(*size, n)), pixel_cells(images, cells, config)
+    energy = mask_energy(shares, pixels, permutation, cells, beta=config.beta, gamma=config.gamma)
+    return Energy(*(getattr(energy, field.name).numpy() for field in fields(Energy))), shares

@@ -1,153 +1,82 @@
-"""One pair of pictures mixed for every combination of settings, side by side."""
+"""One pair of images mixed for every combination of settings, side by side."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.show.options import GridAxis, Settings, option_types
-from experiments.show.prepared_images import PreparedImages
-from lightning_puzzlemix import MixedBatch, PuzzleMixConfig
+from experiments.show.prepare import PreparedImages
+from lightning_puzzlemix import MixedBatch
 from lightning_puzzlemix.monitoring import frame, retained_saliency, show_image, show_saliency, visible_moves
 from lightning_puzzlemix.monitoring.palette import FIRST_COLOR, SECOND_COLOR, mask_colormap
 from lightning_puzzlemix.normalization import Denormalizer
 
-# In inches: the mixes, the small masks at their right, the originals above, and the space for words.
-PANEL, MASK, ORIGINAL = 1.9, 0.55, 1.45
-GAP, LINE, HEAD, LABEL, FOOT = 0.16, 0.15, 0.24, 0.3, 0.34
-STEEPEST = 2.5
+# In inches: panels, the space between them, and the text above a panel and below a mix.
+ORIGINAL, MIX, GAP, ABOVE, BELOW = 1.45, 1.9, 0.16, 0.45, 0.65
+# The mask at the lower right of a mix: left, bottom, width and height as shares of those of the mix.
+MASK = (1.04, 0, 0.3, 0.3)
 
 
-@dataclass(frozen=True)
-class _Page:
-    """A figure on which things are placed in inches from its top left corner.
-
-    Args:
-        figure: The figure.
-        slope: Height of every panel for each inch of its width.
-    """
-
-    figure: Figure
-    slope: float
-
-    @property
-    def size(self) -> tuple[float, float]:
-        """Width and height in inches."""
-        width, height = self.figure.get_size_inches()
-        return float(width), float(height)
-
-    def panel(self, left: float, top: float, width: float) -> Axes:
-        """Add axes without ticks, as high as the slope says."""
-        (across, down), height = self.size, width * self.slope
-        box = (left / across, 1 - (top + height) / down, width / across, height / down)
-        return self.figure.add_axes(box, xticks=[], yticks=[])
-
-    def write(self, text: str, x: float, y: float, **style: object) -> None:
-        """Write a text, centered at x."""
-        across, down = self.size
-        self.figure.text(x / across, 1 - y / down, text, ha="center", **style)  # type: ignore[arg-type]
-
-
-def draw_grid(scene: PreparedImages, settings: Settings, axes: Sequence[GridAxis]) -> Figure:
-    """Draw the first pair of a scene, mixed for every combination of values.
+def plot_grid(
+    prepared: PreparedImages, mixes: Sequence[MixedBatch], axes: Mapping[str, Sequence[str]], legend: str
+) -> Figure:
+    """Plot mixes of the first pair of images.
 
     Args:
-        scene: The pictures.
-        settings: All settings that the grid does not vary.
-        axes: One setting, for a row of panels, or two, the first for the rows and the second for the columns.
+        prepared: The images.
+        mixes: One for each panel, row by row.
+        axes: The values of one setting, for the columns, or of two, the first for the rows.
+        legend: The settings that all mixes share.
 
     Returns:
-        The figure. Above, both pictures and their saliency; below, each mix with its mask.
-
-    Raises:
-        UserError: If a combination of values does not fit.
+        A figure with both images and their saliency at the top and, below, each mix with its mask.
     """
-    columns, rows = axes[-1], None if len(axes) == 1 else axes[0]
-    keys = [axis.key for axis in axes]
-    combinations = _combine(settings, axes, *scene.images.shape[2:])
-    across, down = len(columns.values), len(combinations) // len(columns.values)
-    height, width = scene.images.shape[2:]
-    # Neither a banner nor a column of pixels may blow up the picture.
-    slope = min(STEEPEST, max(1 / STEEPEST, height / width))
-    left = GAP + (0 if rows is None else LABEL)
-    step_x, step_y = PANEL + MASK + 2 * GAP, PANEL * slope + 2 * LINE + 2 * GAP
-    top = GAP + _lines(scene) * LINE + ORIGINAL * slope + 2 * GAP
-    size = (max(4 * (ORIGINAL + GAP) + GAP, left + across * step_x), top + HEAD + down * step_y + FOOT)
-    page = _Page(Figure(figsize=size), slope)
-    pixels = Denormalizer.of(scene.images[:1], scene.images[scene.partners[:1]], scene.viewer.mean, scene.viewer.std)
-    _draw_originals(page, scene, pixels)
-    for column in range(across):
-        page.write(columns.label(column), left + column * step_x + PANEL / 2, top, va="top", weight="bold", size=10)
-    if rows is not None:
-        for row in range(down):
-            middle = top + HEAD + row * step_y + 2 * LINE + PANEL * slope / 2
-            page.write(rows.label(row), GAP + LABEL / 3, middle, va="center", weight="bold", size=10, rotation=90)
-    for number, each in enumerate(combinations):
-        row, column = divmod(number, across)
-        place = (left + column * step_x, top + HEAD + row * step_y)
-        _draw_mix(page, scene.mix(each), pixels, *place, count_moved=any("transport" in key for key in keys))
-    page.write(_legend(settings, keys), size[0] / 2, size[1] - 0.1, va="bottom", size=8)
-    return page.figure
+    *rows, columns = ([f"{key} = {value}" for value in values] for key, values in axes.items())
+    rows = rows[0] if rows else [""]
+    height, width = prepared.images.shape[2:]
+    # Limited: a banner or a column of pixels would fill the figure.
+    aspect = min(2.5, max(0.4, height / width))
+    step = MIX * (MASK[0] + MASK[2]) + GAP, MIX * aspect + BELOW
+    top = ABOVE + ORIGINAL * aspect + ABOVE
+    size = max(4 * (ORIGINAL + GAP), 2 * GAP + len(columns) * step[0]) + GAP, top + len(rows) * step[1] + GAP
+    figure = Figure(figsize=size)
+    partner = int(prepared.partners[0])
+    pixels = Denormalizer.of(prepared.images[:1], prepared.images[[partner]], prepared.mean, prepared.std)
+    for number, index in enumerate((0, partner)):
+        left = size[0] / 2 + (2 * number - 2) * (ORIGINAL + GAP)
+        image = _add_panel(figure, left, ABOVE, ORIGINAL, aspect)
+        show_image(
+            image, pixels.shown(prepared.images[index]), f"{('first', 'second')[number]}: {prepared.titles[index]}"
+        )
+        frame(image, (FIRST_COLOR, SECOND_COLOR)[number])
+        saliency = _add_panel(figure, left + ORIGINAL + GAP, ABOVE, ORIGINAL, aspect)
+        show_saliency(saliency, prepared.saliency[index].float().numpy(), "its saliency")
+    for number, mixed in enumerate(mixes):
+        row, column = divmod(number, len(columns))
+        panel = _add_panel(figure, 2 * GAP + column * step[0], top + row * step[1], MIX, aspect)
+        _plot_mix(panel, mixed, pixels, count_moved=any("transport" in key for key in axes))
+        panel.set_title(columns[column] if row == 0 else "", weight="bold", size=10)
+        panel.set_ylabel(rows[row] if column == 0 else "", weight="bold", size=10)
+    text = f"Small masks: orange shows the first image, blue the second, in between both. All with {legend}."
+    figure.text(0.5, 0.1 / size[1], text, ha="center", size=8)
+    return figure
 
 
-def _combine(settings: Settings, axes: Sequence[GridAxis], height: int, width: int) -> list[Settings]:
-    """All combinations, row by row; checked before the first is mixed."""
-    chosen = product(*(axis.values for axis in axes))
-    combinations = [
-        settings.changed(**dict(zip((axis.key for axis in axes), values, strict=True))) for values in chosen
-    ]
-    for each in combinations:
-        each.check_blocks(height, width)
-    return combinations
+def _add_panel(figure: Figure, left: float, top: float, width: float, aspect: float) -> Axes:
+    """Add axes, placed in inches from the top left corner of the figure."""
+    (across, down), height = figure.get_size_inches(), width * aspect
+    box = (left / across, 1 - (top + height) / down, width / across, height / down)
+    return figure.add_axes(box, xticks=[], yticks=[])
 
 
-def _draw_originals(page: _Page, scene: PreparedImages, pixels: Denormalizer) -> None:
-    """Both pictures, named and framed in the color that the masks show them in, each with its saliency."""
-    left = (page.size[0] - 4 * (ORIGINAL + GAP) + GAP) / 2
-    top = GAP + _lines(scene) * LINE
-    both = (("first", 0, FIRST_COLOR), ("second", int(scene.partners[0]), SECOND_COLOR))
-    for number, (word, place, color) in enumerate(both):
-        image = page.panel(left + 2 * number * (ORIGINAL + GAP), top, ORIGINAL)
-        show_image(image, pixels.shown(scene.images[place]), f"{word}: {scene.describe(place)}")
-        frame(image, color)
-        beside = page.panel(left + (2 * number + 1) * (ORIGINAL + GAP), top, ORIGINAL)
-        show_saliency(beside, scene.saliency[place].float().numpy(), "its saliency")
-
-
-def _lines(scene: PreparedImages) -> int:
-    """Lines above an original."""
-    return 1 if scene.viewer.net is None else 2
-
-
-def _draw_mix(
-    page: _Page, mixed: MixedBatch, pixels: Denormalizer, left: float, top: float, *, count_moved: bool
-) -> None:
-    """The first mix of a batch, with its mask in small at its right; that no block moved is said only on demand."""
-    stays = float(retained_saliency(mixed)[:, 0].mean())
-    title = f"{float(mixed.ratio[0]):.0%} of the first{_count_moved(mixed, count_moved)},\n{stays:.0%} of the saliency stays"
-    top += 2 * LINE
-    show_image(page.panel(left, top, PANEL), pixels.shown(mixed.images[0]), title)
-    mask = page.panel(left + PANEL + GAP / 2, top + (PANEL - MASK) * page.slope, MASK)
-    values = mixed.mask[0].numpy()
-    mask.imshow(values, cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-
-
-def _count_moved(mixed: MixedBatch, wanted: bool) -> str:
-    if mixed.plan is None:
-        return ""
-    moved = int(visible_moves(mixed)[1][:, 0].sum())
-    return f", {moved} moved block{'' if moved == 1 else 's'}" if moved or wanted else ""
-
-
-def _legend(settings: Settings, keys: Sequence[str]) -> str:
-    """What the colors are, and the settings that the grid does not vary, if they are not the usual ones."""
-    usual = PuzzleMixConfig()
-    fixed = {"lam": f"lam {settings.lam:g}", "blocks": f"{settings.blocks} x {settings.blocks} blocks"}
-    for name in option_types():
-        if getattr(settings.config, name) != getattr(usual, name):
-            fixed[name] = f"{name} {str(getattr(settings.config, name)).lower()}"
-    common = ", ".join(text for key, text in fixed.items() if key not in keys)
-    told = f" All with {common}." if common else ""
-    return f"Small masks: orange shows the first picture, blue the second, in between both.{told}"
+def _plot_mix(axes: Axes, mixed: MixedBatch, pixels: Denormalizer, *, count_moved: bool) -> None:
+    """Plot the first mix of a batch with its mask; that no block moved is stated only if `count_moved`."""
+    moved = 0 if mixed.plan is None else int(visible_moves(mixed)[1][:, 0].sum())
+    count = (
+        f", {moved} moved block{'' if moved == 1 else 's'}" if moved or (count_moved and mixed.plan is not None) else ""
+    )
+    retained = float(retained_saliency(mixed)[:, 0].mean())
+    show_image(axes, pixels.shown(mixed.images[0]), "")
+    axes.set_xlabel(f"{float(mixed.ratio[0]):.0%} of the first{count},\n{retained:.0%} of the saliency stays", size=8)
+    mask = axes.inset_axes(MASK, xticks=[], yticks=[])
+    mask.imshow(mixed.mask[0].numpy(), cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")

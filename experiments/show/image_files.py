@@ -1,4 +1,4 @@
-"""A user's own pictures: finding them, pairing them, and reading them whatever their size and mode."""
+"""A user's own images: finding, pairing and reading them, whatever their size and mode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,75 +11,60 @@ from torch import Tensor
 
 from experiments.common.errors import UserError
 from experiments.common.random_streams import Stream, seed_sequence
-from experiments.data import IMAGE_SUFFIXES, UnreadableImageError, list_images, read_image
+from experiments.data import IMAGE_SUFFIXES, list_images, read_image
 
-# Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two make the grids.
+# Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two are those of a grid.
 EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that has not been read yet.
-
-    Args:
-        name: What it is called in the result.
-        source: Its file, or the picture itself.
-    """
+class SourceImage:
+    """An image that has not been read yet: its name in the plot, and its file or the image itself."""
 
     name: str
     source: Path | Image.Image
 
     def read(self, *, height: int, width: int, channels: int) -> Tensor:
-        """Scale the picture so that it covers height x width pixels, and cut the middle out of it.
-
-        Args:
-            height: In pixels.
-            width: In pixels.
-            channels: 1 for gray, 3 for color.
+        """Read the image, scaled to cover height x width pixels and center-cropped.
 
         Returns:
-            Floats (channels, height, width) in [0, 1], upright as EXIF says; transparent parts are white.
+            Floats (channels, height, width) in [0, 1], upright according to EXIF; transparent parts are white.
 
         Raises:
             UserError: If it is no image.
         """
         mode = "L" if channels == 1 else "RGB"
-        fitted = ImageOps.fit(self._open(mode), (width, height), method=Image.Resampling.LANCZOS)
+        # Floats without a known range are stretched: here they only have to be visible.
+        image = (
+            read_image(self.source, mode, stretch=True) if isinstance(self.source, Path) else self.source.convert(mode)
+        )
+        fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
         pixels = np.asarray(fitted, dtype=np.float32) / 255
         return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1).contiguous()
 
-    def _open(self, mode: str) -> Image.Image:
-        if isinstance(self.source, Image.Image):
-            return self.source.convert(mode)
-        try:
-            # Whatever floats stand for: stretched, they can be looked at.
-            return read_image(self.source, mode, stretch=True)
-        except UnreadableImageError as error:
-            raise UserError(str(error)) from error
 
-
-def find_pictures(places: Sequence[Path]) -> list[Picture]:
-    """The named files, and all images in and below the named folders, in this order.
+def find_images(paths: Sequence[Path]) -> list[SourceImage]:
+    """Return the named files, and all images in and below the named folders, in this order.
 
     Raises:
         UserError: If there is no such file, or a folder holds no images.
     """
-    pictures: list[Picture] = []
-    for place in places:
-        if place.is_dir():
-            found = [place / image for image in sorted(list_images(place))]
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(list_images(path))
             if not found:
-                raise UserError(f"There are no images in {place.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
-        elif place.is_file():
-            found = [place]
+                raise UserError(f"There are no images in {path.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
+            files += [path / name for name in found]
+        elif path.is_file():
+            files.append(path)
         else:
-            raise UserError(f"There is no file or folder {place.absolute()}")
-        pictures += [Picture(path.stem, path) for path in found]
-    return pictures
+            raise UserError(f"There is no file or folder {path.absolute()}")
+    return [SourceImage(file.stem, file) for file in files]
 
 
-def example_pictures() -> list[Picture]:
-    """Photographs that come with scikit-image and scikit-learn, so nothing is downloaded.
+def example_images() -> list[SourceImage]:
+    """Return photographs that come with scikit-image and scikit-learn; nothing is downloaded.
 
     Raises:
         UserError: If scikit-image is not installed.
@@ -87,33 +72,31 @@ def example_pictures() -> list[Picture]:
     try:
         from skimage import data
     except ImportError as error:
-        raise UserError(
-            "--examples needs scikit-image: pip install scikit-image, or name IMAGES of your own"
-        ) from error
-    from sklearn.datasets import load_sample_images
+        raise UserError("--examples needs scikit-image: pip install scikit-image, or name IMAGES") from error
+    from sklearn.datasets import load_sample_image
 
-    found = load_sample_images()
-    photographs = {Path(file).stem: image for file, image in zip(found.filenames, found.images, strict=True)}
-    arrays = {name: photographs[name] if name in photographs else getattr(data, name)() for name in EXAMPLES}
-    return [Picture(name, Image.fromarray(array)) for name, array in arrays.items()]
+    ours = {name: load_sample_image(f"{name}.jpg") for name in ("flower", "china")}
+    return [
+        SourceImage(name, Image.fromarray(ours[name] if name in ours else getattr(data, name)())) for name in EXAMPLES
+    ]
 
 
 def choose_partners(count: int, seed: int | None) -> list[int]:
-    """The partner of each picture, never itself, everyone being a partner once.
+    """Return the partner of each of `count` images; each is a partner once, and never its own.
 
     Args:
-        count: Number of pictures.
-        seed: None: the next picture, of the last one the first; else random, fixed by this number.
+        count: Number of images.
+        seed: None: the next image, of the last one the first. Otherwise partners are random, determined by the seed.
 
     Raises:
-        UserError: If there are fewer than two pictures.
+        UserError: If there are fewer than two images.
     """
     if count < 2:
-        raise UserError(f"Mixing takes at least 2 pictures, got {count}; name more, or a folder of them")
+        raise UserError(f"Mixing takes at least 2 images, got {count}; name more, or a folder of them")
     order = np.arange(count)
     if seed is not None:
         order = np.random.default_rng(seed_sequence(Stream.PARTNERS, seed)).permutation(count)
     partners = np.empty(count, np.int64)
-    # Along one circle through all of them, no picture can meet itself.
+    # One cycle through all images has no fixed point.
     partners[order] = np.roll(order, -1)
     return partners.tolist()

@@ -1,4 +1,4 @@
-"""Who looks at the pictures: a trained network of a run, or nobody, and then saliency is that of the pictures alone."""
+"""The trained network whose saliency guides the mixing, or none: then saliency comes from the images alone."""
 
 import logging
 from collections.abc import Collection
@@ -8,9 +8,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
 
-from experiments.checkpoints.location import CheckpointLocation, complete_config, find_checkpoint
-from experiments.checkpoints.weights import load_weights
+from experiments.checkpoints import CheckpointLocation, complete_config, find_checkpoint, load_weights
 from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, MissingDataError
 from experiments.runs.run_folder import CONFIG
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SaliencyModel:
-    """What pictures are prepared for, and what they are taken for.
+    """A network and the images it takes.
 
     Args:
         net: The network, in evaluation mode; None: there is none.
-        channels: Channels of the pictures, 1 or 3.
-        height: Of the pictures, in pixels.
-        width: Of the pictures, in pixels.
-        mean: Mean of each channel to normalize with, in [0, 1] units; None: pictures stay in [0, 1].
-        std: Standard deviation of each channel.
-        class_names: One a class; None: they are not known.
+        channels: Channels of the images, 1 or 3.
+        height: In pixels.
+        width: In pixels.
+        mean: Per-channel mean of the normalization, in [0, 1] units; None: images stay in [0, 1].
+        std: Per-channel standard deviation.
+        class_names: None: they are not known.
     """
 
     net: nn.Module | None = None
@@ -43,77 +43,81 @@ class SaliencyModel:
     std: tuple[float, ...] | None = None
     class_names: tuple[str, ...] | None = None
 
-    @property
-    def default_saliency(self) -> str:
-        """The paper's, where there is a network to have a gradient."""
-        return "spectral" if self.net is None else "gradient"
-
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Bring pictures (B, C, H, W) in [0, 1] to the network's scale."""
-        if self.mean is None or self.std is None:
-            return pixels
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (pixels - mean) / std
+        """Normalize images (B, C, H, W) in [0, 1]."""
+        return pixels if self.mean is None else normalize(pixels, self.mean, self.std)
 
-    def classify(self, images: Tensor) -> Tensor:
-        """The class (B,) of each normalized picture: the network's best guess, without one a class for each picture.
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the logits (B, classes) of normalized images; without a network, each image has a class of its own.
 
         Raises:
-            UserError: If the network does not take pictures of this size.
+            UserError: If the network does not take images of this size.
         """
         if self.net is None:
-            return torch.arange(len(images))
+            return torch.eye(len(images))
         try:
             with torch.no_grad():
-                return self.net(images).argmax(1)
-        # What networks raise that are built for one size, or divide small pictures away.
+                return self.net(images)
+        # What networks raise that are built for one size, or reduce small images to nothing.
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"The network cannot look at {self.height} x {self.width} pixels ({error}); leave out --size for the size that "
-                "it was trained on"
+                f"The network does not take {self.height} x {self.width} pixels ({error}); leave out --size for the size "
+                "that it was trained on"
             ) from error
 
 
-def open_saliency_model(setting: str | None, *, allow: Collection[str] = ()) -> SaliencyModel:
-    """Build the network of a run and load its weights; without one there is nobody to look.
-
-    Args:
-        setting: A run folder, or a checkpoint inside one; None: no network.
-        allow: Names of classes and functions that the run may name though they are not of this study.
+def load_saliency_model(checkpoint: str | None, *, allow: Collection[str] = ()) -> SaliencyModel:
+    """Load the network of a run; without a checkpoint there is none.
 
     Raises:
-        UserError: If the checkpoint cannot be read or does not fit the model.
-        UserError: If there is no such file.
-        UserError: If the run names anything that is not built from a run folder.
-        MissingDataError: If only the data set would say how many classes there are, and it is not there.
-        UserError: If the checkpoint is not from a run, or its images are neither gray nor in color.
+        UserError: See `load_network`; also if its images are neither gray nor color.
     """
-    if setting is None:
+    if checkpoint is None:
         return SaliencyModel()
-    source = find_checkpoint(setting)
+    net, data, class_names = load_network(checkpoint, allow=allow)
+    if data.in_channels not in (1, 3):
+        raise UserError(f"{checkpoint} was trained on images of {data.in_channels} channels; they must have 1 or 3")
+    return SaliencyModel(net, data.in_channels, data.image_size, data.image_size, data.mean, data.std, class_names)
+
+
+def load_network(
+    checkpoint: str, *, allow: Collection[str] = ()
+) -> tuple[nn.Module, ImageDataModule, tuple[str, ...] | None]:
+    """Build the network of a run and load its weights.
+
+    Args:
+        checkpoint: A run folder, or a checkpoint inside one.
+        allow: Names of classes and functions that the run may name although they are not part of this study.
+
+    Returns:
+        The network in evaluation mode, its data, not set up, and the names of its classes if they are known.
+
+    Raises:
+        UserError: If there is no such file, it is not from a run, cannot be read or does not fit the model, or the run names
+            anything that is not built from a run folder.
+        MissingDataError: If only the data set would tell the number of classes, and it is missing.
+    """
+    source = find_checkpoint(checkpoint)
     if source.run_dir is None:
         raise UserError(
-            f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {setting}: there is no "
-            f"{source.path.absolute().parents[1] / CONFIG}, which says what network it is and what it was trained on"
+            f"--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/, got {checkpoint}: there is no "
+            f"{source.path.absolute().parents[1] / CONFIG}, which names the network and its data"
         )
     cfg = complete_config(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
-    if data.in_channels not in (1, 3):
-        raise UserError(f"{setting} was trained on images of {data.in_channels} channels; pictures have 1 or 3")
     class_names, classes = _find_classes(source, data)
-    # Its first weights, which are replaced, are random.
+    # The random initial weights are replaced.
     with torch.random.fork_rng(devices=[]):
         net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
     load_weights(net, source.path)
-    size = data.image_size
-    return SaliencyModel(net.eval(), data.in_channels, size, size, data.mean, data.std, class_names)
+    return net.eval(), data, class_names
 
 
 def _find_classes(source: CheckpointLocation, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
-    """Names and number of the classes, from what the run left behind or else from its data."""
-    outcome = None if source.run_dir is None else source.run_dir / TEST_RESULTS
-    if outcome is not None and outcome.is_file():
-        names = TestResults.load(outcome).class_names
+    """Return names and number of the classes, from the test results of the run or else from its data."""
+    results = None if source.run_dir is None else source.run_dir / TEST_RESULTS
+    if results is not None and results.is_file():
+        names = TestResults.load(results).class_names
         return names, len(names)
     try:
         names = tuple(data.class_names)
@@ -121,13 +125,10 @@ def _find_classes(source: CheckpointLocation, data: ImageDataModule) -> tuple[tu
         try:
             classes = data.num_classes
         except MissingDataError:
-            # Without their number there is no network: the data set is fetched for it, where that can be done.
+            # The network cannot be built without their number: fetch the data set, where that is possible.
             data.prepare_data()
             names = tuple(data.class_names)
         else:
-            # Some data sets are known to have so many classes before they are there.
-            log.warning(
-                f"Classes are shown by number: their names are in the data set, which is not there ({TEST_RESULTS} neither)"
-            )
+            log.warning(f"Classes are shown by number: neither the data set nor {TEST_RESULTS} is there to name them")
             return None, classes
     return names, len(names)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import documents
+import jsonargparse
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -155,13 +156,13 @@ class ParsedError(Exception):
 
 def parse_only(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a module up to the point where its own parser has accepted the arguments."""
-    real = argparse.ArgumentParser.parse_args
+    for parser in (argparse.ArgumentParser, jsonargparse.ArgumentParser):
 
-    def parse_and_stop(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
-        real(self, *args, **kwargs)
-        raise ParsedError
+        def parse_and_stop(self: Any, *args: Any, real: Any = parser.parse_args, **kwargs: Any) -> None:
+            real(self, *args, **kwargs)
+            raise ParsedError
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        monkeypatch.setattr(parser, "parse_args", parse_and_stop)
     monkeypatch.setattr(sys, "argv", [module, *arguments])
     with pytest.raises(ParsedError):
         runpy.run_module(module, run_name="__main__")

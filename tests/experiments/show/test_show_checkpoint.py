@@ -1,4 +1,4 @@
-"""A trained network looks at a user's pictures: its size, its normalization, its gradient, its classes."""
+"""Images are mixed for a trained network: its image size, normalization, gradient and predicted classes."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def make_run(folder: Path, data: dict[str, Any], classes: int, channels: int) ->
     """A run folder as an unfinished training leaves it: config.yaml and best.ckpt."""
     torch.manual_seed(1)
     classifier = Classifier(PreActResNet(classes, in_channels=channels, width=WIDTH), num_classes=classes)
-    # Without this a network that has learned nothing takes all pictures for the same class.
+    # Without this an untrained network predicts the same class for all images.
     patches = (torch.rand(16, channels, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3) - MEAN) / STD
     *_, bias = classifier.net.parameters()
     with torch.no_grad():
@@ -48,9 +48,9 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three gray pictures of the digits' size."""
-    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three gray images of the digits' size."""
+    folder, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name in "abc":
         patches = random.integers(0, 256, (8, 8)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
         Image.fromarray(patches).save(folder / f"{name}.png")
@@ -58,8 +58,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str, Any]]]:
-    """What is handed over to be drawn, and is drawn."""
+def plotted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pm.MixedBatch, dict[str, Any]]]:
+    """The arguments of plot_mixes, which is called."""
     kept: list[Any] = []
     plot_mixes = experiments.show_mixing.plot_mixes
 
@@ -80,12 +80,12 @@ def restored(run: Path) -> torch.nn.Module:
 
 @pytest.mark.parametrize("inside", [".", "checkpoints/best.ckpt"])
 def test_saliency_is_the_gradient_for_the_predicted_classes(
-    inside: str, digits_run: Path, pictures: Path, tmp_path: Path, drawn: list[Any]
+    inside: str, digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]
 ) -> None:
     output = tmp_path / "mix.png"
-    assert main([str(pictures), "--checkpoint", str(digits_run / inside), "--output", str(output)]) == 0
-    mixed, told = drawn[0]
-    gray = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.iterdir())])
+    assert main([str(folder), "--checkpoint", str(digits_run / inside), "--output", str(output)]) == 0
+    mixed, options = plotted[0]
+    gray = np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
     images = ((torch.from_numpy(gray)[:, None] / 255 - MEAN) / STD).requires_grad_()
     logits = restored(digits_run)(images)
     predicted = logits.argmax(1)
@@ -93,99 +93,97 @@ def test_saliency_is_the_gradient_for_the_predicted_classes(
     (gradient,) = torch.autograd.grad(F.cross_entropy(logits, predicted), images)
     torch.testing.assert_close(mixed.originals, images.detach())
     torch.testing.assert_close(mixed.saliency, gradient.square().mean(1).sqrt())
-    assert torch.equal(told["targets"], predicted)
-    assert (told["mean"], told["std"]) == ((MEAN,), (STD,))
-    assert told["class_names"] == tuple("0123456789")
+    assert torch.equal(options["targets"], predicted)
+    assert (options["mean"], options["std"]) == ((MEAN,), (STD,))
+    assert options["class_names"] == tuple("0123456789")
     assert mixed.targets.shape == (3, 10)
-    # Borders are compared on what the picture looks like, so the config must know the normalization.
+    # Borders are compared on the pixels before normalization, so the config must know the normalization.
     config = pm.PuzzleMixConfig(mean=(MEAN,), std=(STD,))
     expected = pm.puzzle_mix(
         mixed.originals, mixed.saliency, permutation=torch.tensor([1, 2, 0]), lam=0.5, blocks_per_side=8, config=config
     )
     assert torch.equal(mixed.images, expected.images)
-    with Image.open(output) as picture:
-        assert min(picture.size) > 400
+    with Image.open(output) as plot:
+        assert min(plot.size) > 400
 
 
 @pytest.mark.parametrize("saliency", ["feature", "spectral"])
 def test_other_saliency_can_be_asked_for(
-    saliency: str, digits_run: Path, pictures: Path, tmp_path: Path, drawn: list[Any]
+    saliency: str, digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]
 ) -> None:
-    arguments = [str(pictures), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
+    arguments = [str(folder), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
     assert main([*arguments, "--saliency", saliency]) == 0
     assert main(arguments) == 0
-    maps = [mixed.saliency for mixed, _ in drawn]
+    maps = [mixed.saliency for mixed, _ in plotted]
     assert not torch.allclose(maps[0], maps[1])
 
 
-def test_a_grid_names_what_the_network_takes_the_pictures_for(digits_run: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_grid_names_the_predicted_class(digits_run: Path, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "grid.svg"
     grid = ["--grid", "eta=0,0.2", "--checkpoint", str(digits_run), "--output", str(output)]
-    assert main([str(pictures), *grid]) == 0
-    gray = torch.from_numpy(np.asarray(Image.open(pictures / "a.png")).copy())[None, None] / 255
+    assert main([str(folder), *grid]) == 0
+    gray = torch.from_numpy(np.asarray(Image.open(folder / "a.png")).copy())[None, None] / 255
     predicted = int(restored(digits_run)((gray - MEAN) / STD).argmax())
     text = output.read_text()
     assert "first: a," in text
-    assert f"seen as {predicted}" in text
+    assert f"predicted as {predicted}" in text
 
 
-def test_pictures_get_the_size_that_is_asked_for(
-    digits_run: Path, pictures: Path, tmp_path: Path, drawn: list[Any]
-) -> None:
-    arguments = [str(pictures), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
+def test_images_get_the_given_size(digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]) -> None:
+    arguments = [str(folder), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
     assert main([*arguments, "--size", "48x40"]) == 0
-    assert drawn[0][0].images.shape == (3, 1, 48, 40)
+    assert plotted[0][0].images.shape == (3, 1, 48, 40)
 
 
-def test_a_size_that_the_network_cannot_look_at_is_an_error() -> None:
+def test_a_size_that_the_network_does_not_take_is_an_error() -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 2))
-    assert SaliencyModel(net, height=4, width=4).classify(torch.rand(5, 3, 4, 4)).shape == (5,)
-    with pytest.raises(UserError, match=r"cannot look at 8 x 4 pixels .* leave out --size"):
-        SaliencyModel(net, height=8, width=4).classify(torch.rand(5, 3, 8, 4))
+    assert SaliencyModel(net, height=4, width=4).predict(torch.rand(5, 3, 4, 4)).shape == (5, 2)
+    with pytest.raises(UserError, match=r"does not take 8 x 4 pixels .* leave out --size"):
+        SaliencyModel(net, height=8, width=4).predict(torch.rand(5, 3, 8, 4))
 
 
-def write_outcome(run: Path, names: tuple[str, ...]) -> None:
+def write_test_results(run: Path, names: tuple[str, ...]) -> None:
     bins = np.zeros(2)
     curve = CalibrationCurve(np.array([0.0, 0.5, 1.0]), bins.astype(np.int64), bins, bins)
     TestResults(names, np.zeros((len(names), len(names)), np.int64), curve).save(run / TEST_RESULTS)
 
 
-def test_the_data_need_not_be_there_if_the_run_names_its_classes(
-    pictures: Path, tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture[str]
+def test_the_data_is_not_needed_if_the_run_names_its_classes(
+    folder: Path, tmp_path: Path, plotted: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = {"_target_": "experiments.data.FolderDataModule", "root": str(tmp_path / "gone"), "image_size": 24}
     run = make_run(tmp_path / "run", data, classes=3, channels=3)
-    arguments = [str(pictures), "--checkpoint", str(run), "--output", str(tmp_path / "mix.png")]
+    arguments = [str(folder), "--checkpoint", str(run), "--output", str(tmp_path / "mix.png")]
     assert main(arguments) == 1
-    said = capsys.readouterr().out
-    assert "The image folder was not found" in said
-    assert str(tmp_path / "gone" / "train") in said
-    write_outcome(run, ("ape", "bee", "cat"))
+    printed = capsys.readouterr().out
+    assert "The image folder was not found" in printed
+    assert str(tmp_path / "gone" / "train") in printed
+    write_test_results(run, ("ape", "bee", "cat"))
     assert main(arguments) == 0
-    mixed, told = drawn[0]
-    assert told["class_names"] == ("ape", "bee", "cat")
+    mixed, options = plotted[0]
+    assert options["class_names"] == ("ape", "bee", "cat")
     assert mixed.images.shape == (3, 3, 24, 24)
 
 
 def test_classes_are_numbers_where_only_their_number_is_known(
-    pictures: Path, tmp_path: Path, drawn: list[Any], caplog: pytest.LogCaptureFixture
+    folder: Path, tmp_path: Path, plotted: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     data = {"_target_": "experiments.data.CIFAR100DataModule", "root": str(tmp_path / "gone"), "download": True}
     run = make_run(tmp_path / "run", data, classes=100, channels=3)
-    assert main([str(pictures), "--checkpoint", str(run), "--output", str(tmp_path / "mix.png")]) == 0
-    assert drawn[0][1]["class_names"] is None
+    assert main([str(folder), "--checkpoint", str(run), "--output", str(tmp_path / "mix.png")]) == 0
+    assert plotted[0][1]["class_names"] is None
     assert "Classes are shown by number" in caplog.text
     assert not (tmp_path / "gone").exists()
 
 
-def test_a_checkpoint_that_no_run_explains_is_an_error(
-    digits_run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_checkpoint_outside_a_run_is_an_error(
+    digits_run: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alone = tmp_path / "elsewhere" / "net.ckpt"
     alone.parent.mkdir()
     alone.write_bytes((digits_run / "checkpoints" / "best.ckpt").read_bytes())
-    assert main([str(pictures), "--checkpoint", str(alone), "--output", str(tmp_path / "mix.png")]) == 1
-    said = capsys.readouterr().out
-    assert "--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/" in said
-    assert str(tmp_path / "config.yaml") in said
+    assert main([str(folder), "--checkpoint", str(alone), "--output", str(tmp_path / "mix.png")]) == 1
+    printed = capsys.readouterr().out
+    assert "--checkpoint must be a run folder of this study or a .ckpt in its checkpoints/" in printed
+    assert str(tmp_path / "config.yaml") in printed
     assert not (tmp_path / "mix.png").exists()

@@ -1,4 +1,4 @@
-"""A user's own pictures are read as they look, whatever their size and mode; compared with arrays made by hand."""
+"""A user's own images are read as they look, whatever their size and mode; compared with arrays made by hand."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from layouts import write_image
 from PIL import Image
 
 from experiments.common.errors import UserError
-from experiments.show.image_files import Picture, choose_partners, example_pictures, find_pictures
+from experiments.show import SourceImage, choose_partners, example_images, find_images
 
 RANDOM = np.random.default_rng(0)
 # 6 x 8 pixels of random colors, in 8 and in 16 bits.
@@ -23,8 +23,8 @@ ORIENTATION = 0x0112
 
 
 def read(path: Path, *, height: int = 6, width: int = 8, channels: int = 3) -> np.ndarray:
-    """The picture as (height, width, channels)."""
-    pixels = Picture(path.stem, path).read(height=height, width=width, channels=channels)
+    """The image as (height, width, channels)."""
+    pixels = SourceImage(path.stem, path).read(height=height, width=width, channels=channels)
     assert pixels.shape == (channels, height, width)
     assert pixels.dtype == torch.float32
     return pixels.permute(1, 2, 0).numpy()
@@ -35,16 +35,16 @@ def test_colors_are_read_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(read(tmp_path / "a.png"), COLOURS / 255, atol=1e-6)
 
 
-def test_a_network_for_grey_images_sees_luma(tmp_path: Path) -> None:
+def test_color_images_become_luma_for_one_channel(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    # ITU-R BT.601, as every gray picture in 8 bits is made.
+    # ITU-R BT.601, as every gray image in 8 bits is made.
     luma = COLOURS @ np.array([0.299, 0.587, 0.114]) / 255
     np.testing.assert_allclose(read(tmp_path / "a.png", channels=1)[..., 0], luma, atol=2 * STEP)
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(3, np.rot90(COLOURS, 2)), (6, np.rot90(COLOURS, -1)),
                                                      (8, np.rot90(COLOURS)), (2, COLOURS[:, ::-1])])  # fmt: skip
-def test_pictures_are_upright_as_exif_says(orientation: int, turned: np.ndarray, tmp_path: Path) -> None:
+def test_images_are_upright_according_to_exif(orientation: int, turned: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     Image.fromarray(COLOURS).save(tmp_path / "a.png", exif=exif)
@@ -101,13 +101,13 @@ def test_what_does_not_fit_is_cut_off_on_both_sides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("factor", [4, 0.5])
-def test_pictures_of_any_size_are_scaled(factor: float, tmp_path: Path) -> None:
+def test_images_of_any_size_are_scaled(factor: float, tmp_path: Path) -> None:
     halves = np.zeros((32, 64), np.uint8)
     halves[:, 32:] = 200
     Image.fromarray(halves).save(tmp_path / "a.png")
     height, width = round(32 / factor), round(64 / factor)
     found = read(tmp_path / "a.png", height=height, width=width)[..., 0]
-    # Away from the edge, which the filter softens over six pixels of the smaller picture.
+    # Away from the edge, which the filter softens over six pixels of the smaller image.
     away = round(3 * max(1, 1 / factor))
     np.testing.assert_allclose(found[:, : width // 2 - away], 0, atol=STEP)
     np.testing.assert_allclose(found[:, width // 2 + away :], 200 / 255, atol=STEP)
@@ -117,30 +117,30 @@ def test_files_come_in_the_order_named_and_folders_sorted_with_all_below(tmp_pat
     for name in ("z.jpg", "folder/b.JPEG", "folder/a.jpg", "folder/deep/c.jpg"):
         write_image(tmp_path / name, 100)
     (tmp_path / "folder" / "notes.txt").write_text("no image")
-    pictures = find_pictures([tmp_path / "z.jpg", tmp_path / "folder"])
-    assert [picture.name for picture in pictures] == ["z", "a", "b", "c"]
+    images = find_images([tmp_path / "z.jpg", tmp_path / "folder"])
+    assert [image.name for image in images] == ["z", "a", "b", "c"]
 
 
-def test_hidden_files_are_no_pictures_and_broken_links_are_told(
+def test_hidden_files_are_no_images_and_broken_links_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "._a.jpg"):
         write_image(tmp_path / name, 100)
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
-    assert [picture.name for picture in find_pictures([tmp_path])] == ["a"]
+    assert [image.name for image in find_images([tmp_path])] == ["a"]
     assert "gone.jpg" in caplog.text
 
 
-def test_says_what_is_wrong_with_a_place(tmp_path: Path) -> None:
+def test_errors_name_the_empty_folder_or_missing_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"no images in .*empty"):
-        find_pictures([tmp_path / "empty"])
+        find_images([tmp_path / "empty"])
     with pytest.raises(UserError, match=r"no file or folder .*gone\.png"):
-        find_pictures([tmp_path / "gone.png"])
+        find_images([tmp_path / "gone.png"])
 
 
 @pytest.mark.parametrize("content", [b"no image at all", b"", "cut off"])
-def test_says_which_file_is_no_image(content: bytes | str, tmp_path: Path) -> None:
+def test_errors_name_the_file_that_is_no_image(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -153,16 +153,16 @@ def test_says_which_file_is_no_image(content: bytes | str, tmp_path: Path) -> No
 
 def test_examples_need_no_download() -> None:
     pytest.importorskip("skimage")
-    pictures = example_pictures()
-    assert len({picture.name for picture in pictures}) == len(pictures) >= 6
-    seen = [picture.read(height=32, width=32, channels=3) for picture in pictures]
+    images = example_images()
+    assert len({image.name for image in images}) == len(images) >= 6
+    pixels = [image.read(height=32, width=32, channels=3) for image in images]
     # Photographs have colors and contrast.
-    assert min(float(image.std()) for image in seen) > 0.05
-    assert all(bool((image[0] != image[2]).any()) for image in seen)
+    assert min(float(image.std()) for image in pixels) > 0.05
+    assert all(bool((image[0] != image[2]).any()) for image in pixels)
 
 
 @given(st.integers(2, 50), st.integers(0, 2**32))
-def test_random_partners_are_everyone_once_and_never_oneself(count: int, seed: int) -> None:
+def test_random_partners_are_a_permutation_without_fixed_points(count: int, seed: int) -> None:
     partners = choose_partners(count, seed)
     assert sorted(partners) == list(range(count))
     assert all(partner != place for place, partner in enumerate(partners))
@@ -172,5 +172,5 @@ def test_random_partners_are_everyone_once_and_never_oneself(count: int, seed: i
 def test_partners_are_the_next_or_differ_with_the_seed() -> None:
     assert choose_partners(4, None) == [1, 2, 3, 0]
     assert len({tuple(choose_partners(20, seed)) for seed in range(5)}) == 5
-    with pytest.raises(UserError, match="at least 2 pictures, got 1"):
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
         choose_partners(1, None)

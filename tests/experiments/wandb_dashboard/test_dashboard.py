@@ -14,19 +14,19 @@ import wandb_workspaces.workspaces as ws
 import yaml
 from dashboard_specs import Spec, panels, walk, write_specs
 from omegaconf import DictConfig
-from pytorch_lightning.loggers import WandbLogger
 from wandb_workspaces.reports.v2.interface import UnknownBlock, UnknownPanel
 from wandb_workspaces.reports.v2.internal import ReportViewspec
 from wandb_workspaces.workspaces.internal import View
 
 import lightning_puzzlemix as pm
 from experiments.dashboard import main
+from experiments.loggers import build_wandb_logger, ended_wandb_run
 from experiments.loggers import results as logged_results
 from experiments.robustness import evaluation_logging
 from experiments.robustness.results import Accuracy, CorruptionScores, EvaluationResults
 from experiments.test_results.results import CalibrationCurve, TestResults
 from experiments.train import choices, run
-from experiments.wandb_dashboard import keys
+from experiments.wandb_dashboard.panels import GROUP, METHODS, STEP, SWEPT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 Compose = Callable[..., DictConfig]
@@ -38,13 +38,13 @@ def pixel_count(grid: list[dict[str, int]]) -> int:
     )
 
 
-# --- The keys -------------------------------------------------------------------------------------------------------------
+# --- The names ------------------------------------------------------------------------------------------------------------
 
 
-def test_figures_and_pictures_are_those_that_runs_log(compose_train: Compose, tmp_path: Path) -> None:
+def test_metrics_and_images_are_those_that_runs_log(compose_train: Compose, tmp_path: Path) -> None:
     """Trains for two batches, and reads the files that are left behind."""
     logged: set[str] = set()
-    pictures: set[str] = set()
+    images: set[str] = set()
     for mix in ("puzzlemix", "manifold"):
         summary = run(
             compose_train(
@@ -60,34 +60,38 @@ def test_figures_and_pictures_are_those_that_runs_log(compose_train: Compose, tm
         )
         logs = (tmp_path / "run").rename(tmp_path / mix) / "logs"
         logged |= set((logs / "metrics.csv").read_text().splitlines()[0].split(","))
-        pictures |= {f"{path.name.split('_step_')[0]}/mix" for path in (logs / "images").glob("*.png")}
+        images |= {f"{path.name.split('_step_')[0]}/mix" for path in (logs / "images").glob("*.png")}
         logged |= set(logged_results.summary_scores(summary))
     # The other two log as manifold mixup does, under names of their own.
     for baseline in (pm.MixUpCallback.name, pm.CutMixCallback.name):
         logged |= {name.replace("manifoldmix/", f"{baseline}/") for name in logged}
-        pictures |= {name.replace("manifoldmix/", f"{baseline}/") for name in pictures}
+        images |= {name.replace("manifoldmix/", f"{baseline}/") for name in images}
     specs = write_specs(tmp_path)
     shown = panels(specs, "Run History Line Plot") + panels(specs, "Bar Chart")
     curves_and_bars = {metric for panel in shown for metric in panel["metrics"]}
     axes = {panel["xAxis"] for panel in panels(specs, "Run History Line Plot")}
-    assert axes == {"epoch", keys.STEP}
+    assert axes == {"epoch", STEP}
     known = logged | set(evaluation_logging.scalars(evaluation()))
     assert curves_and_bars <= known
     # And nothing of the mixing was forgotten.
-    assert {name for name in logged if name.split("/")[0] in keys.METHODS} <= curves_and_bars
+    assert {name for name in logged if name.split("/")[0] in METHODS} <= curves_and_bars
     scatters = {panel["yAxis"] for panel in panels(specs, "Scatter Plot")}
-    assert scatters == {f"summary:{keys.VAL_ACCURACY}"}
-    assert {panel["targetKey"] for panel in panels(specs, "Parameter Importance")} == {keys.VAL_ACCURACY}
-    assert keys.VAL_ACCURACY in logged
-    assert set(keys.MIX_PICTURES) == pictures
+    assert scatters == {"summary:val_accuracy"}
+    assert {panel["targetKey"] for panel in panels(specs, "Parameter Importance")} == {"val_accuracy"}
+    assert "val_accuracy" in logged
+    assert {key for key in image_keys(specs) if key.endswith("/mix")} == images
 
 
-def test_the_step_is_under_the_name_that_lightning_gives_to_it() -> None:
-    lines: list[dict[str, Any]] = []
-    experiment = SimpleNamespace(log=lines.append)
-    logger = WandbLogger(experiment=experiment)  # type: ignore[arg-type]
-    logger.log_metrics({"loss": 1.0}, step=7)
-    assert lines == [{"loss": 1.0, keys.STEP: 7}]
+@pytest.mark.usefixtures("offline_wandb")
+def test_runs_log_their_steps_under_the_axis_of_the_plots(tmp_path: Path) -> None:
+    with ended_wandb_run():
+        logger = build_wandb_logger(str(tmp_path / "run"), project="p", name="n")
+        logger.log_metrics({"puzzlemix/ratio": 0.5}, step=7)
+        logged = dict(logger.experiment.summary)
+    curves = panels(write_specs(tmp_path), "Run History Line Plot")
+    axes = [panel["xAxis"] for panel in curves if "puzzlemix/ratio" in panel["metrics"]]
+    assert axes
+    assert [logged[axis] for axis in axes] == [7] * len(axes)
 
 
 def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
@@ -106,13 +110,17 @@ def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
             assert panel["stringSettings"].keys() == wanted["stringSettings"].keys()
             assert panel["stringSettings"].get("xname") == wanted["stringSettings"].get("xname")
             assert set(panel["fieldSettings"].values()) <= set(logged[key].table.columns)
-        names = {name for panel in panels(spec, "Media Browser") for name in panel["mediaKeys"]}
-        assert names - set(keys.MIX_PICTURES) - {evaluation_logging.PLOT} == {
+        names = {name for name in image_keys(spec) if not name.endswith("/mix")}
+        assert names - {evaluation_logging.PLOT} == {
             name for name, value in many.items() if isinstance(value, wandb.Image)
         }
         for table in ("test/most_confused", "test/classes"):
             assert isinstance(logged[table], wandb.Table)
             assert json.dumps(spec).count(f'"{table}"') == 1
+
+
+def image_keys(specs: Any) -> set[str]:
+    return {name for panel in panels(specs, "Media Browser") for name in panel["mediaKeys"]}
 
 
 def table_of(panel: dict[str, Any]) -> str:
@@ -138,13 +146,16 @@ def evaluation() -> EvaluationResults:
     )
 
 
-def test_the_attacks_are_among_the_defaults_of_evaluate() -> None:
+def test_the_attacks_are_among_the_defaults_of_evaluate(tmp_path: Path) -> None:
     defaults = yaml.safe_load((REPOSITORY / "conf" / "evaluate.yaml").read_text())["attacks"]
-    assert {keys.UNDER_FGSM, keys.UNDER_PGD} <= {f"robustness/{name}" for name in defaults}
+    shown = {metric for panel in panels(write_specs(tmp_path), "Bar Chart") for metric in panel["metrics"]}
+    attacks = {name for name in shown if name.startswith("robustness/")} - {"robustness/corrupted"}
+    assert len(attacks) == 2
+    assert attacks <= {f"robustness/{name}" for name in defaults}
 
 
 def test_settings_are_those_of_the_run_config(compose_train: Compose) -> None:
-    given = [f"{key}=0.5" for key in keys.SWEPT]
+    given = [f"{key}=0.5" for key in SWEPT]
     logged: list[Spec] = []
     # A logger of neither of the kinds that get something else.
     logged_results.log_settings(
@@ -152,12 +163,12 @@ def test_settings_are_those_of_the_run_config(compose_train: Compose) -> None:
         compose_train("mix=puzzlemix", *given),
         choices(),
     )
-    for key in (*keys.GROUP, *keys.SWEPT):
+    for key in (*GROUP, *SWEPT):
         value: Any = logged[0]
         for part in key.split("."):
             value = value[part]
         assert value is not None, key
-        assert key not in keys.SWEPT or value == 0.5, key
+        assert key not in SWEPT or value == 0.5, key
 
 
 def test_every_setting_that_a_sweep_changes_has_a_plot(tmp_path: Path) -> None:
@@ -229,17 +240,17 @@ def test_means_and_deviations_over_the_seeds_of_each_group(tmp_path: Path) -> No
             assert runset["grouping"] == groups or (runset["name"] == "Single runs" and not bars)
 
 
-def test_dry_run_prints_an_outline_and_writes_a_file_each(
+def test_dry_run_writes_a_file_each_or_one_for_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     main(["--dry-run", "--name", "[b]view[/b]"])
     printed = capsys.readouterr().out
-    for part in ("workspace", "report"):
+    names = {"workspace": "[b]view[/b]", "report": "Puzzle Mix: mixing methods compared"}
+    for part, name in names.items():
+        assert f"dashboard_{part}.json" in printed
         spec = json.loads((tmp_path / f"dashboard_{part}.json").read_text())
-        assert spec["displayName"] in printed
-        titles = [node["chartTitle"] for node in walk(spec) if "chartTitle" in node]
-        assert len(titles) > 20
-        assert all(title in printed for title in titles)
+        assert spec["displayName"] == name
+        assert len([node for node in walk(spec) if "viewType" in node]) > 30
     main(["--dry-run", "--only", "report", "--output", "folder/both.json"])
     assert json.loads((tmp_path / "folder" / "both.json").read_text()).keys() == {"report"}
