@@ -213,8 +213,9 @@ def value_of(cell: str) -> Any:
         ),
     ],
 )
-def test_knobs_have_their_true_defaults(section: str, defaults: dict[str, Any]) -> None:
-    shown = {documents.code_in(row[0])[0]: value_of(row[1]) for row in documents.table_rows(DOCS / "knobs.md", section)}
+def test_hyperparameters_have_their_true_defaults(section: str, defaults: dict[str, Any]) -> None:
+    rows = documents.table_rows(DOCS / "hyperparameters.md", section)
+    shown = {documents.code_in(row[0])[0]: value_of(row[1]) for row in rows}
     assert shown == defaults
     assert list(shown) == list(defaults)
 
