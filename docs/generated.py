@@ -1,4 +1,4 @@
-"""Tables of the documentation that are made from the files that they describe, so that each fact has one home."""
+"""Tables of the documentation that are generated from the files that they describe, so that each fact has one home."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWING_CALLS = (
 
 
 def leading_comment(text: str) -> list[str]:
-    """Return the lines of the comment that a YAML file starts with, without their signs and Hydra's directive."""
+    """Return the lines of the comment at the start of a YAML file, without comment signs and Hydra's directive."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -36,7 +36,7 @@ def leading_comment(text: str) -> list[str]:
 
 
 def settings_of(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield what a YAML file sets as dotted keys and their values as one would write them on a command line."""
+    """Yield the values that a YAML file sets, as dotted keys and values in the form of the command line."""
     for key, value in (values or {}).items():
         if key == "defaults":
             yield from _chosen(value)
@@ -62,7 +62,7 @@ def _written(value: Any) -> str:
 
 
 def options(folder: Path) -> str:
-    """Make the table of a config group: each option with what its file says of itself and what it sets."""
+    """Make the table of a config group: each option with the comment of its file and the values that it sets."""
     rows = []
     for path in sorted(folder.rglob("*.yaml")):
         text = path.read_text()
@@ -74,14 +74,14 @@ def options(folder: Path) -> str:
 
 
 def experiments(folder: Path) -> str:
-    """Make the list of the experiments; what they set is the paper's row, which they describe."""
+    """Make the list of the experiments with their comments, which describe the row of the paper."""
     paths = sorted(folder.glob("*.yaml"))
     rows = [[_describe(f"experiment={path.stem}", leading_comment(path.read_text()))] for path in paths]
     return _table(["experiment"], rows)
 
 
 def _describe(choice: str, lines: list[str]) -> str:
-    """Return an option with what its file says: prose, and commands as code unless they name the option alone."""
+    """Return an option with its comment: prose, and commands as code unless they name the option alone."""
     parts = [f"<strong>{_code(choice)}</strong>"]
     if lines[0] != f"python -m experiments.train {choice}":
         parts.append(_code(lines[0]))
@@ -127,7 +127,7 @@ def messages(package: Path) -> str:
 
 
 def messages_in(path: Path) -> list[str]:
-    """Return what a source file raises, warns of or ends a command with, each once and in order."""
+    """Return the messages of a source file's errors, warnings and exits, each once and in order."""
     tree = ast.parse(path.read_text())
     constants = {
         target.id: message
@@ -150,9 +150,11 @@ def _shown_arguments(node: ast.AST) -> list[ast.expr]:
     """Return the arguments that a user may be shown of a raised exception or a call that warns."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
         return node.exc.args
-    if isinstance(node, ast.Call) and ast.unparse(node.func) in _SHOWING_CALLS:
-        return node.args
-    return []
+    if not isinstance(node, ast.Call):
+        return []
+    name = ast.unparse(node.func)
+    # An error may be returned to be raised elsewhere.
+    return node.args if name in _SHOWING_CALLS or name.endswith("Error") else []
 
 
 def _message(node: ast.expr) -> str | None:

@@ -1,8 +1,8 @@
-r"""What mkdocs does to the pages beyond Markdown: formulas, and tables made from the files that they describe.
+r"""Hooks of mkdocs: formulas, and tables generated from the files that they describe.
 
 A page holds LaTeX between dollars, ``$m \in [0, 1]$`` or ``$$...$$`` for a formula by itself. It becomes MathML, which
-browsers draw themselves: nothing is loaded for it. A line such as ``<!-- options: conf/data -->`` becomes what the function
-of that name in ``docs/generated.py`` makes of the path.
+browsers render themselves: nothing is loaded for it. A line such as ``<!-- options: conf/data -->`` is replaced by the
+result of the function of that name in ``docs/generated.py`` for the path.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MARK = re.compile(r"^<!-- (\w+): (\S+) -->$", re.MULTILINE)
 # A dollar inside, or next to a blank, is an amount of money or a shell variable.
 _DISPLAYED = r"\$\$([^$]+)\$\$"
 _INLINE = r"\$(?!\s)([^$]+?)(?<!\s)\$"
-# How docstrings name what else there is to read.
+# References in docstrings.
 _ROLE = r":(?:class|func|meth|mod):`~?([\w.]+)`"
 _PACKAGE = "lightning_puzzlemix"
 _PRIORITY_OF_CODE = 190
@@ -54,7 +54,7 @@ class _Role(InlineProcessor):
         return link, match.start(0), match.end(0)
 
 
-class Reading(Extension):
+class PageExtension(Extension):
     """Formulas in LaTeX, and the roles of docstrings such as ``:class:`PuzzleMix```."""
 
     def extendMarkdown(self, md: Markdown) -> None:
@@ -66,12 +66,12 @@ class Reading(Extension):
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Add formulas and roles to the Markdown of the pages."""
-    config.markdown_extensions.append(Reading())
+    config.markdown_extensions.append(PageExtension())
     return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Put what is generated in the place of the marks."""
+    """Replace the marks by generated tables."""
 
     def make(match: re.Match[str]) -> str:
         kind, path = match.groups()
@@ -84,7 +84,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 
 def on_serve(server: Any, **_: Any) -> Any:
-    """Build anew where a file that the tables are made from changes."""
+    """Rebuild when a source file of the tables changes."""
     for folder in ("conf", "lightning_puzzlemix", "experiments"):
         server.watch(str(_ROOT / folder))
     return server

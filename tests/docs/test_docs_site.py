@@ -26,7 +26,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=REPOSITORY,
-        # Without Material's words on the future of MkDocs.
+        # Without Material's notice about the future of MkDocs.
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
@@ -97,12 +97,12 @@ def test_configuration_has_every_option(site: dict[str, str]) -> None:
 
 def test_troubleshooting_has_every_message(site: dict[str, str]) -> None:
     page = documents.normalized(html.unescape(site["troubleshooting"]))
-    # Each in another file and another kind of call: raised, raised by name, warned of, and by an argument parser.
+    # Each in another file and another kind of call: raised, raised by name, warned of, by an argument parser, and returned.
     for message in (
         "grid_sizes must be at most the shorter image side …",
         "the model's output does not depend on the images through autograd",
         "images un-normalized with mean=…, std=… span",
-        "--checkpoint belongs to --saliency",
-        "… was not found. …Looked for:",
+        "--output belongs to --dry-run",
+        "… was not found. …Searched paths:",
     ):
         assert f"<td>{message}" in page, message
