@@ -16,9 +16,7 @@ from experiments.benchmarks import (
     measure_saliency,
     measure_steps,
 )
-from experiments.common.atomic_files import write_json
-from experiments.common.console import exit_with_error
-from experiments.common.errors import UserError
+from experiments.common import UserError, exit_with_error, write_json
 
 COMMANDS = {
     "mixing": measure_mixing,

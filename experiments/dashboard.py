@@ -12,9 +12,7 @@ import wandb_workspaces.workspaces as ws
 from wandb.errors import Error as WandbError
 from wandb.errors import UsageError
 
-from experiments.common.atomic_files import write_json
-from experiments.common.console import exit_with_error, print_plain
-from experiments.common.errors import UserError
+from experiments.common import UserError, exit_with_error, print_plain, write_json
 from experiments.wandb_dashboard import build_report, build_workspace
 
 DESCRIPTION = (

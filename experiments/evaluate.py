@@ -15,18 +15,22 @@ from rich.console import Group
 
 from experiments import robustness
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
-from experiments.common.atomic_files import save_figure
-from experiments.common.commands import command_line
+from experiments.common import (
+    UserError,
+    check_masked,
+    command_line,
+    exit_with_error,
+    hide_secrets,
+    mask_texts,
+    print_plain,
+    save_figure,
+    short,
+)
 from experiments.common.config_checks import EVALUATE, check_settings, explain
-from experiments.common.console import exit_with_error, print_plain, short
-from experiments.common.errors import UserError
-from experiments.common.masking import check_masked, hide_secrets, mask_texts
-from experiments.data.corruptions import open_corruptions
-from experiments.loggers.builders import ended_wandb_run
-from experiments.runs import hydra_setup
-from experiments.runs.final_summary import optional
-from experiments.runs.stopping import RunStopped, interruptible
-from experiments.sweeps.hydra_errors import in_sweep, leave_errors_to_hydra, readable
+from experiments.data import open_corruptions
+from experiments.loggers import ended_wandb_run
+from experiments.runs import RunStopped, hydra_setup, interruptible, optional
+from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PLOT, DPI = "evaluation.json", "evaluation.png", 150

@@ -22,10 +22,9 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from experiments.models.preactresnet import PreActResNet
+from experiments.models import PreActResNet
 from lightning_puzzlemix import CutMix, MixUp, PuzzleMix, PuzzleMixConfig, puzzle_mix
-from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid
+from lightning_puzzlemix.core import Grid, block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.solvers import Energy, device, host
 
 GRID_SIZES = (2, 4, 8, 16)

@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.common.console import print_plain, short
-from experiments.common.errors import UserError
+from experiments.common import UserError, print_plain, short
 from experiments.html_report import REPORT, write_report
 
 DESCRIPTION = "Writes one HTML page about a run, or about all runs of a sweep, with everything that their folders hold."

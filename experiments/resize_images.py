@@ -13,10 +13,7 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
-from experiments.common.atomic_files import replacing
-from experiments.common.console import print_plain
-from experiments.common.errors import UserError
-from experiments.common.progress import with_progress
+from experiments.common import UserError, print_plain, replacing, with_progress
 from experiments.data import IMAGE_SUFFIXES, UnreadableImageError, find_files, read_image
 
 # Images per message to a worker: messages would otherwise cost as much as small images.

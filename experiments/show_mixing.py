@@ -11,9 +11,7 @@ from hydra.errors import InstantiationException
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt, restricted_string_type
 
-from experiments.common.atomic_files import save_figure
-from experiments.common.console import print_plain, short
-from experiments.common.errors import UserError
+from experiments.common import UserError, print_plain, save_figure, short
 from experiments.show import (
     PreparedImages,
     choose_partners,

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from rich import get_console
 
-from experiments.common.console import print_plain
-from experiments.common.errors import UserError
-from experiments.runs.run_folder import SUMMARY
+from experiments.common import UserError, print_plain
+from experiments.runs import SUMMARY
 from experiments.sweep_results import METRICS, PLOT, TABLE_CSV, TABLE_MD, summarize_runs
 
 DESCRIPTION = "Groups finished runs by everything but the seed, and shows mean ± standard deviation."

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments.common import (
+    RunFolderError,
     UserError,
     check_masked,
     command_line,
@@ -30,7 +31,6 @@ from experiments.common import (
     write_text,
 )
 from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
-from experiments.common.errors import RunFolderError
 from experiments.common.versions import gather_versions
 from experiments.html_report import REPORT, write_report
 from experiments.loggers import ended_wandb_run, log_settings, log_test_results

@@ -22,7 +22,7 @@ from experiments.benchmarks.setup import (
     trained_net,
 )
 from experiments.benchmarks.steps import SOURCES, training_steps
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.data import MissingDataError
 from experiments.models import PreActResNet
 from experiments.show import load_network

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from experiments.common.versions import gather_versions
-from experiments.models.preactresnet import PreActResNet
+from experiments.models import PreActResNet
 
 GRID_SIZES = (2, 4, 8, 16)
 Metrics = dict[str, Any]

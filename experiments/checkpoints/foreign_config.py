@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 
 # What may be built from each group of a foreign config.
 ALLOWED = {

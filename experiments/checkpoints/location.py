@@ -7,10 +7,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from experiments.checkpoints.foreign_config import checked_group
-from experiments.common.errors import UserError
-from experiments.common.plain_yaml import leads_out, read_plain_yaml
-from experiments.runs.resume import find_start
-from experiments.runs.run_folder import BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT
+from experiments.common import UserError, leads_out, read_plain_yaml
+from experiments.runs import CONFIG, LAST_CHECKPOINT, find_start
+from experiments.runs.run_folder import BEST_CHECKPOINT
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 
 # What the authors' files hold besides tensors: their record of the training, made of NumPy arrays (NumPy 1 and 2).
 ALLOWED_GLOBALS = (

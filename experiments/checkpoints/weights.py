@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from experiments.checkpoints.authors_names import rename
 from experiments.checkpoints.safe_loading import safe_load
-from experiments.common.errors import UserError
+from experiments.common import UserError
 
 # Set by Lightning in every checkpoint.
 LIGHTNING_KEY = "pytorch-lightning_version"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from experiments.common.random_streams import Stream
+from experiments.common import Stream
 from experiments.data.resumable import EpochSampler, ResumableLoader
 from experiments.data.splits import Source, Split, Transform, sample_classes
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.data.base import ImageDataModule
 from experiments.data.class_folders import ClassFolders, check_classes, find_classes, is_leftover
 from experiments.data.splits import ImageList, Source, Split

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torchvision.transforms import v2
 
-from experiments.common.random_streams import Stream
+from experiments.common import Stream
 from experiments.data.base import ImageDataModule, Sources
 from experiments.data.splits import ImageList, Transform, sample_classes
 

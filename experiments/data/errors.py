@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 
 ELSEWHERE = "data.root=/path/to/it, or set PUZZLEMIX_DATA to the folder of all data sets"
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from experiments.common.random_streams import Stream, torch_seed
+from experiments.common import Stream, torch_seed
 from experiments.data.splits import EpochPosition, Split
 
 

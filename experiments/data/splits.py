@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from experiments.common.random_streams import Stream, seed_sequence, torch_seed
+from experiments.common import Stream, seed_sequence, torch_seed
 
 Transform = Callable[[Any], Tensor]
 

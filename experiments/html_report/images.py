@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from PIL import Image as PILImage
 
-from experiments.common.console import short
-from experiments.common.errors import UserError
+from experiments.common import UserError, short
 
 # Settings of matplotlib for all plots of a page. Text stays text, which the reader's fonts show, and no text is taken for a
 # formula, as class names may hold any character. The same plot gives the same file.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 
 Values = npt.NDArray[np.float64]
 # Epoch, optimizer step, value.

@@ -10,19 +10,14 @@ import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from experiments.common.atomic_files import write_text
-from experiments.common.console import short
-from experiments.common.errors import UserError
-from experiments.common.plain_yaml import leads_out
-from experiments.common.progress import with_progress
+from experiments.common import UserError, leads_out, short, with_progress, write_text
 from experiments.html_report.images import PLOT_STYLE, Image, ImageFiles, embed_figure
 from experiments.html_report.metrics import Curve, Metrics
 from experiments.html_report.plots import ACCURACY, EPOCH_METRICS, LEARNING, LOSS, MIXING, plot_groups, plot_metrics
 from experiments.html_report.run_folder import Contents, plain_table, read_run, step_of
-from experiments.runs.summary import summary_table
+from experiments.runs import summary_table
 from experiments.sweep_results import FinishedRun, compare_runs, load_runs, plot_comparison, run_cells, table_cells
-from experiments.test_results.plots import plot_calibration, plot_confusion, plot_per_class
-from experiments.test_results.results import TestResults
+from experiments.test_results import TestResults, plot_calibration, plot_confusion, plot_per_class
 
 REPORT = "report.html"
 TEMPLATES = Path(__file__).parent / "templates"

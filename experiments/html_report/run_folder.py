@@ -11,17 +11,20 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 from yaml import YAMLError
 
-from experiments.common.commands import training_command
-from experiments.common.errors import UserError
-from experiments.common.masking import mask_settings, mask_texts
-from experiments.common.overrides import key_of
-from experiments.common.plain_yaml import leads_out, read_plain_yaml
+from experiments.common import (
+    UserError,
+    key_of,
+    leads_out,
+    mask_settings,
+    mask_texts,
+    read_plain_yaml,
+    training_command,
+)
 from experiments.html_report.metrics import read_metrics
-from experiments.robustness.results import EvaluationResults
-from experiments.runs.run_folder import CONFIG, SUMMARY
-from experiments.runs.summary import Summary
+from experiments.robustness import EvaluationResults
+from experiments.runs import CONFIG, SUMMARY, Summary
 from experiments.sweep_results import FinishedRun, UnfinishedRun
-from experiments.test_results.results import TEST_RESULTS, TestResults
+from experiments.test_results import TEST_RESULTS, TestResults
 
 Contents = dict[str, Any]
 

@@ -12,12 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common.atomic_files import write_text
-from experiments.common.console import short
-from experiments.common.masking import mask_settings
-from experiments.runs.final_summary import optional
-from experiments.runs.metrics_file import build_metrics_logger
-from experiments.runs.run_folder import comparable_overrides
+from experiments.common import mask_settings, short, write_text
+from experiments.runs import build_metrics_logger, comparable_overrides, optional
 
 WANDB_ID = "wandb_id.txt"
 # Of W&B's limit of 128 letters.

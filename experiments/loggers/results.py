@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from experiments.common.masking import mask_settings
+from experiments.common import mask_settings
 from experiments.runs import Summary
 from experiments.test_results import NAMED, TestResults, plot_calibration, plot_confusion, plot_per_class
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.robustness.attacks import Attack, PixelModel
 
 # AutoAttack's standard version targets the nine most probable wrong classes.

@@ -7,14 +7,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from experiments.checkpoints import CheckpointLocation
-from experiments.common.plain_yaml import read_plain_yaml
-from experiments.data.corruptions import SEVERITIES
-from experiments.loggers.builders import WANDB_ID, build_wandb_logger
-from experiments.loggers.results import log_figures
+from experiments.common import read_plain_yaml
+from experiments.data import SEVERITIES
+from experiments.loggers import WANDB_ID, build_wandb_logger, log_figures
 from experiments.robustness.plots import plot_evaluation
 from experiments.robustness.results import CorruptionScores, EvaluationResults
-from experiments.runs.run_folder import CONFIG
-from experiments.training.builders import build_optional
+from experiments.runs import CONFIG
+from experiments.training import build_optional
 
 ATTACKS, CORRUPTIONS, PLOT = "robustness/attacks", "robustness/corruptions", "robustness/plot"
 WANDB_TARGET = f"{build_wandb_logger.__module__}.{build_wandb_logger.__name__}"

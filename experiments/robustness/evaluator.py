@@ -16,13 +16,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from experiments.checkpoints import Checkpoint, CheckpointLocation, load_weights
-from experiments.common.errors import UserError
-from experiments.common.masking import mask_settings
-from experiments.common.progress import with_progress
-from experiments.common.random_streams import Stream, torch_seed
+from experiments.common import Stream, UserError, mask_settings, torch_seed, with_progress
 from experiments.common.versions import gather_versions
-from experiments.data import ImageDataModule
-from experiments.data.corruptions import SEVERITIES, CorruptedImages
+from experiments.data import SEVERITIES, CorruptedImages, ImageDataModule
 from experiments.robustness.attacks import Attack, PixelModel
 from experiments.robustness.results import Accuracy, CleanScores, CorruptionScores
 from experiments.training.module import classification_metrics

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.data.corruptions import SEVERITIES
+from experiments.data import SEVERITIES
 from experiments.robustness.results import CorruptionScores, EvaluationResults
 from lightning_puzzlemix.monitoring.palette import BLUE, GRAY, ORANGE
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.robustness.attacks import FGSM, PGD, Attack
 from experiments.robustness.autoattack import AutoAttack
 

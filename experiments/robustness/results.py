@@ -9,9 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.common.atomic_files import write_json
-from experiments.common.errors import UserError
-from experiments.data.corruptions import PUBLISHED, SEVERITIES
+from experiments.common import UserError, write_json
+from experiments.data import PUBLISHED, SEVERITIES
 
 
 @dataclass(frozen=True, kw_only=True)

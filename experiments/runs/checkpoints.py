@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from experiments.common.atomic_files import write_bytes
+from experiments.common import write_bytes
 from experiments.runs.run_folder import BEST_CHECKPOINT, CHECKPOINTS, LAST_CHECKPOINT
 
 

@@ -7,10 +7,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.common.commands import as_typed_here, command_line, report_command, resume_command, training_command
-from experiments.common.console import print_plain, short
-from experiments.common.masking import mask_text
-from experiments.common.overrides import key_of, override
+from experiments.common import (
+    as_typed_here,
+    command_line,
+    key_of,
+    mask_text,
+    override,
+    print_plain,
+    report_command,
+    resume_command,
+    short,
+    training_command,
+)
 from experiments.runs.run_folder import LAST_CHECKPOINT, comparable_overrides
 from experiments.runs.stopping import RunStopped
 from experiments.runs.summary import Summary, summary_table

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common.atomic_files import explained
-from experiments.common.errors import RunFolderError
+from experiments.common import RunFolderError, explained
 
 try:
     import fcntl

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common.atomic_files import explained, replacing
+from experiments.common import explained, replacing
 
 Line = dict[str, Any]
 

@@ -12,9 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.common.errors import RunFolderError
-from experiments.common.masking import mask_settings
-from experiments.common.plain_yaml import flatten, read_plain_yaml
+from experiments.common import RunFolderError, flatten, mask_settings, read_plain_yaml
 from experiments.runs.lock import find_owner
 from experiments.runs.run_folder import (
     AUTO,

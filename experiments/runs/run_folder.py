@@ -8,9 +8,7 @@ from typing import Any
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from experiments.common.masking import mask_texts
-from experiments.common.overrides import key_of
-from experiments.common.plain_yaml import read_plain_yaml
+from experiments.common import key_of, mask_texts, read_plain_yaml
 from experiments.runs.lock import LOCK
 
 # Of the setting `resume`.

@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from experiments.common.console import print_plain
+from experiments.common import print_plain
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from experiments.common.atomic_files import write_json
+from experiments.common import write_json
 
 LAST_EPOCHS = 10
 

@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common.atomic_files import DRAFT, explained, remove_drafts
-from experiments.common.console import exit_with_error, print_plain, short
-from experiments.common.errors import RunFolderError, UserError
+from experiments.common import RunFolderError, UserError, exit_with_error, explained, print_plain, remove_drafts, short
+from experiments.common.atomic_files import DRAFT
 from experiments.runs.lock import RunningError, claim, release
 from experiments.runs.resume import is_done
 from experiments.runs.run_folder import (
@@ -25,7 +24,7 @@ from experiments.runs.run_folder import (
     SUMMARY,
     find_unfinished,
 )
-from experiments.test_results.results import TEST_RESULTS
+from experiments.test_results import TEST_RESULTS
 
 # Bytes that a run writes before it trains; without them Hydra would end with a traceback.
 ROOM = 1 << 16

@@ -9,8 +9,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from experiments.common.errors import UserError
-from experiments.common.random_streams import Stream, seed_sequence
+from experiments.common import Stream, UserError, seed_sequence
 from experiments.data import IMAGE_SUFFIXES, list_images, read_image
 
 # Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two are those of a grid.

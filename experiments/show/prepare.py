@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.show.image_files import SourceImage
 from experiments.show.saliency_model import SaliencyModel
 from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix, PuzzleMixConfig

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from experiments.checkpoints import CheckpointLocation, complete_config, find_checkpoint, load_weights
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.data import ImageDataModule, MissingDataError
-from experiments.runs.run_folder import CONFIG
-from experiments.test_results.results import TEST_RESULTS, TestResults
+from experiments.runs import CONFIG
+from experiments.test_results import TEST_RESULTS, TestResults
 
 DEFAULT_SIZE = 224
 

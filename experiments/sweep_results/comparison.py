@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from experiments.common.errors import UserError
+from experiments.common import UserError
 from experiments.sweep_results.runs import NOT_COMPARED, FinishedRun
 
 Values = tuple[Any, ...]

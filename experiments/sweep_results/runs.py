@@ -11,13 +11,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from experiments.common.commands import resume_command
-from experiments.common.console import short
-from experiments.common.errors import UserError
-from experiments.common.masking import mask_text, mask_texts
-from experiments.common.overrides import key_of
-from experiments.common.plain_yaml import read_plain_yaml
-from experiments.runs.run_folder import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE
+from experiments.common import UserError, key_of, mask_text, mask_texts, read_plain_yaml, resume_command, short
+from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE
 
 # These differ between runs of the same setting.
 NOT_COMPARED = ("paths", "resume", "name", "logger")

@@ -5,10 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.common.atomic_files import save_figure
-from experiments.common.commands import as_typed_here
-from experiments.common.console import print_plain, short
-from experiments.common.errors import UserError
+from experiments.common import UserError, as_typed_here, print_plain, save_figure, short
 from experiments.sweep_results.comparison import Comparison, compare_runs
 from experiments.sweep_results.plot import plot_comparison
 from experiments.sweep_results.runs import UnfinishedRun, load_runs

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
-from experiments.common.atomic_files import replacing, write_text
+from experiments.common import replacing, write_text
 from experiments.sweep_results.comparison import (
     METRICS,
     NOT_TABULATED,

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, OverrideParseException
 from hydra.types import RunMode
 
-from experiments.common.console import exit_with_error
+from experiments.common import exit_with_error
 from experiments.sweeps.jobs import SweepReport
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

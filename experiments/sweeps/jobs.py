@@ -20,13 +20,21 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
-from experiments.common.atomic_files import write_text
-from experiments.common.commands import as_typed_here, report_command, summary_command
-from experiments.common.console import print_plain, short
-from experiments.common.masking import mask_text, mask_texts
-from experiments.common.overrides import key_of, override, quote
+from experiments.common import (
+    as_typed_here,
+    key_of,
+    mask_text,
+    mask_texts,
+    override,
+    print_plain,
+    quote,
+    report_command,
+    short,
+    summary_command,
+    write_text,
+)
 from experiments.html_report import REPORT, write_report
-from experiments.runs.final_summary import optional
+from experiments.runs import optional
 from experiments.sweep_results import ERROR, find_runs, summarize_runs
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from experiments.common.atomic_files import write_json
+from experiments.common import write_json
 
 TEST_RESULTS = "test_results.json"
 

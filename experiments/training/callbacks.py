@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from experiments.runs.summary import AccuracyByEpoch, EpochSeconds
+from experiments.runs import AccuracyByEpoch, EpochSeconds
 
 
 class EpochTimer(pl.Callback):

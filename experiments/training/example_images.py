@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from experiments.common.atomic_files import save_figure
+from experiments.common import save_figure
 from experiments.data import ImageDataModule
 
 COLUMNS, ROWS = 8, 3

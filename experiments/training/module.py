@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from experiments.test_results.counts import CALIBRATION_BINS, TestResultCounts
-from experiments.test_results.results import TestResults
+from experiments.test_results import CALIBRATION_BINS, TestResultCounts, TestResults
 from experiments.training.losses import find_loss
 from experiments.training.optim import Progress, parameter_groups
 

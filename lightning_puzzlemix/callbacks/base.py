@@ -22,8 +22,7 @@ from lightning_puzzlemix.callbacks.lightning_private import is_logging_step
 from lightning_puzzlemix.callbacks.method_patch import MethodPatch
 from lightning_puzzlemix.callbacks.metric_adapter import MetricAdapter
 from lightning_puzzlemix.callbacks.schedules import active_callback, check_schedules, is_active
-from lightning_puzzlemix.mixers import Mixer
-from lightning_puzzlemix.mixers.timer import PhaseTimer
+from lightning_puzzlemix.mixers import Mixer, PhaseTimer
 from lightning_puzzlemix.monitoring import MixImageLogger, mix_metrics
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency import PerModel, count_classes

@@ -11,7 +11,7 @@ from lightning_puzzlemix.callbacks.base import MixCallback
 from lightning_puzzlemix.callbacks.batch import SamplePaths
 from lightning_puzzlemix.callbacks.containers import as_keys, dotted, tensors_of
 from lightning_puzzlemix.callbacks.layer_mix import LayerMix
-from lightning_puzzlemix.mixers.baselines import CutMix, ManifoldMix, MixUp
+from lightning_puzzlemix.mixers import CutMix, ManifoldMix, MixUp
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.sampling import INPUT
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_puzzlemix.callbacks.batch import SamplePaths
 from lightning_puzzlemix.callbacks.containers import Path, dotted, read
 from lightning_puzzlemix.results import MixedBatch
-from lightning_puzzlemix.saliency.source import SaliencySource
+from lightning_puzzlemix.saliency import SaliencySource
 from lightning_puzzlemix.targets import mix_task_targets, pair_targets
 
 

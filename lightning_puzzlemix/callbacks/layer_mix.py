@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_puzzlemix.callbacks.lightning_private import in_backward_pass
-from lightning_puzzlemix.mixers.baselines import blend
+from lightning_puzzlemix.mixers import blend
 
 
 class _OwnHook:

@@ -15,13 +15,11 @@ from lightning_puzzlemix.callbacks.base import LOG_IMAGES_EVERY_N_STEPS, MixCall
 from lightning_puzzlemix.callbacks.batch import SamplePaths
 from lightning_puzzlemix.callbacks.containers import Keys, as_keys, read
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.mixers.puzzlemix import PuzzleMix
+from lightning_puzzlemix.mixers import PuzzleMix
 from lightning_puzzlemix.normalization import Normalization, datamodule_normalization
 from lightning_puzzlemix.results import CleanLoss, MixedBatch
-from lightning_puzzlemix.saliency.objective import SaliencyLoss
-from lightning_puzzlemix.saliency.source import SaliencyCallable
-from lightning_puzzlemix.solvers import warm_up
-from lightning_puzzlemix.solvers.threads import available_threads
+from lightning_puzzlemix.saliency import SaliencyCallable, SaliencyLoss
+from lightning_puzzlemix.solvers import available_threads, warm_up
 
 
 class PuzzleMixCallback(MixCallback):

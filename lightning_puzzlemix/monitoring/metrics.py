@@ -7,8 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.core.energy import block_saliency
-from lightning_puzzlemix.core.grid import Axis, Grid
+from lightning_puzzlemix.core import Axis, Grid, block_saliency
 from lightning_puzzlemix.results import MixedBatch
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_puzzlemix.core.grid import expand
+from lightning_puzzlemix.core import expand
 from lightning_puzzlemix.monitoring.class_titles import class_titles, shares_title
 from lightning_puzzlemix.monitoring.metrics import moving_grid
 from lightning_puzzlemix.monitoring.palette import (
