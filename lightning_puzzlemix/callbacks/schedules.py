@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lightning_puzzlemix.callbacks.base import MixCallback
+from typing import Protocol, TypeVar
 
 
-def check_schedules(callbacks: Sequence[MixCallback]) -> None:
+class Scheduled(Protocol):
+    """What is asked of a mixing callback here (see ``MixCallback``)."""
+
+    start_epoch: int
+    stop_epoch: int | None
+    targets: str
+
+
+Callback = TypeVar("Callback", bound=Scheduled)
+
+
+def check_schedules(callbacks: Sequence[Scheduled]) -> None:
     """Refuse callbacks that mix in the same epoch, or whose targets have different forms.
 
     Raises:
@@ -27,15 +35,15 @@ def check_schedules(callbacks: Sequence[MixCallback]) -> None:
         raise ValueError(f"{_names(callbacks)} must return targets of one form, got {forms}: use the same for all")
 
 
-def active_callback(callbacks: Sequence[MixCallback], epoch: int) -> MixCallback:
+def active_callback(callbacks: Sequence[Callback], epoch: int) -> Callback:
     """Return the callback that mixes in an epoch; the first one if none does, to convert the targets."""
     return next((each for each in callbacks if is_active(each, epoch)), callbacks[0])
 
 
-def is_active(callback: MixCallback, epoch: int) -> bool:
+def is_active(callback: Scheduled, epoch: int) -> bool:
     """Tell whether a callback mixes in an epoch."""
     return callback.start_epoch <= epoch and (callback.stop_epoch is None or epoch < callback.stop_epoch)
 
 
-def _names(callbacks: Sequence[MixCallback]) -> str:
+def _names(callbacks: Sequence[Scheduled]) -> str:
     return " and ".join(type(each).__name__ for each in callbacks)
