@@ -48,7 +48,7 @@ docs: $(VENV)/.dev-installed  ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 SHOW := $(BIN)/python -m experiments.show_mixing --examples --dpi 110 --output docs/images
-pictures: $(VENV)/.dev-installed  ## Draw the pictures of README and documentation again.
+pictures: $(VENV)/.dev-installed  ## Plot the images of README and documentation again.
 	$(SHOW)/mixes.png --rows 3 --transport_cost 0.1
 	$(SHOW)/grid_beta_eta.png --grid beta=0.4,1.2,4 eta=0,0.2,1
 	$(SHOW)/grid_transport_cost.png --row 3 --blocks 4 --num_labels 2 --grid transport_cost=0,0.05,0.2,0.8

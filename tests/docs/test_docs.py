@@ -87,7 +87,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
+def test_readme_links_exist() -> None:
     links = re.findall(r"\]\(([^)]+)\)", (REPOSITORY / "README.md").read_text())
     local = [link for link in links if not link.startswith("http")]
     assert len(local) > 15
@@ -113,7 +113,7 @@ def instantiate(node: Any) -> Any:
     return getattr(pm, name)(**instantiate(node.get("init_args", {})))
 
 
-def test_yaml_blocks_make_what_they_promise() -> None:
+def test_yaml_blocks_instantiate() -> None:
     hydra, omegaconf = pytest.importorskip("hydra.utils"), pytest.importorskip("omegaconf")
     made = []
     for page in documents.PAGES:
@@ -151,7 +151,7 @@ def compose() -> Iterator[Callable[..., None]]:
 
 
 class ParsedError(Exception):
-    """A command line was understood; what follows would do its work."""
+    """A command line was parsed; what follows would execute it."""
 
 
 def parse_only(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_there_are_commands() -> None:
 # Of what the modules import.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command: str, compose: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_parse(command: str, compose: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     module, arguments = documents.words(command)
     assert find_spec(module) is not None, f"there is no {module}"
     if module in ("experiments.train", "experiments.evaluate"):
@@ -189,7 +189,7 @@ def test_commands_are_understood(command: str, compose: Callable[..., None], mon
         pytest.skip(f"{module} needs {error.name}, which is not installed")
 
 
-def test_a_misspelt_command_is_noticed(compose: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelled_command_is_refused(compose: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Exception, match="epoch"):
         compose("train", ["epoch=3"])
     with pytest.raises(SystemExit):
