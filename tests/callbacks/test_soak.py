@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import lightning_puzzlemix as pm
 
-STEPS, FITS, STEPS_PER_FIT = 2000, 56, 50
+STEPS_PER_FIT = 50
 CALLBACKS = (
     lambda: pm.PuzzleMixCallback(pm.PuzzleMixConfig(grid_sizes=(2, 4, 8)), prob=0.9),
     lambda: pm.PuzzleMixCallback(pm.PuzzleMixConfig(grid_sizes=(8,), threads=2), clean_weight=0.5),
@@ -115,11 +115,12 @@ def tensors_alive() -> int:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_two_thousand_steps_leave_nothing_behind() -> None:
+@pytest.mark.parametrize("fits", [20, pytest.param(56, marks=pytest.mark.slow)])
+def test_thousands_of_steps_leave_nothing_behind(fits: int) -> None:
     torch.manual_seed(0)
     thrown = steps = 0
     counts: list[tuple[int, int]] = []
-    for index in range(FITS):
+    for index in range(fits):
         module, callback = Module(index), CALLBACKS[index % len(CALLBACKS)]()
         thrown += soak(index, module, callback)
         steps += module.steps
@@ -134,8 +135,9 @@ def test_two_thousand_steps_leave_nothing_behind() -> None:
         pickle.dumps(module.state_dict())
         del module, callback
         counts.append((tensors_alive(), threading.active_count()))
-    assert thrown >= 5
-    assert steps >= STEPS
+    assert thrown >= fits // 14
+    # Errors end some fits early.
+    assert steps >= 35 * fits
     # The first rounds make the thread pools and caches; from then on nothing may grow.
     early, late = counts[len(CALLBACKS) : 2 * len(CALLBACKS)], counts[-len(CALLBACKS) :]
     assert max(tensors for tensors, _ in late) <= max(tensors for tensors, _ in early) + 5

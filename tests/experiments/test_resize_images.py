@@ -75,9 +75,14 @@ def test_ctrl_c_ends_it_between_images_and_the_same_command_goes_on(
             signal.raise_signal(signal.SIGINT)
         save(self, path, **settings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Image, "save", interrupted)
-        assert main(command) == 130
+    # A process that runs tests beside others may ignore the signal.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "save", interrupted)
+            assert main(command) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert "Run the same command again" in capsys.readouterr().err
     assert 0 < len(list(target.rglob("*.JPEG"))) < 5
     assert main(command) == 0

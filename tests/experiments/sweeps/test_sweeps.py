@@ -31,6 +31,7 @@ THREE, FIVE = ["0", "1", "2"], ["0", "1", "2", "3", "4"]
 JOBS = {
     "grid": {},
     "methods": {"mix": ["none", "mixup", "cutmix", "manifold", "puzzlemix"], "seed": THREE},
+    "cifar100_small": {"seed": FIVE, "mix": ["none", "puzzlemix", "cutmix", "mixup", "manifold"]},
     "seeds": {"seed": FIVE},
     "beta": {"mix.config.beta": ["0", "0.6", "1.2", "2.4", "4.8"], "seed": THREE},
     "gamma": {"mix.config.gamma": ["0", "0.25", "0.5", "0.75", "1"], "seed": THREE},
