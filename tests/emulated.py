@@ -67,4 +67,5 @@ class EmulatedKernels:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let :mod:`lightning_puzzlemix.solvers.device` take these."""
         monkeypatch.setattr(device, "_kernels", lambda _: self)
+        device._why_no_kernels.cache_clear()
         monkeypatch.setattr(device, "_on", lambda _: nullcontext())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.solvers import cuda_runtime
 from lightning_puzzlemix.solvers.cuda_runtime import Kernels
-from lightning_puzzlemix.solvers.problem import Energy, mixing_prior
+from lightning_puzzlemix.solvers.problem import LAM_MARGIN, Energy, mixing_prior
 from lightning_puzzlemix.solvers.transfer import send
 
 # One thread a block of the mask in a thread block of 512, and one bit a column in a 32-bit word.
@@ -46,11 +46,7 @@ def unsupported(
         return f"num_labels={config.num_labels} is more than {MOST_LABELS}"
     if config.transport and moving[0] * moving[1] > MOST_MOVING_BLOCKS:
         return f"{moving[0]} x {moving[1]} moving blocks are more than {MOST_MOVING_BLOCKS}"
-    try:
-        _kernels(device)
-    except (ImportError, RuntimeError, OSError) as error:
-        return str(error)
-    return None
+    return _why_no_kernels(device)
 
 
 def solve_masks(energy: Energy[Tensor], lam: float | Tensor, config: PuzzleMixConfig) -> Tensor:
@@ -125,7 +121,7 @@ def device_prior(lam: float | Tensor, config: PuzzleMixConfig, blocks_per_side: 
         prior = torch.from_numpy(mixing_prior(shares, num_labels, eta=config.eta, blocks_per_side=blocks_per_side))
         return send(prior, device)
     top = num_labels - 1
-    share = lam.detach().double().reshape(-1, 1).clamp(1e-8, 1 - 1e-8)
+    share = lam.detach().double().reshape(-1, 1).clamp(LAM_MARGIN, 1 - LAM_MARGIN)
     label = torch.arange(num_labels, device=device, dtype=torch.float64)
     ways = torch.lgamma(torch.full_like(label, num_labels)) - torch.lgamma(label + 1) - torch.lgamma(top - label + 1)
     likelihood = ways + label * share.log() + (top - label) * torch.log1p(-share)
@@ -139,6 +135,16 @@ def _whole_warps(threads: int) -> int:
 def _kernels(device: torch.device) -> Kernels:
     index = device.index if device.index is not None else torch.cuda.current_device()
     return cuda_runtime.load_kernels(index)
+
+
+@cache
+def _why_no_kernels(device: torch.device) -> str | None:
+    """Build the kernels once: a failure too is found at the first batch alone, and not with every one."""
+    try:
+        _kernels(device)
+    except (ImportError, RuntimeError, OSError) as error:
+        return str(error)
+    return None
 
 
 def _on(device: torch.device) -> torch.cuda.device:

@@ -18,7 +18,7 @@ from torch import Tensor
 Array = TypeVar("Array", Tensor, np.ndarray)
 # lam is kept this far from 0 and 1. A margin inside the logarithm instead, as in the reference, would not keep the prior
 # convex for four labels and more, and a prior that is not convex has no exact solver.
-_LAM_MARGIN = 1e-8
+LAM_MARGIN = 1e-8
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def mixing_prior(lam: float | np.ndarray, num_labels: int, *, eta: float, blocks
     Returns:
         (1, L) or (B, L) float64, convex along the labels; label k shows the share k / (L - 1) of the first image.
     """
-    share = np.clip(np.atleast_1d(np.asarray(lam, np.float64))[:, None], _LAM_MARGIN, 1 - _LAM_MARGIN)
+    share = np.clip(np.atleast_1d(np.asarray(lam, np.float64))[:, None], LAM_MARGIN, 1 - LAM_MARGIN)
     label = np.arange(num_labels)
     ways = np.array([math.log(math.comb(num_labels - 1, k)) for k in label])
     likelihood = ways + label * np.log(share) + (num_labels - 1 - label) * np.log1p(-share)

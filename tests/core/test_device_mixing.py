@@ -134,12 +134,16 @@ def test_device_is_refused_where_it_cannot_solve() -> None:
 def test_auto_solves_on_the_host_and_says_why_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def missing(_: int) -> None:
+    tried = []
+
+    def missing(index: int) -> None:
+        tried.append(index)
         raise ImportError(f"cuda-core is not installed: {cuda_runtime.INSTALL}")
 
     monkeypatch.setattr(backends, "AUTO_MEANS_DEVICE", True)
     monkeypatch.setattr(backends, "_reasons_given", set())
     monkeypatch.setattr(cuda_runtime, "load_kernels", missing)
+    device._why_no_kernels.cache_clear()
     with FakeDevice() as counter, caplog.at_level("INFO"):
         for _ in range(2):
             puzzle_mix(
@@ -147,6 +151,9 @@ def test_auto_solves_on_the_host_and_says_why_once(
                 permutation=DeviceTensor(torch.tensor([1, 0])), lam=0.5, blocks_per_side=2,
             )  # fmt: skip
     assert (counter.out, counter.back) == (2, 2)
+    device._why_no_kernels.cache_clear()
+    # Not with every batch.
+    assert len(tried) == 1
     said = [record.message for record in caplog.records if "solves on the host" in record.message]
     assert said == [f"Puzzle Mix solves on the host: cuda-core is not installed: {cuda_runtime.INSTALL}"]
 
