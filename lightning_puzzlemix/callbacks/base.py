@@ -60,7 +60,8 @@ class MixCallback(LightningCallback):
 
     Attributes:
         last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first. A batch is mixed after all
-            ``on_train_batch_start`` hooks, before ``training_step``.
+            ``on_train_batch_start`` hooks, before ``training_step``. It holds the images before and after mixing and their
+            saliency, (2 C + 1) H W numbers an image, until the next batch is mixed; set it to ``None`` to free them earlier.
     """
 
     name = "mix"
@@ -194,6 +195,10 @@ class MixCallback(LightningCallback):
         samples = find_samples(batch, self.image_key, self.target_key)
         epoch, entries = trainer.current_epoch, dict[Path, Any]()
         mixes = is_active(self, epoch) and draw_decision(self.prob, (self._current_seed(), epoch, batch_idx))
+        if mixes:
+            # Before the saliency pass, whose activations need the memory.
+            self.last = None
+            self._images.forget()
         for part, where in enumerate(samples):
             if mixes:
                 key = {"rank": trainer.global_rank, "epoch": epoch, "batch_idx": batch_idx}

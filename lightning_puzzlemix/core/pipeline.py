@@ -120,10 +120,8 @@ def _build_problem(
     moving = shares if grids.moves == grids.blocks else block_saliency(saliency, grids.moves)
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
-    flat = cells.flatten(1)
-    peaks = saliency.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
-    return MixingProblem(energy, moving, moving[partner], extremes)
+    extremes = [*cells.flatten(1).aminmax(dim=1), *map(_as_float, saliency.flatten(1).aminmax(dim=1))]
+    return MixingProblem(energy, moving, moving[partner], torch.stack(extremes, dim=1))
 
 
 def _as_float(values: Tensor) -> Tensor:
