@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid, expand
+from lightning_puzzlemix.core.grid import Grid, expand, pixel_share
 from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
@@ -61,7 +61,7 @@ def puzzle_mix(
         permutation: (B,) integers in [0, B), the partner of each image.
         lam: Target share of the first image in [0, 1]: one number, or (B,) of them.
         blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
-            differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`); each still counts the same in ``ratio``.
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`).
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
         first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
             for the adversarial variant.
@@ -109,7 +109,8 @@ def mix_checked(
         labels, plans = solve(problem, draw.lam, config, checks)
         mask = labels.float() / (config.num_labels - 1)
         plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
-        return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
+        mixed = _blend(first, second, partner, mask, plan, grids)
+        return MixResult(mixed, pixel_share(mask, grids.blocks), mask, plan)
 
 
 def _build_problem(
