@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid, expand, pixel_share
+from lightning_puzzlemix.core.grid import Axis, Grid, expand, pixel_share
 from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
@@ -147,34 +147,30 @@ def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: T
 
 
 @torch.no_grad()
-def mix_like(
-    images: Tensor, mask: Tensor, plan: Tensor | None, *, permutation: Tensor, config: PuzzleMixConfig
-) -> Tensor:
-    """Mix images by the mask and the moves that were found for another view of them.
+def mix_like(values: Tensor, mask: Tensor, plan: Tensor | None, permutation: Tensor) -> Tensor:
+    """Move and blend values by the mask and the moves that were found for images of perhaps another size.
 
     Args:
-        images: (B, C, H, W) floating point.
-        mask: (B, n, n), as in :class:`MixResult`; n at most the shorter side of the images.
-        plan: (2, B, R, C), as there; the images must have as many moving blocks.
+        values: (B, C, H, W) floating point.
+        mask: (B, n, n), as in :class:`MixResult`.
+        plan: (2, B, R, C), as there.
         permutation: (B,) integers in [0, B), the partner of each image.
-        config: The hyperparameters that the mask and the plan were found with.
 
     Returns:
-        (B, C, H, W) mixed images, a new tensor.
+        (B, C, H, W) mixed values, a new tensor.
 
     Raises:
-        ValueError: If the images are too small for the blocks, or have other moving blocks.
+        ValueError: If H and W are less than the blocks along each side.
     """
-    blocks, shorter = mask.shape[-1], min(images.shape[2:])
-    if blocks > shorter:
+    blocks = mask.shape[-1]
+    rows, cols = mask.shape[1:] if plan is None else plan.shape[2:]
+    height, width = values.shape[2:]
+    if height < rows or width < cols:
         raise ValueError(
-            f"images {tuple(images.shape)} cannot be cut into {blocks} x {blocks} blocks: use grid_sizes up to {shorter}"
+            f"{height} x {width} pixels cannot be cut into the {rows} x {cols} blocks of the mix: enlarge them before, or mix "
+            "with smaller grid_sizes, and transport_size=None, by which the mask's own blocks move"
         )
-    grids = _Grids.of(images, blocks, config)
-    if plan is not None and plan.shape[2:] != grids.moves.shape:
-        raise ValueError(
-            f"images {tuple(images.shape)} have {grids.moves.shape} moving blocks and not {tuple(plan.shape[2:])}: use "
-            "transport_size=None, by which the mask's own blocks move, or views of the same size"
-        )
-    images = images.detach()
-    return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
+    whole = Grid.of(height, width, blocks)
+    moves = Grid(Axis(height, blocks, rows // blocks), Axis(width, blocks, cols // blocks))
+    values = values.detach()
+    return _blend(values, values, permutation.to(values.device, torch.int64), mask, plan, _Grids(whole, whole, moves))

@@ -18,7 +18,6 @@ from lightning_puzzlemix.validation import (
     check_alpha,
     check_bool,
     check_image_batch,
-    check_images,
     check_num_classes,
 )
 
@@ -91,23 +90,6 @@ class _Baseline:
         mask = ratio[:, None, None]
         layer = None if chosen.layer == INPUT else chosen.layer
         return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=chosen.boxes, layer=layer)
-
-    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
-        """Mix a second view of a batch as the first was mixed: by the same partners and shares.
-
-        Args:
-            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
-            mixed: The first view, mixed by this.
-
-        Returns:
-            (B, C, H, W) mixed images, a new tensor.
-        """
-        check_images(view)
-        with torch.no_grad():
-            return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
-
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        return self._mix(view, draw)[0]
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
         """Return a draw from elsewhere; one without what this baseline needs is refused, never completed."""
@@ -188,24 +170,6 @@ class CutMix(_Baseline):
         inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
         return torch.where(inside, partner, images.detach()), edges[:, 4].float()
 
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        """Cut the box in proportion; a pixel that it covers in part is mixed by that part, so that the ratio stays right."""
-        before, after = mixed.images.shape[2:], view.shape[2:]
-        if before == after:
-            return self._mix(view, draw)[0]
-        assert draw.boxes is not None
-        edges = torch.from_numpy(draw.boxes).to(view.device, torch.float32, non_blocking=True)
-        rows = _covered(after[0], edges[:, 0:2] * (after[0] / before[0]))
-        cols = _covered(after[1], edges[:, 2:4] * (after[1] / before[1]))
-        inside = (rows[:, :, None] * cols[:, None, :])[:, None].to(view.dtype)
-        return torch.lerp(view, view[draw.permutation.to(view.device, torch.int64)], inside)
-
-
-def _covered(size: int, edges: Tensor) -> Tensor:
-    """Return (B, size): how much of each pixel lies between the (B, 2) edges, in pixels."""
-    pixel = torch.arange(size, device=edges.device)
-    return (torch.minimum(edges[:, 1:], pixel + 1) - torch.maximum(edges[:, :1], pixel)).clamp(0, 1)
-
 
 class ManifoldMix(_Baseline):
     """Manifold mixup (Verma et al., ICML 2019): the output of a random layer blended by lam instead of the image.
@@ -242,8 +206,3 @@ class ManifoldMix(_Baseline):
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)
         return (blend(images.detach(), draw.permutation, ratio) if draw.layer == INPUT else images.detach()), ratio
-
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        if draw.layer != INPUT:
-            raise ValueError(f"the layer {draw.layer!r} is mixed once a batch: use layers=['input'], or name one view")
-        return super()._mix_view(view, draw, mixed)

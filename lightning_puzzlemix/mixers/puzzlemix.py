@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.core import mix_checked, mix_like
+from lightning_puzzlemix.core import mix_checked
 from lightning_puzzlemix.mixers.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.mixers.clean_loss import CleanGradients, is_sharded
 from lightning_puzzlemix.mixers.timer import PhaseTimer
@@ -27,7 +27,6 @@ from lightning_puzzlemix.solvers import DeferredChecks
 from lightning_puzzlemix.targets import blend_targets, check_task_targets
 from lightning_puzzlemix.validation import (
     check_image_batch,
-    check_images,
     check_num_classes,
     check_probability,
     check_weight,
@@ -169,24 +168,6 @@ class PuzzleMix:
             mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan,
             mean=self.config.mean, std=self.config.std,
         )  # fmt: skip
-
-    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
-        """Mix a second view of a batch as the first was mixed: by the same partners, mask and moves.
-
-        Args:
-            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
-            mixed: The first view, mixed by this.
-
-        Returns:
-            (B, C, H, W) mixed images, a new tensor.
-
-        Raises:
-            ValueError: If the view's blocks are not those of the first, or that was mixed with adversarial noise.
-        """
-        if mixed.draw.noise is not None:
-            raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
-        check_images(view)
-        return mix_like(view, mixed.mask, mixed.plan, permutation=mixed.draw.permutation, config=self.config)
 
     def _compute_saliency(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any
