@@ -14,7 +14,7 @@ from lightning_puzzlemix.core.input_checks import check_content, check_mix_input
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
 from lightning_puzzlemix.sampling import MixDraw
-from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, solve
+from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, send, solve
 from lightning_puzzlemix.validation import check_images
 
 
@@ -144,6 +144,23 @@ def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: T
     if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
         mixed = mixed.contiguous(memory_format=torch.channels_last)
     return mixed
+
+
+@torch.no_grad()
+def keep_samples(mix: MixResult, images: Tensor, kept: Tensor) -> MixResult:
+    """Put the original images back where ``kept`` (B,) is true, with the mask, moves and share that leave them as they are."""
+    kept = send(kept, images.device)
+    each = kept[:, None, None]
+    plan = mix.plan
+    if plan is not None:
+        home = torch.arange(plan[0, 0].numel(), device=plan.device, dtype=plan.dtype).view(plan.shape[2:])
+        plan = torch.where(each, home, plan)
+    return MixResult(
+        torch.where(each[..., None], images.detach(), mix.images),
+        torch.where(kept, 1.0, mix.ratio),
+        torch.where(each, 1.0, mix.mask),
+        plan,
+    )
 
 
 @torch.no_grad()
