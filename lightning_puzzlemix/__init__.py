@@ -6,6 +6,7 @@ from lightning_puzzlemix.callbacks import (
     MixCallback,
     MixUpCallback,
     PuzzleMixCallback,
+    RandomMixCallback,
 )
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core import puzzle_mix
@@ -31,6 +32,7 @@ __all__ = [
     "PuzzleMix",
     "PuzzleMixCallback",
     "PuzzleMixConfig",
+    "RandomMixCallback",
     "apply_mix",
     "mix_targets",
     "pair_loss",
