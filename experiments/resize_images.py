@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from experiments.common import UserError, print_plain, replacing, with_progress
-from experiments.data import IMAGE_SUFFIXES, UnreadableImageError, find_files, read_image
+from experiments.data import UnreadableImageError, list_images, read_image
 
 # Images per message to a worker: messages would otherwise cost as much as small images.
 CHUNK = 16
@@ -48,12 +48,11 @@ def resize_image(names: Names, options: argparse.Namespace) -> str | None:
 
 
 def list_copies(source: Path) -> list[Names]:
-    """All images below a folder, sorted, and the names of their copies. Hidden ones are left out, broken links are not.
+    """All images below a folder, sorted, and the names of their copies. Hidden ones are left out.
 
     Copies end in .JPEG; where two images would share a name, like a.jpg and a.png, theirs are a.jpg.JPEG and a.png.JPEG.
     """
-    files, broken = find_files(source)
-    images = sorted(files + [name for name in broken if name.lower().endswith(IMAGE_SUFFIXES)])
+    images = sorted(list_images(source))
     stems = [image.rpartition(".")[0] for image in images]
     times = Counter(stems)
     return [(image, f"{stem if times[stem] == 1 else image}.JPEG") for image, stem in zip(images, stems, strict=True)]

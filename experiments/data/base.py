@@ -4,8 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -18,11 +17,8 @@ from experiments.common import Stream
 from experiments.data.resumable import EpochSampler, ResumableLoader
 from experiments.data.splits import Source, Split, Transform, sample_classes
 
-MAX_DEFAULT_WORKERS = 8
 
-
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The parts that a data set comes in; `val` is None where it has no validation part of its own."""
 
     train: Source
@@ -54,9 +50,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: Fixes the order of the training images and their augmentation.
         split_seed: Fixes which images are kept for validation or left out; apart from `seed`, so that runs with
             other seeds are scored on the same images.
-
-    Raises:
-        ValueError: If a value is outside its range.
     """
 
     image_size: int
@@ -74,22 +67,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the settings and complete those that are None."""
         super().__init__()
-        for name in ("image_size", "batch_size", "per_class"):
-            self.check(name, getattr(self, name) is None or getattr(self, name) >= 1, "at least 1")
-        for name in ("seed", "split_seed"):
-            self.check(name, getattr(self, name) >= 0, "at least 0")
+        self.check("per_class", self.per_class is None or self.per_class >= 1, "at least 1")
         self.check("val_fraction", 0 <= self.val_fraction < 1, "in [0, 1)")
         self.check("fraction", 0 < self.fraction <= 1, "in (0, 1]")
         self.check("fraction", self.fraction == 1 or self.per_class is None, f"1 with data.per_class={self.per_class}")
-        self.check(
-            "std",
-            min(self.std) > 0 and len(self.std) == len(self.mean),
-            "positive, one value a channel as in data.mean",
-        )
+        is_std = min(self.std) > 0 and len(self.std) == len(self.mean)
+        self.check("std", is_std, "positive, one value a channel as in data.mean")
         self.mean, self.std = tuple(map(float, self.mean)), tuple(map(float, self.std))
-        self.num_workers = min(cpu_count(), MAX_DEFAULT_WORKERS) if self.num_workers is None else self.num_workers
+        self.image_mode = "L" if len(self.mean) == 1 else "RGB"
+        self.num_workers = min(cpu_count(), 8) if self.num_workers is None else self.num_workers
         self.pin_memory = torch.cuda.is_available() if self.pin_memory is None else self.pin_memory
         self._splits: dict[str, Split] = {}
 
@@ -99,27 +86,19 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"data.{name} must be {allowed}, got {getattr(self, name)}")
 
     def prepare_data(self) -> None:
-        """Make sure that the files are there, downloading them where possible.
+        """Make sure that the files are there, downloading them where possible; a MissingDataError if that fails.
 
-        Call it before anything that needs files: `setup`, `class_names`, `num_classes`. Any number of processes may call
-        it at the same time, and again.
-
-        Raises:
-            DownloadError: If they cannot be downloaded.
+        Call it before `setup`, `class_names` and `num_classes`. Any number of processes may do so at the same time, and again.
         """
 
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """One name per class, in the order of the labels; may need the files, see `prepare_data`.
-
-        Raises:
-            MissingDataError: If they are not there.
-        """
+        """One name per class, in the order of the labels; a MissingDataError if that needs files that are missing."""
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; may need the files, see `prepare_data`."""
+        """Number of classes; may need the files, as `class_names`."""
         return len(self.class_names)
 
     @property
@@ -127,18 +106,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Channels of the images."""
         return len(self.mean)
 
-    @property
-    def image_mode(self) -> str:
-        """Pillow's name of the channels, "L" or "RGB"."""
-        return "L" if self.in_channels == 1 else "RGB"
-
     @abstractmethod
     def open_sources(self) -> Sources:
-        """Open the images of all parts.
-
-        Raises:
-            MissingDataError: If they are not there.
-        """
+        """Open the images of all parts; a MissingDataError if they are not there."""
 
     @abstractmethod
     def train_transform(self) -> Transform:
@@ -158,9 +128,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if self._splits:
             return
         sources = self.open_sources()
-        sample = partial(sample_classes, sources.train.targets, seed=self.split_seed)
-        everything, per_class = range(len(sources.train.targets)), self.per_class
-        held_out, train = sample(everything, lambda n: round(self.val_fraction * n), stream=Stream.VALIDATION_PART)
+        targets, per_class, val_fraction = sources.train.targets, self.per_class, self.val_fraction
+        sample = partial(sample_classes, targets, seed=self.split_seed)
+        held_out, train = sample(range(len(targets)), lambda n: round(val_fraction * n), stream=Stream.VALIDATION_PART)
         if per_class is not None:
             train, _ = sample(train, lambda _: per_class, stream=Stream.PER_CLASS)
         if self.fraction < 1:
@@ -175,30 +145,22 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self._splits = {"train": train_split, "val": val, "test": test}
 
     def split(self, name: str) -> Split:
-        """The samples of "train", "val" or "test".
-
-        Raises:
-            RuntimeError: If the data module has not been set up.
-        """
-        if not self._splits:
-            raise RuntimeError("the data module has not been set up; call setup() first, as the Trainer does")
+        """The samples of "train", "val" or "test"."""
+        self.setup()
         return self._splits[name]
 
     @property
     def validates_on_test(self) -> bool:
-        """Whether the test part serves as validation, for lack of another; known after `setup`."""
+        """Whether the test part serves as validation, for lack of another."""
         return self.split("val") is self.split("test")
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented training batches of one process and micro-batch: images (B,C,S,S), classes (B,).
-
-        Raises:
-            ValueError: If processes and micro-batches cannot share the batch evenly, or `drop_last` leaves no batch.
-        """
+        """Shuffled, augmented training batches of one process and micro-batch: images (B,C,S,S), classes (B,)."""
         trainer, train_set = self.trainer, self.split("train")
-        size = self._batch_size(micro_batches=True)
+        settings = self._loader_settings(1 if trainer is None else trainer.accumulate_grad_batches)
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         sampler = EpochSampler(train_set, self.seed, rank=rank, world_size=world_size)
+        size = settings["batch_size"]
         # Lightning does so too, but in a resumed run only after loader processes have asked for the first samples.
         sampler.set_epoch(next_epoch(trainer))
         if self.drop_last and len(sampler) < size:
@@ -206,8 +168,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"data.drop_last=true leaves no batch of {size}: a process has {len(sampler)} training images; lower "
                 "data.batch_size or set data.drop_last=false"
             )
-        settings = {**self._loader_settings(), "batch_size": size, "drop_last": self.drop_last}
-        return ResumableLoader(train_set, sampler=sampler, position=self._position, **settings)
+        loader = ResumableLoader(train_set, sampler=sampler, drop_last=self.drop_last, **settings)
+        loader.position = self._position
+        return loader
 
     def val_dataloader(self) -> list[DataLoader[tuple[Tensor, Tensor]]]:
         """Validation batches, in a list; with `test_each_epoch` a second loader of test images."""
@@ -220,22 +183,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Test batches in order: images (B,C,S,S), classes (B,)."""
         return DataLoader(self.split("test"), **self._loader_settings())
 
-    def _batch_size(self, *, micro_batches: bool = False) -> int:
-        """The part of a batch of one process, or of one of its micro-batches; a ValueError if they are not equal."""
-        parts, sharers = 1, "processes times accumulated micro-batches" if micro_batches else "processes"
-        if self.trainer is not None:
-            parts = self.trainer.world_size * (self.trainer.accumulate_grad_batches if micro_batches else 1)
-        size, rest = divmod(self.batch_size, parts)
-        if rest:
-            nearest = " or ".join(str(multiple) for multiple in (size * parts, (size + 1) * parts) if multiple)
+    def _loader_settings(self, micro_batches: int = 1) -> dict[str, Any]:
+        """Settings of a loader, whose batch size is that of one process and micro-batch."""
+        parts = micro_batches * (1 if self.trainer is None else self.trainer.world_size)
+        if self.batch_size % parts:
             raise ValueError(
-                f"data.batch_size={self.batch_size} must be a multiple of the number of {sharers}, here {parts}: use {nearest}"
+                f"data.batch_size={self.batch_size} must be a multiple of the number of processes times accumulated "
+                f"micro-batches, here {parts}: use {parts * (self.batch_size // parts + 1)}"
             )
-        return size
-
-    def _loader_settings(self) -> dict[str, Any]:
         return {
-            "batch_size": self._batch_size(),
+            "batch_size": self.batch_size // parts,
             "num_workers": self.num_workers,
             "pin_memory": self.pin_memory,
             "persistent_workers": self.num_workers > 0,
@@ -253,33 +210,5 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
 
 def next_epoch(trainer: pl.Trainer | None) -> int:
-    """The epoch that loaders are asked for; 0 without a Trainer.
-
-    Not `trainer.current_epoch`: in a run resumed from the end of an epoch that is still the old one.
-    """
+    """The epoch that loaders are asked for; `trainer.current_epoch` is still the old one in a run resumed at its end."""
     return 0 if trainer is None else trainer.fit_loop.epoch_progress.current.processed
-
-
-@dataclass(kw_only=True, eq=False, repr=False)
-class DownloadedDataModule(ImageDataModule):
-    """Base of the small images that are downloaded, flipped and randomly cropped.
-
-    Args:
-        root: Folder of the data set, or where to download it.
-        download: Whether to download what is missing.
-        crop_padding: Pixels that are added on each side before the random crop, >= 0.
-    """
-
-    root: str | Path
-    download: bool = True
-    crop_padding: int = 2
-
-    def __post_init__(self) -> None:
-        """Check the settings."""
-        super().__post_init__()
-        self.check("crop_padding", self.crop_padding >= 0, "at least 0")
-        self.root = Path(self.root).expanduser()
-
-    def train_transform(self) -> Transform:
-        """Random crop and flip."""
-        return self.pipeline([v2.RandomCrop(self.image_size, self.crop_padding), v2.RandomHorizontalFlip()])

@@ -1,40 +1,34 @@
 """CIFAR-10 and CIFAR-100 through torchvision, with the augmentation of the Puzzle Mix recipes."""
 
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, extract_archive
 
-from experiments.data.base import DownloadedDataModule, Sources
-from experiments.data.download import Archive, provide
-from experiments.data.errors import missing_data
+from experiments.data.base import Sources
+from experiments.data.downloaded import DownloadedDataModule
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CIFAR10DataModule(DownloadedDataModule):
     """CIFAR-10: 32x32, flipped and randomly cropped; the test part serves as validation by default.
 
-    Args:
-        root: Folder that holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
-        download: Whether to download the archive where it is missing. An existing one is extracted in any case.
+    `root` holds, or will hold, torchvision's layout: the archive and the folder extracted from it.
     """
 
     dataset: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10
     title: ClassVar = "CIFAR-10"
     classes: ClassVar = 10
     image_size: int = field(default=32, init=False)
-    # Of pixels in 0 to 255 here.
-    mean: Sequence[float] = field(default=(125.3, 123.0, 113.9), init=False)
-    std: Sequence[float] = field(default=(63.0, 62.1, 66.7), init=False)
+    mean: Sequence[float] = field(default=tuple(value / 255 for value in (125.3, 123.0, 113.9)), init=False)
+    std: Sequence[float] = field(default=tuple(value / 255 for value in (63.0, 62.1, 66.7)), init=False)
 
     def __post_init__(self) -> None:
-        """Complete the settings."""
-        self.mean, self.std = ([value / 255 for value in values] for values in (self.mean, self.std))
         super().__post_init__()
-        self.archive = Archive(self.title, self.dataset.url, self.root / self.dataset.filename, self.dataset.tgz_md5)
+        self.archive, self.url, self.md5 = self.root / self.dataset.filename, self.dataset.url, self.dataset.tgz_md5
 
     @property
     def num_classes(self) -> int:
@@ -44,45 +38,24 @@ class CIFAR10DataModule(DownloadedDataModule):
     @property
     def class_names(self) -> list[str]:
         """The official names; need the files."""
-        return list(self._test_part.classes)
+        return list(self._sources.test.classes)
 
-    def prepare_data(self) -> None:
-        """Download the archive where it is missing, and extract it."""
-        provide(self.archive, is_there=self._is_there, unpack=self._extract, download=self.download)
+    def extract(self) -> None:
+        """Extract the archive."""
+        with tarfile.open(self.archive, "r:gz") as archive:
+            archive.extractall(self.root, filter="data")
 
     def open_sources(self) -> Sources:
         """Load all images into memory."""
-        return Sources(train=self._open(train=True), test=self._test_part)
+        return self._sources
 
     @cached_property
-    def _test_part(self) -> datasets.CIFAR10:
-        return self._open(train=False)
-
-    def _open(self, *, train: bool) -> datasets.CIFAR10:
+    def _sources(self) -> Sources:
         try:
-            return self.dataset(self.root, train=train)
+            # Verifies the checksum of every file.
+            return Sources(train=self.dataset(self.root, train=True), test=self.dataset(self.root, train=False))
         except RuntimeError as error:
-            archive, folder = self.archive, (self.root / self.dataset.base_folder).absolute()
-            reason = ""
-            if self.download:
-                reason = "It has not been downloaded yet: call prepare_data() first."
-            elif archive.path.is_file() and not archive.is_verified():
-                reason = (
-                    f"{archive.path.absolute()} is incomplete or another file: its MD5 checksum is not {archive.md5}."
-                )
-            elif folder.is_dir():
-                reason = f"{folder} lacks files, or has some with other checksums than the official ones."
-            remedy = f"put {archive.url} into {self.root.absolute()}, or run with data.download=true and a network."
-            raise missing_data(self.title, searched=[folder, archive.path], remedy=remedy, reason=reason) from error
-
-    def _is_there(self) -> bool:
-        """Whether every file has its checksum; torchvision's own check leaves out the file of the class names."""
-        kind = self.dataset
-        files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-        return all(check_integrity(self.root / kind.base_folder / name, md5) for name, md5 in files)
-
-    def _extract(self) -> None:
-        extract_archive(self.archive.path, self.root)
+            raise self.missing(self.root / self.dataset.base_folder) from error
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -92,5 +65,5 @@ class CIFAR100DataModule(CIFAR10DataModule):
     dataset = datasets.CIFAR100
     title = "CIFAR-100"
     classes = 100
-    mean: Sequence[float] = field(default=(129.3, 124.1, 112.4), init=False)
-    std: Sequence[float] = field(default=(68.2, 65.4, 70.4), init=False)
+    mean: Sequence[float] = field(default=tuple(value / 255 for value in (129.3, 124.1, 112.4)), init=False)
+    std: Sequence[float] = field(default=tuple(value / 255 for value in (68.2, 65.4, 70.4)), init=False)

@@ -13,8 +13,6 @@ from experiments.common import Stream
 from experiments.data.base import ImageDataModule, Sources
 from experiments.data.splits import ImageList, Transform, sample_classes
 
-INK_LEVELS = 16
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DigitsDataModule(ImageDataModule):
@@ -24,7 +22,6 @@ class DigitsDataModule(ImageDataModule):
     loader processes are needed, as the images are in memory.
 
     Args:
-        image_size: Side to scale the 8x8 scans to, in pixels.
         test_fraction: Fraction in (0,1) of every class that is kept for the test.
         max_shift: Largest augmenting shift in each direction, in pixels of the scaled image.
     """
@@ -39,7 +36,6 @@ class DigitsDataModule(ImageDataModule):
     max_shift: int = 2
 
     def __post_init__(self) -> None:
-        """Check the settings."""
         super().__post_init__()
         self.check("test_fraction", 0 < self.test_fraction < 1, "in (0, 1)")
 
@@ -51,7 +47,8 @@ class DigitsDataModule(ImageDataModule):
     def open_sources(self) -> Sources:
         """Load, scale and split the scans."""
         bunch = load_digits()
-        small = torch.from_numpy(bunch.images).float()[:, None] / INK_LEVELS
+        # Levels of ink, from 0 to 16.
+        small = torch.from_numpy(bunch.images).float()[:, None] / 16
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
         draw = partial(sample_classes, stream=Stream.TEST_PART, seed=self.split_seed)
         test, train = draw(bunch.target, range(len(images)), lambda size: round(self.test_fraction * size))

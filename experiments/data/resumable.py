@@ -8,28 +8,20 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
 from experiments.common import Stream, torch_seed
-from experiments.data.splits import EpochPosition, Split
+from experiments.data.splits import EpochPosition
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Shuffles by (seed, epoch) alone, so that a resumed run sees the same order; yields `EpochPosition`s.
 
-    A DistributedSampler, so that Lightning does not replace it where there are several processes.
-
-    Args:
-        dataset: What is sampled from.
-        seed: Fixes the orders of all epochs.
-        rank: Index of this process.
-        world_size: Number of processes that share the samples; some come twice if they do not divide evenly.
+    A DistributedSampler, so that Lightning does not replace it where there are several processes. They share the samples;
+    some come twice if these do not divide evenly.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int, *, rank: int = 0, world_size: int = 1) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, seed=seed)
+        # Samples of this process that the next epoch leaves out.
         self.skipped = 0
-
-    def skip(self, samples: int) -> None:
-        """Skip the first `samples` of this process, in the next epoch only."""
-        self.skipped = samples
 
     def __iter__(self) -> Iterator[int]:
         """The positions of this process in the order of this epoch."""
@@ -46,19 +38,10 @@ class ResumableLoader(DataLoader[Any]):
     """A DataLoader whose position in the run Lightning stores in checkpoints.
 
     With another sampler, such as Lightning's for `overfit_batches`, it is a plain DataLoader, which restarts its epoch.
-
-    Args:
-        dataset: The training split.
-        sampler: Its order.
-        position: Gives the current epoch and the number of its finished batches.
-        settings: Further arguments of DataLoader.
     """
 
-    def __init__(
-        self, dataset: Split, *, sampler: EpochSampler, position: Callable[[], tuple[int, int]], **settings: Any
-    ) -> None:
-        super().__init__(dataset, sampler=sampler, **settings)
-        self.position = position
+    # Gives the current epoch and the number of its finished batches.
+    position: Callable[[], tuple[int, int]]
 
     def state_dict(self) -> dict[str, int]:
         """The position in samples, so that another number of processes can resume there."""
@@ -72,4 +55,4 @@ class ResumableLoader(DataLoader[Any]):
         if isinstance(self.sampler, EpochSampler) and state:
             # Before Lightning does so: loader processes ask for the first samples as soon as there is an iterator.
             self.sampler.set_epoch(state["epoch"])
-            self.sampler.skip(state["samples"] // self.sampler.num_replicas)
+            self.sampler.skipped = state["samples"] // self.sampler.num_replicas

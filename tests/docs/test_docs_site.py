@@ -103,6 +103,6 @@ def test_troubleshooting_has_every_message(site: dict[str, str]) -> None:
         "the model's output does not depend on the images through autograd",
         "images un-normalized with mean=…, std=… span",
         "--output belongs to --dry-run",
-        "… was not found. …Searched paths:",
+        "… was not found. Searched paths",
     ):
         assert f"<td>{message}" in page, message

@@ -110,7 +110,7 @@ ATTACKS: dict[str, Callable[[Path], Any]] = {
         "f": str(marker.with_suffix(".pkl")),
         "weights_only": False,
     },
-    "through this project": lambda marker: {"_target_": "experiments.data.download.os.mkdir", "path": str(marker)},
+    "through this project": lambda marker: {"_target_": "experiments.data.class_folders.os.mkdir", "path": str(marker)},
     "nested call": lambda marker: {**MODEL, "block": {"_target_": "os.mkdir", "path": str(marker)}},
     "through an allowed class": lambda marker: system("experiments.data.ImageDataModule.setup.__globals__", marker),
     "like an allowed name": lambda marker: system("experiments.models.PreActResNet.os.system", marker),

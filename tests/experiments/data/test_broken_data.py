@@ -22,7 +22,7 @@ def test_a_folder_without_classes_ends_in_a_sentence(tmp_path: Path) -> None:
     write_folders(tmp_path / "data", ("val",))
     write(tmp_path / "data" / "train" / "0.jpg", b"x")
     told = said(tmp_path / "data", tmp_path / "run")
-    assert "train holds 1 images directly (0.jpg) and no class folders: sort the images into" in told
+    assert "train has no class folders; it must hold one folder per class with images in it" in told
 
 
 @pytest.mark.slow

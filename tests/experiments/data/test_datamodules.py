@@ -126,7 +126,7 @@ def test_cifar_validation_share_comes_from_the_training_images(tmp_path: Path, m
 
 def test_cifar_without_files_and_network_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CIFAR10DataModule.dataset, "url", "file:///nowhere/cifar-10-python.tar.gz")
-    with pytest.raises(MissingDataError, match="Downloading it failed") as caught:
+    with pytest.raises(MissingDataError, match=r"downloading .* failed") as caught:
         CIFAR10DataModule(root=tmp_path).prepare_data()
     for hint in (str(tmp_path), "cifar-10-python.tar.gz", "data.root="):
         assert hint in str(caught.value)
@@ -167,15 +167,16 @@ def test_tiny_imagenet_per_class(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHARED_TINY.exists(), reason="needs ../shared/data/tiny-imagenet-200.zip")
-def test_tiny_imagenet_official_zip() -> None:
-    module = ready(TinyImageNetDataModule(root=SHARED_TINY, per_class=2, num_workers=0, batch_size=8))
+def test_tiny_imagenet_official_zip(tmp_path: Path) -> None:
+    (tmp_path / "tiny.zip").symlink_to(SHARED_TINY)
+    module = ready(TinyImageNetDataModule(root=tmp_path / "tiny.zip", per_class=2, num_workers=0, batch_size=8))
     assert module.num_classes == 200
     assert "goldfish" in module.class_names
     assert len(module.split("train")) == 400
     images, _ = next(iter(module.train_dataloader()))
     assert images.shape == (8, 3, 64, 64)
     assert images.std() > 0.2
-    assert module.split("test").targets[0] == module.wnids.index("n03444034")
+    assert module.split("test").targets[0] == module.split("train").source.classes.index("n03444034")
 
 
 @pytest.mark.parametrize(
@@ -196,9 +197,6 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
-        ({"seed": -1}, r"data\.seed must be at least 0, got -1"),
-        ({"split_seed": -1}, r"data\.split_seed must be at least 0, got -1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction must be in \[0, 1\), got 1\.0"),
         ({"per_class": 0}, r"data\.per_class must be at least 1, got 0"),
         ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),

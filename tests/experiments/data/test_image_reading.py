@@ -2,21 +2,19 @@
 
 import contextlib
 import gc
-import io
 import os
 import warnings
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from layouts import pixels_of, ready, write_tiny_imagenet
-from odd_images import COLOURS, READABLE, TURNED, UNREADABLE, saved, turned, write
+from layouts import pixels_of, ready
+from odd_images import COLOURS, READABLE, TURNED, UNREADABLE, saved, write
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from experiments.data import FolderDataModule, TinyImageNetDataModule, UnreadableImageError
+from experiments.data import FolderDataModule, UnreadableImageError
 from experiments.data.class_folders import ClassFolders
 from experiments.data.errors import DatasetError
 from experiments.data.image_reading import read_image
@@ -29,20 +27,20 @@ TOLERANCE = 1.5
 
 @pytest.mark.parametrize("kind", READABLE)
 def test_every_kind_is_read_as_it_looks(kind: str, tmp_path: Path) -> None:
-    """From a file, from the bytes of a zip, from its class folder, and to be shown."""
+    """From a file, from its class folder, and to be shown."""
     make, expected = READABLE[kind]
     path = write(tmp_path / "cat" / "odd.png", make())
     height, width = expected.shape[:2]
-    for image in (read_image(path), read_image(path.read_bytes(), name="odd"), ClassFolders(tmp_path)[0][0]):
+    for image in (read_image(path), ClassFolders(tmp_path)[0][0]):
         assert (image.mode, image.size) == ("RGB", (width, height))
         np.testing.assert_allclose(np.asarray(image, float), expected, atol=TOLERANCE)
     shown = SourceImage("odd", path).read(height=height, width=width, channels=3).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(255 * shown, expected, atol=TOLERANCE)
 
 
-def test_grey_is_luma_and_white_where_it_is_transparent() -> None:
+def test_grey_is_luma_and_white_where_it_is_transparent(tmp_path: Path) -> None:
     make, expected = READABLE["rgba"]
-    image = read_image(make(), "L")
+    image = read_image(write(tmp_path / "odd.png", make()), "L")
     assert image.mode == "L"
     np.testing.assert_allclose(np.asarray(image, float), expected @ np.array([0.299, 0.587, 0.114]), atol=2 * TOLERANCE)
 
@@ -92,8 +90,6 @@ def test_what_is_no_image_or_several_is_refused_by_name(
     ) as caught:
         read_image(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(UnreadableImageError, match=r"^bad in a\.zip cannot be read"):
-        read_image(path.read_bytes(), name="bad in a.zip")
     assert resize([str(tmp_path / "in"), str(tmp_path / "out"), "--size", "4", "--workers", "1"]) == 1
     assert str(path) in capsys.readouterr().err.replace("\n", "")
     assert not list((tmp_path / "out").rglob("*.JPEG"))
@@ -120,22 +116,6 @@ def test_loader_processes_name_the_file_in_one_line(kind: str, workers: int, tmp
         first_batch(module.test_dataloader())
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("kind", ["truncated jpeg", "empty", "bomb"])
-def test_an_image_in_a_zip_is_named_with_the_archive(kind: str, workers: int, tmp_path: Path) -> None:
-    make, reason = UNREADABLE[kind]
-    root = write_tiny_imagenet(tmp_path / "tiny-imagenet-200")
-    write(root / "val" / "images" / "val_0.JPEG", make())
-    archive = tmp_path / "tiny.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for path in root.rglob("*.*"):
-            file.write(path, path.relative_to(tmp_path))
-    module = ready(TinyImageNetDataModule(root=archive, num_workers=workers))
-    member = rf"tiny-imagenet-200/val/images/val_0\.JPEG in {archive}"
-    with pytest.raises(UnreadableImageError, match=rf"^{member} cannot be read as an image \([^\n]*{reason}[^\n]*$"):
-        first_batch(module.test_dataloader())
-
-
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As root everything may be read: the system's refusal is made up."""
     path = write(tmp_path / "a.png", saved(Image.fromarray(COLOURS), "PNG"))
@@ -144,23 +124,21 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(UnreadableImageError, match=r"a\.png cannot be read as an image \(Permission denied\)"):
+    with pytest.raises(UnreadableImageError, match=r"a\.png cannot be read as an image \(.*Permission denied"):
         read_image(path)
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UnreadableImageError, match=r"gone\.png cannot be read as an image \(No such file or directory\)"
-    ):
+    with pytest.raises(UnreadableImageError, match=r"gone\.png cannot be read as an image \(.*No such file"):
         read_image(tmp_path / "gone.png")
 
 
-def test_turned_jpegs_are_upright_however_small_they_are_decoded() -> None:
+def test_turned_jpegs_are_upright_however_small_they_are_decoded(tmp_path: Path) -> None:
     big = Image.fromarray(np.kron(COLOURS, np.ones((64, 64, 1), np.uint8)))
     for orientation, expected in TURNED.items():
         exif = Image.Exif()
         exif[0x0112] = orientation
-        image = read_image(saved(big, "JPEG", exif=exif), least_side=48)
+        image = read_image(write(tmp_path / "a.jpg", saved(big, "JPEG", exif=exif)), least_side=48)
         assert image.size[0] < big.size[0]
         small = image.resize(expected.shape[1::-1], Image.Resampling.BOX)
         assert np.abs(np.asarray(small, float) - expected).mean() < 6, orientation
@@ -188,12 +166,6 @@ def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
                 read_image(path)
         gc.collect()
     assert not [each for each in said if issubclass(each.category, ResourceWarning)]
-
-
-def test_bytes_and_files_are_read_alike() -> None:
-    content = turned(6, "PNG")
-    assert np.array_equal(np.asarray(read_image(content)), np.rot90(COLOURS, -1))
-    assert Image.open(io.BytesIO(content)).size == (8, 6)
 
 
 @pytest.mark.parametrize("name", [b"two  blanks.png", b"not utf-8 \xff.png"])

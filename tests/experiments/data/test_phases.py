@@ -24,11 +24,6 @@ class ShapeRecorder(pl.LightningModule):
         self.train_shapes: list[tuple[int, tuple[int, ...]]] = []
         self.val_shapes: list[tuple[int, tuple[int, ...]]] = []
         self.seen: list[Tensor] = []
-        # The loaders themselves: an id may be given again.
-        self.loaders: list[Any] = []
-
-    def on_train_epoch_start(self) -> None:
-        self.loaders.append(self.trainer.train_dataloader)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         if (self.current_epoch, batch_idx) == self.dies_at:
@@ -90,15 +85,6 @@ def test_each_epoch_has_the_batches_of_its_phase(workers: int, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_phase_keeps_its_loader_so_that_its_processes_stay(tmp_path: Path) -> None:
-    data = make_data(tmp_path)
-    module = ShapeRecorder()
-    fit(module, data, epochs=4)
-    assert module.loaders[1] is module.loaders[2]
-    assert len({id(module.loaders[epoch]) for epoch in (0, 1, 3)}) == 3
-
-
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("done", [1, 2, 3])
 def test_a_run_is_resumed_in_any_phase(done: int, tmp_path: Path) -> None:
     trainer = fit(ShapeRecorder(), make_data(tmp_path), epochs=done)
@@ -137,13 +123,13 @@ def test_other_questions_are_answered_by_the_last_phase(tmp_path: Path) -> None:
 
 def test_phases_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     first, other = FolderDataModule(root=tmp_path / "a"), FolderDataModule(root=tmp_path / "b", mean=(0, 0, 0))
-    with pytest.raises(ValueError, match=r"data\.phases must hold at least one phase"):
+    with pytest.raises(ValueError, match=r"data\.phases must be at least one"):
         PhasedDataModule([])
     with pytest.raises(ValueError, match=r"increasing `until` of at least 1, got \[3, 3\]"):
         PhasedDataModule([Phase(until=3, data=first), Phase(until=3, data=first)])
-    with pytest.raises(ValueError, match=r"data\.phases\.0\.data must have the mean of the last phase"):
+    with pytest.raises(ValueError, match=r"data\.phases must have the same mean"):
         PhasedDataModule([Phase(until=1, data=first), Phase(until=2, data=other)])
-    with pytest.raises(ValueError, match=r"data\.phases\.early needs `until`"):
+    with pytest.raises(ValueError, match=r"increasing `until` of at least 1, got \[0\]"):
         build_imagenet_phases(root=tmp_path, phases={"early": {"image_size": 32}})
 
 

@@ -95,25 +95,7 @@ def test_later_epochs_are_asked_for_by_their_positions_alone() -> None:
     split = Split(scans(), [2, 0], lambda image: image, seed=0)
     assert torch.equal(split[EpochPosition(4)][0], split[0][0])
     with pytest.raises(IndexError):
-        split[EpochPosition(-3)]
-    with pytest.raises(IndexError):
         split[4]
-
-
-@pytest.mark.parametrize("indices", [[0, 3], [-1, 1]])
-def test_a_split_of_images_that_are_not_there_is_refused(indices: list[int]) -> None:
-    """Not when it is read: the IndexError of the source would look like the end."""
-    with pytest.raises(ValueError, match=r"indices must be in \[0, 3\)"):
-        Split(scans(), indices, lambda image: image)
-
-
-def test_an_index_error_while_reading_is_not_taken_for_the_end() -> None:
-    def broken(image: Tensor) -> Tensor:
-        raise IndexError("of the transform")
-
-    split = Split(scans(), range(3), broken)
-    with pytest.raises(IndexError, match="of the transform"):
-        list(split)
 
 
 def test_torch_s_own_samplers_go_over_a_split_once() -> None:

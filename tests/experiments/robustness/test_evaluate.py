@@ -181,7 +181,7 @@ def test_jobs_of_a_sweep_do_not_overwrite_each_other(tmp_path: Path) -> None:
         (["checkpoint={run}", "model.widht=8"], "widht"),
         (["checkpoint={run}", "data=cifar100", "data.download=false", "data.root=/nowhere"], "CIFAR-100 was not found"),
         (["checkpoint={run}", "attacks=[fgsm_9]"], "got 'fgsm_9'"),
-        (["checkpoint={run}", "corruptions.root=/nowhere"], "corruptions.root must be a folder"),
+        (["checkpoint={run}", "corruptions.root=/nowhere"], "corruptions.root /nowhere holds no corruption"),
     ],
 )
 def test_mistakes_are_named(

@@ -121,14 +121,14 @@ def test_files_come_in_the_order_named_and_folders_sorted_with_all_below(tmp_pat
     assert [image.name for image in images] == ["z", "a", "b", "c"]
 
 
-def test_hidden_files_are_no_images_and_broken_links_are_reported(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_hidden_files_are_no_images_and_broken_links_are_named(tmp_path: Path) -> None:
     for name in ("a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "._a.jpg"):
         write_image(tmp_path / name, 100)
     (tmp_path / "gone.jpg").symlink_to("nowhere.jpg")
-    assert [image.name for image in find_images([tmp_path])] == ["a"]
-    assert "gone.jpg" in caplog.text
+    images = find_images([tmp_path])
+    assert [image.name for image in images] == ["a", "gone"]
+    with pytest.raises(UserError, match=r"gone\.jpg cannot be read as an image"):
+        images[1].read(height=8, width=8, channels=3)
 
 
 def test_errors_name_the_empty_folder_or_missing_file(tmp_path: Path) -> None:
