@@ -1,28 +1,86 @@
-"""Common base of the networks for small images: a stem without pooling, stages, global average pooling, a head."""
+"""What the networks for small images share: the layers of a residual block, and a network of stages of blocks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 INITS = ("he", "torch")
 
 
-class StagedNet(nn.Module):
-    """Stem, stages, BatchNorm and ReLU, global average pooling, linear head.
+class ResidualBlock(nn.Module):
+    """Layers of a block: `norm1`, `conv1`, `norm2`, `conv2`, ..., a ReLU, and a 1x1 convolution where the shape changes.
 
-    Manifold mixup may blend behind `stages.0`, `stages.1`, ...; without `norm` there is no ReLU behind the stages either.
+    Subclasses choose by class attributes, and connect the layers in `forward`. (B,in_channels,H,W) becomes
+    (B,expansion*channels,H/stride,W/stride); between the convolutions there are `channels`.
+    """
+
+    kernels: Sequence[int] = (3, 3)
+    # Number of the convolution that has the stride.
+    strided = 1
+    expansion = 1
+    bias = False
+    projection = True
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        out_channels = channels * self.expansion
+        widths = [in_channels, *[channels] * (len(self.kernels) - 1), out_channels]
+        for number, kernel in enumerate(self.kernels, start=1):
+            before, after = widths[number - 1 : number + 1]
+            step = stride if number == self.strided else 1
+            self.add_module(f"norm{number}", nn.BatchNorm2d(before))
+            self.add_module(f"conv{number}", nn.Conv2d(before, after, kernel, step, kernel // 2, bias=self.bias))
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module | None = None
+        if self.projection and (stride != 1 or in_channels != out_channels):
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=self.bias)
+
+
+class StagedNet(nn.Module):
+    """Stem without pooling, stages of blocks, BatchNorm and ReLU, global average pooling, linear head.
+
+    Every stage but the first halves the size. Manifold mixup may blend behind `stages.0`, `stages.1`, ...
+
+    Args:
+        stem: Maps images to `channels` channels.
+        channels: Those of the stem.
+        block: Kind of the blocks.
+        stages: Inner channels of each block, stage by stage.
+        num_classes: Number of logits.
+        final_norm: Whether BatchNorm and ReLU follow the last stage.
+        init: Of convolutions, "he": normal with variance 2 / fan-out (He et al., ICCV 2015); "torch": torch's default.
     """
 
     def __init__(
-        self, stem: nn.Module, stages: Iterable[nn.Module], norm: nn.BatchNorm2d | None, head: nn.Linear
+        self,
+        stem: nn.Module,
+        channels: int,
+        block: type[ResidualBlock],
+        stages: Sequence[Sequence[int]],
+        num_classes: int,
+        *,
+        final_norm: bool = True,
+        init: str = "he",
     ) -> None:
         super().__init__()
+        if init not in INITS:
+            raise ValueError(f"init must be one of {INITS}, got {init!r}")
         self.stem = stem
-        self.stages = nn.ModuleList(stages)
-        self.norm: nn.Module = nn.Identity() if norm is None else norm
-        self.relu: nn.Module = nn.Identity() if norm is None else nn.ReLU()
+        self.stages = nn.ModuleList()
+        for number, widths in enumerate(stages):
+            blocks = []
+            for index, width in enumerate(widths):
+                blocks.append(block(channels, width, 2 if number > 0 and index == 0 else 1))
+                channels = width * block.expansion
+            self.stages.append(nn.Sequential(*blocks))
+        self.norm = nn.BatchNorm2d(channels) if final_norm else nn.Identity()
+        self.relu = nn.ReLU() if final_norm else nn.Identity()
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = head
+        self.head = nn.Linear(channels, num_classes)
+        if init == "he":
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B,in_channels,H,W) to logits (B,num_classes)."""
@@ -30,28 +88,3 @@ class StagedNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.head(self.pool(self.relu(self.norm(x))).flatten(1))
-
-
-def make_stage(
-    block: Callable[[int, int, int], nn.Module],
-    in_channels: int,
-    channels: Sequence[int],
-    stride: int,
-    expansion: int = 1,
-) -> tuple[nn.Sequential, int]:
-    """Stack one block for each of `channels`, the first with `stride`; return them and their output channels."""
-    blocks = []
-    for index, inner in enumerate(channels):
-        blocks.append(block(in_channels, inner, stride if index == 0 else 1))
-        in_channels = inner * expansion
-    return nn.Sequential(*blocks), in_channels
-
-
-def initialize(net: nn.Module, init: str) -> None:
-    """Initialize all convolutions: "he": normal with variance 2 / fan-out (He et al., ICCV 2015); "torch": torch's default."""
-    if init not in INITS:
-        raise ValueError(f"init must be one of {INITS}, got {init!r}")
-    if init == "he":
-        for module in net.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

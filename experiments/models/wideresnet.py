@@ -2,42 +2,31 @@
 
 from torch import Tensor, nn
 
-from experiments.models.staged import StagedNet, make_stage
-
-FINAL_MOMENTUM = 0.9
+from experiments.models.staged import ResidualBlock, StagedNet
 
 
-class WideBlock(nn.Module):
+class WideBlock(ResidualBlock):
     """Two 3x3 convolutions, each behind BatchNorm and ReLU; the second one has the stride.
 
     Where the shape changes, the shortcut is a 1x1 convolution of the input itself, without BatchNorm and ReLU.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.norm1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.norm2 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride=stride, padding=1)
-        self.relu = nn.ReLU()
-        self.shortcut: nn.Module | None = None
-        if stride != 1 or in_channels != channels:
-            self.shortcut = nn.Conv2d(in_channels, channels, 1, stride=stride)
+    strided, bias = 2, True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B,in_channels,H,W) to (B,channels,H/stride,W/stride)."""
+        """Add the residual to the identity path."""
         identity = x if self.shortcut is None else self.shortcut(x)
         inner = self.conv1(self.relu(self.norm1(x)))
         return identity + self.conv2(self.relu(self.norm2(inner)))
 
 
 class WideResNet(StagedNet):
-    """WRN-depth-k for small images: a 3x3 stem, three stages, BatchNorm and ReLU, global average pooling.
+    """WRN-depth-k for small images: the network of the published Puzzle Mix results.
 
-    The network of the published Puzzle Mix results, which differs from that of Zagoruyko and Komodakis: convolutions have a
-    bias; a block's second convolution has the stride, not its first; the shortcut sees the block's input before BatchNorm
-    and ReLU; the last BatchNorm has a momentum of 0.9, so its running statistics are nearly those of the last batch;
-    weights have torch's default initialization; there is no dropout.
+    It differs from that of Zagoruyko and Komodakis: convolutions have a bias; a block's second convolution has the stride,
+    not its first; the shortcut sees the block's input before BatchNorm and ReLU; the last BatchNorm has a momentum of 0.9,
+    so its running statistics are nearly those of the last batch; weights have torch's default initialization; there is no
+    dropout.
 
     Args:
         num_classes: Number of logits.
@@ -59,11 +48,7 @@ class WideResNet(StagedNet):
     ) -> None:
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth must be 6n + 4 with n of at least 1 (10, 16, 22, 28, ...), got {depth}")
-        stem = nn.Conv2d(in_channels, width, 3, stride=stem_stride, padding=1)
-        stages, channels = [], width
-        for index in range(3):
-            wide = [width * widen_factor * 2**index] * (depth // 6)
-            stage, channels = make_stage(WideBlock, channels, wide, min(index + 1, 2))
-            stages.append(stage)
-        norm = nn.BatchNorm2d(channels, momentum=FINAL_MOMENTUM)
-        super().__init__(stem, stages, norm, nn.Linear(channels, num_classes))
+        stem = nn.Conv2d(in_channels, width, 3, stem_stride, padding=1)
+        stages = [[width * widen_factor * 2**index] * (depth // 6) for index in range(3)]
+        super().__init__(stem, width, WideBlock, stages, num_classes, init="torch")
+        self.norm.momentum = 0.9
