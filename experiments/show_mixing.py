@@ -1,7 +1,6 @@
 """See how your own images are mixed: `python -m experiments.show_mixing IMAGES...`."""
 
 import argparse
-import logging
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from itertools import product
@@ -18,22 +17,20 @@ from experiments.show import (
     example_images,
     find_images,
     load_saliency_model,
+    plot_grid,
     prepare,
 )
-from experiments.show.grid import plot_grid
 from experiments.show.saliency_model import DEFAULT_SIZE
 from lightning_puzzlemix import PuzzleMixConfig
 from lightning_puzzlemix.monitoring import plot_mixes
 from lightning_puzzlemix.saliency import SALIENCY_SOURCES
 
-BLOCKS, ROWS, MOST_VALUES = 8, 6, 12
+BLOCKS, ROWS = 8, 6
 # Mean and std are those of the checkpoint's data; --lam and --blocks replace what they are drawn from.
 NOT_OPTIONS = {"mean", "std", "alpha", "per_sample_lam", "grid_sizes"}
 HYPERPARAMETERS = [field.name for field in fields(PuzzleMixConfig) if field.name not in NOT_OPTIONS]
 GRID_KEYS = ["lam", "blocks", *HYPERPARAMETERS]
-Size = restricted_string_type(
-    "Size", r"^[1-9]\d*(x[1-9]\d*)?$", docstring="Pixels such as 224, or HxW such as 300x200."
-)
+Size = restricted_string_type("Size", r"^[1-9]\d*(x[1-9]\d*)?$", docstring="Pixels: 224, or 300x200 (HxW).")
 PlotFile = restricted_string_type(
     "PlotFile", r"(?i)^.*\.(png|jpg|webp|pdf|svg)$", docstring="PNG, JPG, WebP, PDF or SVG."
 )
@@ -48,8 +45,6 @@ examples:
   python -m experiments.show_mixing cat.jpg dog.png --grid beta=0.4,1.2,4 eta=0,0.2,1
   python -m experiments.show_mixing --examples --checkpoint runs/digits_puzzlemix/2026-01-31_12-00-00 --blocks 4
 """
-
-log = logging.getLogger(__name__)
 
 
 class _HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -96,7 +91,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
     """Return the values of each key of a grid, from texts `KEY=VALUE,VALUE,...`.
 
     Raises:
-        UserError: If there are more than two, or a key is unknown, given twice, or has too many values.
+        UserError: If there are more than two, or a key is unknown or given twice.
     """
     axes: dict[str, list[str]] = {}
     for text in texts:
@@ -106,8 +101,6 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
         if key not in GRID_KEYS:
             raise UserError(f"--grid {text}: there is no {key}; it must be one of {', '.join(GRID_KEYS)}")
         axes[key] = listed.split(",")
-        if len(axes[key]) > MOST_VALUES:
-            raise UserError(f"--grid {key} has {len(axes[key])} values; the plot has room for {MOST_VALUES}")
     if len(axes) < len(texts) or len(axes) > 2:
         raise UserError(f"--grid takes one or two different keys, got {' '.join(texts)}")
     return axes
@@ -119,30 +112,26 @@ def show(parser: ArgumentParser, options: Namespace) -> None:
     Raises:
         UserError: If an option is wrong or an image cannot be read, see also `load_network`.
     """
-    check_combinations(options)
+    if options.examples == bool(options.images):
+        raise UserError("Give either --examples or IMAGES, files or folders")
+    if options.grid and options.rows:
+        raise UserError("--rows has no effect with --grid, which plots one pair; choose it by --row")
+    if options.row and not options.grid:
+        raise UserError("--row chooses the pair of a --grid; without one, give --rows")
     axes = read_grid(options.grid or [])
-    prepared = prepare_images(options)
+    prepared, rows = prepare_images(options)
     # Every panel is the command line with other values.
     cells = [parser.parse_object(dict(zip(axes, values, strict=True)), options) for values in product(*axes.values())]
-    configs = [read_config(cell) for cell in cells]
-    mixes = [prepared.mix(config, cell.lam, cell.blocks) for config, cell in zip(configs, cells, strict=True)]
+    mixes = [prepared.mix(cell.lam, cell.blocks, {name: cell[name] for name in HYPERPARAMETERS}) for cell in cells]
     if axes:
-        figure = plot_grid(prepared, mixes, axes, describe_common(options, axes))
+        figure = plot_grid(mixes, prepared.titles, axes, describe_common(options, axes))
     else:
-        figure = plot_mixes(
-            mixes[0],
-            mean=prepared.mean,
-            std=prepared.std,
-            class_names=prepared.class_names,
-            rows=prepared.shown,
-            targets=prepared.targets,
-            titles=prepared.titles,
-        )
+        figure = plot_mixes(mixes[0], class_names=prepared.class_names, rows=rows, titles=prepared.titles)
     save_figure(figure, Path(options.output), dpi=options.dpi)
 
 
-def prepare_images(options: Namespace) -> PreparedImages:
-    """Read the images and the network; set `options.blocks` where it was not given."""
+def prepare_images(options: Namespace) -> tuple[PreparedImages, int]:
+    """Read the images and the network, and count the pairs to plot; set `options.blocks` where it was not given."""
     images = example_images() if options.examples else find_images([Path(each) for each in options.images])
     partners = choose_partners(len(images), options.seed)
     rows = [(options.row or 1) - 1] if options.grid else list(range(min(options.rows or ROWS, len(images))))
@@ -152,35 +141,8 @@ def prepare_images(options: Namespace) -> PreparedImages:
     if options.size is not None:
         height, _, width = options.size.partition("x")
         model = replace(model, height=int(height), width=int(width or height))
-    if options.blocks is None:
-        options.blocks = min(BLOCKS, model.height, model.width)
-        if options.blocks < BLOCKS:
-            log.warning(
-                f"--blocks is {options.blocks} instead of {BLOCKS}: the images have no more pixels along a side"
-            )
-    return prepare(images, rows, partners, model=model, saliency=options.saliency)
-
-
-def read_config(options: Namespace) -> PuzzleMixConfig:
-    """Return the hyperparameters.
-
-    Raises:
-        UserError: If one is outside its range.
-    """
-    try:
-        return PuzzleMixConfig(**{name: options[name] for name in HYPERPARAMETERS})
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def check_combinations(options: Namespace) -> None:
-    """Refuse options that contradict each other, before anything is read."""
-    if options.examples == bool(options.images):
-        raise UserError("Give either --examples or IMAGES, files or folders")
-    if options.grid and options.rows:
-        raise UserError("--rows has no effect with --grid, which plots one pair; choose it by --row")
-    if options.row and not options.grid:
-        raise UserError("--row chooses the pair of a --grid; without one, give --rows")
+    options.blocks = options.blocks or min(BLOCKS, model.height, model.width)
+    return prepare(images, rows, partners, model, options.saliency), len(rows)
 
 
 def describe_common(options: Namespace, varied: Collection[str]) -> str:

@@ -12,9 +12,6 @@ from torch import Tensor
 from experiments.common import Stream, UserError, seed_sequence
 from experiments.data import IMAGE_SUFFIXES, list_images, read_image
 
-# Of scikit-image and of scikit-learn, in an order in which neighbors mix well: the first two are those of a grid.
-EXAMPLES = ("flower", "chelsea", "rocket", "china", "coffee", "astronaut")
-
 
 @dataclass(frozen=True)
 class SourceImage:
@@ -24,46 +21,39 @@ class SourceImage:
     source: Path | Image.Image
 
     def read(self, *, height: int, width: int, channels: int) -> Tensor:
-        """Read the image, scaled to cover height x width pixels and center-cropped.
-
-        Returns:
-            Floats (channels, height, width) in [0, 1], upright according to EXIF; transparent parts are white.
+        """Read the image as (channels, height, width) floats in [0, 1], scaled to cover this size and center-cropped.
 
         Raises:
             UserError: If it is no image.
         """
         mode = "L" if channels == 1 else "RGB"
+        is_file = isinstance(self.source, Path)
         # Floats without a known range are stretched: here they only have to be visible.
-        image = (
-            read_image(self.source, mode, stretch=True) if isinstance(self.source, Path) else self.source.convert(mode)
-        )
+        image = read_image(self.source, mode, stretch=True) if is_file else self.source.convert(mode)
         fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
         pixels = np.asarray(fitted, dtype=np.float32) / 255
         return torch.from_numpy(pixels.reshape(height, width, channels)).permute(2, 0, 1).contiguous()
 
 
 def find_images(paths: Sequence[Path]) -> list[SourceImage]:
-    """Return the named files, and all images in and below the named folders, in this order.
+    """Find the named files, and all images in and below the named folders, in this order.
 
     Raises:
         UserError: If there is no such file, or a folder holds no images.
     """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found = sorted(list_images(path))
-            if not found:
-                raise UserError(f"There are no images in {path.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
-            files += [path / name for name in found]
-        elif path.is_file():
-            files.append(path)
-        else:
+        found = [path / name for name in sorted(list_images(path))] if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"There are no images in {path.absolute()}: none ends in {', '.join(IMAGE_SUFFIXES)}")
+        if not path.exists():
             raise UserError(f"There is no file or folder {path.absolute()}")
+        files += found
     return [SourceImage(file.stem, file) for file in files]
 
 
 def example_images() -> list[SourceImage]:
-    """Return photographs that come with scikit-image and scikit-learn; nothing is downloaded.
+    """Return photographs that come with scikit-learn and scikit-image; the first two are those of a grid.
 
     Raises:
         UserError: If scikit-image is not installed.
@@ -74,18 +64,17 @@ def example_images() -> list[SourceImage]:
         raise UserError("--examples needs scikit-image: pip install scikit-image, or name IMAGES") from error
     from sklearn.datasets import load_sample_image
 
-    ours = {name: load_sample_image(f"{name}.jpg") for name in ("flower", "china")}
-    return [
-        SourceImage(name, Image.fromarray(ours[name] if name in ours else getattr(data, name)())) for name in EXAMPLES
-    ]
+    flower, china = (load_sample_image(f"{name}.jpg") for name in ("flower", "china"))
+    # In an order in which neighbors mix well.
+    photographs = {"flower": flower, "chelsea": data.chelsea(), "rocket": data.rocket(), "china": china}
+    photographs |= {"coffee": data.coffee(), "astronaut": data.astronaut()}
+    return [SourceImage(name, Image.fromarray(pixels)) for name, pixels in photographs.items()]
 
 
 def choose_partners(count: int, seed: int | None) -> list[int]:
     """Return the partner of each of `count` images; each is a partner once, and never its own.
 
-    Args:
-        count: Number of images.
-        seed: None: the next image, of the last one the first. Otherwise partners are random, determined by the seed.
+    Without a seed it is the next image, of the last one the first; else partners are random, determined by the seed.
 
     Raises:
         UserError: If there are fewer than two images.

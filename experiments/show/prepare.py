@@ -1,7 +1,8 @@
 """Images with their saliency, ready to be mixed with one setting after another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,44 +22,38 @@ class PreparedImages:
     """B images and everything that mixing needs to know about them.
 
     Args:
+        model: Where their predictions are from.
         images: (B, C, H, W), normalized.
         partners: (B,) integers, the partner of each image.
-        targets: (B,) classes.
+        logits: (B, classes).
         saliency: (B, H, W) >= 0.
-        titles: (B,) names of the images, with the predicted class on a second line where there is a network.
-        num_classes: Number of classes.
+        titles: B names, with the predicted class on a second line where there is a network.
         class_names: None: they are not known.
-        mean: Per-channel mean of the normalization; None: images are in [0, 1].
-        std: Per-channel standard deviation.
-        shown: The first `shown` images are shown with their partners.
     """
 
+    model: SaliencyModel
     images: Tensor
     partners: Tensor
-    targets: Tensor
+    logits: Tensor
     saliency: Tensor
     titles: tuple[str, ...]
-    num_classes: int
     class_names: tuple[str, ...] | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-    shown: int
 
-    def mix(self, config: PuzzleMixConfig, lam: float, blocks: int) -> MixedBatch:
+    def mix(self, lam: float, blocks: int, hyperparameters: dict[str, Any]) -> MixedBatch:
         """Mix every image with its partner: `lam` is the target ratio, `blocks` those along each side of the mask.
 
         Raises:
-            UserError: If the settings do not fit the images, or the solver is not installed.
+            UserError: If a setting is out of its range or does not fit the images, or the solver is not installed.
         """
         side = min(self.images.shape[2:])
         if blocks > side:
             raise UserError(
                 f"--blocks must be at most the shorter image side, {side}, got {blocks}; or give a larger --size"
             )
-        config = replace(config, mean=self.mean, std=self.std)
-        mixer = PuzzleMix(config, saliency=lambda *_: self.saliency, num_classes=self.num_classes)
         try:
-            return mixer(nn.Identity(), self.images, self.targets, MixDraw(self.partners, lam, blocks))
+            config = PuzzleMixConfig(mean=self.model.mean, std=self.model.std, **hyperparameters)
+            mixer = PuzzleMix(config, saliency=lambda *_: self.saliency, num_classes=self.logits.shape[1])
+            return mixer(nn.Identity(), self.images, self.logits.argmax(1), MixDraw(self.partners, lam, blocks))
         except (ImportError, ValueError) as error:
             raise UserError(str(error)) from error
 
@@ -67,18 +62,12 @@ def prepare(
     images: Sequence[SourceImage],
     rows: Sequence[int],
     partners: Sequence[int],
-    *,
     model: SaliencyModel,
-    saliency: str | None = None,
+    saliency: str | None,
 ) -> PreparedImages:
-    """Read the images that are needed, predict their classes and compute their saliency.
+    """Read the images `rows` and their partners, predict their classes and compute their saliency.
 
-    Args:
-        images: All images.
-        rows: Indices of those that are shown with their partners.
-        partners: For each of all images the index of its partner.
-        model: The network.
-        saliency: "gradient", "feature" or "spectral"; None: "gradient" with a network, else "spectral".
+    Without a choice, saliency is "gradient" with a network, else "spectral".
 
     Raises:
         UserError: If an image cannot be read, or the network does not take it.
@@ -86,36 +75,21 @@ def prepare(
     if model.net is None and saliency not in (None, "spectral"):
         raise UserError(f"--saliency {saliency} is that of a network; add a --checkpoint, or use --saliency spectral")
     needed = list(dict.fromkeys([*rows, *(partners[row] for row in rows)]))
-    chosen = [images[index] for index in needed]
-    read = [each.read(height=model.height, width=model.width, channels=model.channels) for each in chosen]
-    normalized = model.normalize(torch.stack(read))
+    # Images that are only partners are mixed with themselves, and not shown.
+    local = [needed.index(partners[index]) if index in rows else place for place, index in enumerate(needed)]
+    size = {"height": model.height, "width": model.width, "channels": model.channels}
+    normalized = model.normalize(torch.stack([images[index].read(**size) for index in needed]))
     logits = model.predict(normalized)
     targets = logits.argmax(1)
-    source = SaliencySource(saliency or ("spectral" if model.net is None else "gradient"))
-    try:
-        maps = source.compute(nn.Identity() if model.net is None else model.net, normalized, targets).saliency
-    # For example a network without a feature map.
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    names = tuple(shorten(each.name, LONGEST_NAME) for each in chosen)
-    titles, class_names = names, names
+    names = titles = class_names = tuple(shorten(images[index].name, LONGEST_NAME) for index in needed)
     if model.net is not None:
         class_names = model.class_names
         classes = [f"class {label}" if class_names is None else class_names[label] for label in targets.tolist()]
-        titles = tuple(
-            f"{name},\npredicted as {shorten(each, LONGEST_NAME)}" for name, each in zip(names, classes, strict=True)
-        )
-    # Images that are only partners are mixed with themselves, and not shown.
-    local = [needed.index(partners[index]) if index in rows else place for place, index in enumerate(needed)]
-    return PreparedImages(
-        images=normalized,
-        partners=torch.tensor(local),
-        targets=targets,
-        saliency=maps,
-        titles=titles,
-        num_classes=logits.shape[1],
-        class_names=class_names,
-        mean=model.mean,
-        std=model.std,
-        shown=len(rows),
-    )
+        titles = tuple(f"{name},\npredicted as {each}" for name, each in zip(names, classes, strict=True))
+    source = SaliencySource(saliency or ("spectral" if model.net is None else "gradient"))
+    try:
+        found = source.compute(model.net or nn.Identity(), normalized, targets)
+    # For example a network without a feature map.
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return PreparedImages(model, normalized, torch.tensor(local), logits, found.saliency, titles, class_names)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from experiments.checkpoints import CheckpointLocation, complete_config, find_checkpoint, load_weights
+from experiments.checkpoints import complete_config, find_checkpoint, load_weights
 from experiments.common import UserError
 from experiments.data import ImageDataModule, MissingDataError
 from experiments.runs import CONFIG
@@ -23,17 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SaliencyModel:
-    """A network and the images it takes.
-
-    Args:
-        net: The network, in evaluation mode; None: there is none.
-        channels: Channels of the images, 1 or 3.
-        height: In pixels.
-        width: In pixels.
-        mean: Per-channel mean of the normalization, in [0, 1] units; None: images stay in [0, 1].
-        std: Per-channel standard deviation.
-        class_names: None: they are not known.
-    """
+    """A network in evaluation mode and the images it takes, normalized by `mean` and `std` from [0, 1]; None: unknown."""
 
     net: nn.Module | None = None
     channels: int = 3
@@ -67,11 +57,7 @@ class SaliencyModel:
 
 
 def load_saliency_model(checkpoint: str | None, *, allow: Collection[str] = ()) -> SaliencyModel:
-    """Load the network of a run; without a checkpoint there is none.
-
-    Raises:
-        UserError: See `load_network`; also if its images are neither gray nor color.
-    """
+    """Load the network of a run, see `load_network`; without a checkpoint there is none."""
     if checkpoint is None:
         return SaliencyModel()
     net, data, class_names = load_network(checkpoint, allow=allow)
@@ -93,8 +79,8 @@ def load_network(
         The network in evaluation mode, its data, not set up, and the names of its classes if they are known.
 
     Raises:
-        UserError: If there is no such file, it is not from a run, cannot be read or does not fit the model, or the run names
-            anything that is not built from a run folder.
+        UserError: If it cannot be found or read, is not from a run, does not fit the network, or the run names anything that is
+            not built from a run folder.
         MissingDataError: If only the data set would tell the number of classes, and it is missing.
     """
     source = find_checkpoint(checkpoint)
@@ -105,30 +91,15 @@ def load_network(
         )
     cfg = complete_config(OmegaConf.create({"data": {}, "model": {}}), source, allow=allow)
     data: ImageDataModule = instantiate(cfg.data)
-    class_names, classes = _find_classes(source, data)
+    class_names = None
+    results = source.run_dir / TEST_RESULTS
+    try:
+        class_names = TestResults.load(results).class_names if results.is_file() else tuple(data.class_names)
+    except MissingDataError:
+        log.warning(f"Classes are shown by number: neither the data set nor {TEST_RESULTS} is there to name them")
+    classes = data.num_classes if class_names is None else len(class_names)
     # The random initial weights are replaced.
     with torch.random.fork_rng(devices=[]):
         net: nn.Module = instantiate(cfg.model, num_classes=classes, in_channels=data.in_channels)
     load_weights(net, source.path)
     return net.eval(), data, class_names
-
-
-def _find_classes(source: CheckpointLocation, data: ImageDataModule) -> tuple[tuple[str, ...] | None, int]:
-    """Return names and number of the classes, from the test results of the run or else from its data."""
-    results = None if source.run_dir is None else source.run_dir / TEST_RESULTS
-    if results is not None and results.is_file():
-        names = TestResults.load(results).class_names
-        return names, len(names)
-    try:
-        names = tuple(data.class_names)
-    except MissingDataError:
-        try:
-            classes = data.num_classes
-        except MissingDataError:
-            # The network cannot be built without their number: fetch the data set, where that is possible.
-            data.prepare_data()
-            names = tuple(data.class_names)
-        else:
-            log.warning(f"Classes are shown by number: neither the data set nor {TEST_RESULTS} is there to name them")
-            return None, classes
-    return names, len(names)
