@@ -17,7 +17,7 @@ def build_torchvision(
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         num_classes: Number of logits.
         in_channels: Channels of the images. Other than 3 they replace the first convolution, initialized as by He et al.
-        head_std: Initial standard deviation of the last linear layer's weights, > 0; None: the library's initialization.
+        head_std: Initial standard deviation of the last linear layer's weights; None: the library's initialization.
         **options: Further arguments of the network, e.g. `zero_init_residual=True` of the ResNets.
     """
     known = torchvision.models.list_models(module=torchvision.models)
@@ -40,10 +40,8 @@ def build_timm(
 
     As `build_torchvision`; the options are those of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise ModuleNotFoundError("model=timm needs timm; install it: pip install -e '.[experiments]'") from error
+    import timm
+
     if not timm.is_model(name):
         raise ValueError(_unknown_name("timm", name, timm.list_models()))
     return _initialize_head(timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options), head_std)
@@ -67,8 +65,6 @@ def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
 def _initialize_head(net: nn.Module, std: float | None) -> nn.Module:
     if std is None:
         return net
-    if std <= 0:
-        raise ValueError(f"model.head_std must be null or positive, got {std}")
     layers = [each for each in net.modules() if isinstance(each, nn.Linear)]
     if not layers:
         raise ValueError(f"model.head_std={std} needs a linear layer, and {type(net).__name__} has none; drop it")

@@ -38,37 +38,30 @@ def plot_grid(
     heights = (ORIGINAL * aspect + ABOVE, len(rows) * (MIX * aspect + BELOW) + ABOVE)
     figure = Figure((max(4.5 * ORIGINAL, len(columns) * (MIX + BESIDE)), sum(heights) + BELOW), layout="constrained")
     top, bottom = figure.subfigures(2, height_ratios=heights)
-    _plot_originals(top.subplots(1, 4), pairs[0], pixels)
+    originals = top.subplots(1, 4)
+    for which, (name, color) in enumerate((("first", FIRST_COLOR), ("second", SECOND_COLOR))):
+        image, saliency = originals[2 * which : 2 * which + 2]
+        show_image(image, pixels.shown(pairs[0].originals[which, 0]), f"{name}: {pairs[0].titles[which][0]}")
+        frame(image, color)
+        show_saliency(saliency, pairs[0].saliency[which, 0].numpy(), "its saliency")
     panels = bottom.subplots(len(rows), len(columns), squeeze=False)
-    for panel, pair in zip(panels.flat, pairs, strict=True):
-        _plot_mix(panel, pair, pixels, count_moved=any("transport" in key for key in axes))
-    for panel, title in zip(panels[0], columns, strict=True):
-        panel.set_title(title, weight="bold", size=10)
-    for panel, label in zip(panels[:, 0], rows, strict=True):
-        panel.set_ylabel(label, weight="bold", size=10)
+    for number, (panel, pair) in enumerate(zip(panels.flat, pairs, strict=True)):
+        row, column = divmod(number, len(columns))
+        _plot_mix(panel, pair, pixels)
+        panel.set_title(columns[column] if row == 0 else "", weight="bold", size=10)
+        panel.set_ylabel(rows[row] if column == 0 else "", weight="bold", size=10)
     for panel in figure.axes:
         panel.set(xticks=[], yticks=[], box_aspect=aspect)
-    colors = "Small masks: orange shows the first image, blue the second, in between both."
-    figure.supxlabel(f"{colors}\nAll with {legend}.", size=8)
+    text = f"Small masks: orange shows the first image, blue the second, in between both.\nAll with {legend}."
+    figure.supxlabel(text, size=8)
     return figure
 
 
-def _plot_originals(panels: Sequence[Axes], pair: PlotSamples, pixels: Denormalizer) -> None:
-    for which, (name, color) in enumerate((("first", FIRST_COLOR), ("second", SECOND_COLOR))):
-        image, saliency = panels[2 * which : 2 * which + 2]
-        show_image(image, pixels.shown(pair.originals[which, 0]), f"{name}: {pair.titles[which][0]}")
-        frame(image, color)
-        show_saliency(saliency, pair.saliency[which, 0].numpy(), "its saliency")
-
-
-def _plot_mix(panel: Axes, pair: PlotSamples, pixels: Denormalizer, *, count_moved: bool) -> None:
-    """Plot a mix with its mask; that no block moved is stated only if `count_moved`."""
-    mixed, moved = pair.mixed, int(pair.moved.sum())
-    count = ""
-    if moved or (count_moved and mixed.plan is not None):
-        count = f", {moved} moved block{'' if moved == 1 else 's'}"
+def _plot_mix(panel: Axes, pair: PlotSamples, pixels: Denormalizer) -> None:
+    mixed, count = pair.mixed, int(pair.moved.sum())
+    moved = "" if mixed.plan is None else f", {count} moved block{'' if count == 1 else 's'}"
     show_image(panel, pixels.shown(mixed.images[0]), "")
     share, retained = float(mixed.ratio[0]), float(pair.retained.mean())
-    panel.set_xlabel(f"{share:.0%} of the first{count},\n{retained:.0%} of the saliency stays", size=8)
+    panel.set_xlabel(f"{share:.0%} of the first{moved},\n{retained:.0%} of the saliency stays", size=8)
     mask = panel.inset_axes(MASK, xticks=[], yticks=[])
     mask.imshow(mixed.mask[0].numpy(), cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
