@@ -109,7 +109,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[RunComponents, Mappi
     """Build all parts, train, and test; return the parts and the test metrics."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     start = find_start(cfg.resume, run_dir)
-    notes = [*filter(None, [start.note]), *check_start(cfg, start)]
+    notes = check_start(cfg, start)
     parts = build_components(cfg, kept_steps=start.steps)
     if parts.trainer.is_global_zero:
         clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)

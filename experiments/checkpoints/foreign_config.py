@@ -1,10 +1,9 @@
-"""Settings from a run folder that may be somebody else's: read as plain values, and checked for what may be built from them.
+"""Settings of run folders, which may be somebody else's: read as plain values, and checked for what may be built from them.
 
-Foreign is every `config.yaml` that lies beside a checkpoint, also one's own: who wrote it is unknown. Trusted are the
-command line and the options of `conf/` that it names.
+Foreign is every `config.yaml` beside a checkpoint, also one's own: who wrote it is unknown. Trusted are the command line and
+the options of `conf/` that it names.
 """
 
-import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,10 @@ ALLOWED = {
 }  # fmt: skip
 TARGET, CONVERT = "_target_", "_convert_"
 # Of pretrained weights, which those of the checkpoint replace: nothing is downloaded or read for them.
-PRETRAINED = {
-    "build_timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
-    "build_torchvision": ("weights", "progress"),
-}
+PRETRAINED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
 # torchvision gives these networks another input where it gives them weights.
 TRANSFORMING = ("googlenet", "inception_v3")
 DOWNLOADING = ("CIFAR10DataModule", "CIFAR100DataModule", "TinyImageNetDataModule")
-MAX_WORKERS = 256
-
-log = logging.getLogger(__name__)
 
 
 def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] = ()) -> dict[str, Any]:
@@ -47,12 +40,12 @@ def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] =
     """
     if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
         raise UserError(f"{path}: {group} must name what is built, as {group}.{TARGET}; give {group}=NAME")
-    allowed = {*allow, *allowed_names(group)}
+    # Whole names: an attribute of an allowed module is something else.
+    allowed = [*allow, *allowed_names(group)]
 
     def check(key: str, value: Any) -> Any:
         name = key.rpartition(".")[2]
-        # Whole names: an attribute of an allowed module is something else.
-        if name == TARGET and not (isinstance(value, str) and value in allowed):
+        if name == TARGET and value not in allowed:
             raise UserError(_refusal(path, group, key, value))
         if name.startswith("_") and name.endswith("_") and name not in (TARGET, CONVERT):
             raise UserError(f"{path}: {key} is not taken from a run folder; give {group}=NAME and its settings")
@@ -60,13 +53,11 @@ def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] =
             raise UserError(
                 f"{path}: {key}: {value} is an interpolation, not resolved for a run folder; give {key}=..."
             )
-        if name == "num_workers" and isinstance(value, int) and value > MAX_WORKERS:
-            raise UserError(f"{path}: {key}={value} is more than {MAX_WORKERS}; give {key}=...")
         if isinstance(value, Mapping):
             return _without_side_effects({name: check(f"{key}.{name}", each) for name, each in value.items()})
-        return (
-            [check(f"{key}[{place}]", each) for place, each in enumerate(value)] if isinstance(value, list) else value
-        )
+        if isinstance(value, list):
+            return [check(f"{key}[{place}]", each) for place, each in enumerate(value)]
+        return value
 
     checked: dict[str, Any] = check(group, node)
     return checked
@@ -88,12 +79,11 @@ def _refusal(path: Path, group: str, key: str, target: Any) -> str:
 
 def _without_side_effects(node: dict[str, Any]) -> dict[str, Any]:
     builder = str(node.get(TARGET)).rpartition(".")[2]
-    if builder == "build_torchvision" and node.get("weights") and node.get("name") in TRANSFORMING:
-        node.setdefault("transform_input", True)
-    dropped = [key for key in PRETRAINED.get(builder, ()) if node.pop(key, None)]
-    if dropped:
-        log.info(f"left out for the weights of the checkpoint: {', '.join(f'model.{key}' for key in dropped)}")
     if builder in DOWNLOADING:
         # Never into a folder that a foreign config names; the command line may say data.download=true.
-        node["download"] = False
-    return node
+        return {**node, "download": False}
+    if builder not in ("build_timm", "build_torchvision"):
+        return node
+    if node.get("weights") and node.get("name") in TRANSFORMING:
+        node.setdefault("transform_input", True)
+    return {key: value for key, value in node.items() if key not in PRETRAINED}

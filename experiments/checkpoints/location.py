@@ -38,20 +38,14 @@ def find_checkpoint(setting: str | None) -> CheckpointLocation:
     if setting is None:
         raise UserError("checkpoint has no default; give checkpoint=PATH, a checkpoint or a run folder")
     path = Path(setting).expanduser()
-    if path.is_dir():
-        candidates = [path / BEST_CHECKPOINT, path / LAST_CHECKPOINT]
-        found = next((each for each in candidates if each.is_file()), None)
-        if found is None:
-            searched = " and ".join(str(each.absolute()) for each in candidates)
-            raise UserError(f"checkpoint={setting} is a folder, but not that of a run: there is no {searched}")
-        path = found
-    if not path.is_file():
-        raise UserError(
-            f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {path.absolute()}"
-        )
-    run_dir = path.absolute().parents[1]
-    is_run = path.absolute().parent.name == BEST_CHECKPOINT.parent.name and (run_dir / CONFIG).is_file()
-    return CheckpointLocation(path, run_dir if is_run else None)
+    candidates = [path / BEST_CHECKPOINT, path / LAST_CHECKPOINT] if path.is_dir() else [path]
+    found = next((each for each in candidates if each.is_file()), None)
+    if found is None:
+        searched = " and no ".join(str(each.absolute()) for each in candidates)
+        raise UserError(f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {searched}")
+    run_dir = found.absolute().parents[1]
+    is_run = found.absolute().parent.name == BEST_CHECKPOINT.parent.name and (run_dir / CONFIG).is_file()
+    return CheckpointLocation(found, run_dir if is_run else None)
 
 
 def choose_output_dir(setting: str | None, fallback: str) -> str:
@@ -65,12 +59,8 @@ def choose_output_dir(setting: str | None, fallback: str) -> str:
         found = find_checkpoint(setting)
     except UserError:
         return fallback
-    stem = found.path.name.split(".")[0]
-    name = f"evaluation_{stem}"
-    if found.run_dir is not None and (
-        Path(str(setting)).expanduser().is_dir() or found.path.name == BEST_CHECKPOINT.name
-    ):
-        name = "evaluation"
+    is_default = Path(str(setting)).expanduser().is_dir() or found.path.name == BEST_CHECKPOINT.name
+    name = "evaluation" if found.run_dir and is_default else f"evaluation_{found.path.name.split('.')[0]}"
     folder = (found.run_dir or found.path.absolute().parent) / name
     # In a folder of somebody else, writing could overwrite any file.
     written = (folder, *folder.glob("*"), *folder.glob(".hydra/*"))
@@ -92,13 +82,13 @@ def complete_config(cfg: DictConfig, location: CheckpointLocation, *, allow: Col
 
 
 def _read_group(location: CheckpointLocation, group: str, allow: Collection[str]) -> DictConfig:
+    wanted = f"{group}=NAME, an option of conf/{group}"
     if location.run_dir is None:
         raise UserError(
-            f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
-            f"{group}=NAME, an option of conf/{group}"
+            f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: {wanted}"
         )
     path = location.run_dir / CONFIG
     config = read_plain_yaml(path)
     if not isinstance(config, dict) or group not in config:
-        raise UserError(f"{path} has no {group}; give {group}=NAME, an option of conf/{group}")
+        raise UserError(f"{path} has no {group}; give {wanted}")
     return OmegaConf.create(checked_group(path, group, config[group], allow=allow))

@@ -1,9 +1,6 @@
 """Reading files of torch.save from elsewhere: nothing that is pickled in them is imported, called or run."""
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ ALLOWED_GLOBALS = (
     "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
     "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
 )  # fmt: skip
-LOCK = threading.Lock()
 
 
 class OpaqueObject:
@@ -39,35 +35,21 @@ def safe_load(path: str | Path) -> Any:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"There is no checkpoint {path.absolute()}")
+    # Torch would also build what libraries have told it to; it keeps one list per process.
+    hidden = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
     try:
-        with _only_allowed_globals():
+        with torch.serialization.safe_globals([(OpaqueObject, name) for name in ALLOWED_GLOBALS]):
             return torch.load(path, map_location="cpu", weights_only=True)
     # A damaged or hostile file can raise anything in the reader.
     except Exception as error:
-        raise UserError(_explain(path, error)) from error
-
-
-@contextmanager
-def _only_allowed_globals() -> Iterator[None]:
-    """Hide the classes that libraries have told torch to build. Torch keeps one list per process, hence the lock."""
-    with LOCK:
-        hidden = torch.serialization.get_safe_globals()
-        torch.serialization.clear_safe_globals()
-        try:
-            with torch.serialization.safe_globals([(OpaqueObject, name) for name in ALLOWED_GLOBALS]):
-                yield
-        finally:
-            torch.serialization.add_safe_globals(hidden)
-
-
-def _explain(path: Path, error: Exception) -> str:
-    found = re.search(r"GLOBAL [`']?([\w.]+)", str(error))
-    if found:
-        return (
-            f"{path} was refused, and nothing in it was run: it asks for {found[1]}, which weights do not need. Readable are "
-            "checkpoints of this study and of the Puzzle Mix authors' code; from others take the state_dict alone: "
+        found = re.search(r"GLOBAL [`']?([\w.]+)", str(error))
+        asked = f"it asks for {found[1]}, which weights do not need" if found else type(error).__name__
+        # Not torch's own message, which advises to read the file without care.
+        raise UserError(
+            f"{path} cannot be read as a checkpoint, and nothing in it was run: {asked}. Readable are checkpoints of this "
+            "study and of the Puzzle Mix authors' code; from others take the state_dict alone: "
             "torch.save({'state_dict': weights}, PATH), written where the file is trusted"
-        )
-    # torch puts its advice to read the file without care before the reason.
-    reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip().partition("\n")[0]
-    return f"{path} cannot be read as a checkpoint, and nothing in it was run ({type(error).__name__}: {reason})"
+        ) from error
+    finally:
+        torch.serialization.add_safe_globals(hidden)

@@ -19,7 +19,7 @@ from experiments.common import (
     short,
     training_command,
 )
-from experiments.runs.run_folder import LAST_CHECKPOINT, comparable_overrides
+from experiments.runs.run_folder import LAST_CHECKPOINT
 from experiments.runs.stopping import RunStopped
 from experiments.runs.summary import Summary, summary_table
 
@@ -42,8 +42,7 @@ def print_final_summary(
         console.print(summary_table(summary))
     places = {**(files if alone else {}), "all files": run_dir}
     width = max(len(label) for label in places) + 2
-    lines = [describe(summary), describe_result(summary), ""]
-    lines += [f"{label:<{width}}{short(path)}" for label, path in places.items()]
+    lines = [describe(summary), "", *(f"{label:<{width}}{short(path)}" for label, path in places.items())]
     if alone:
         lines += ["", "Next steps:"]
         lines += [f"  {command}\n      {why}" for command, why in next_commands(summary, run_dir).items()]
@@ -51,40 +50,28 @@ def print_final_summary(
 
 
 def describe(summary: Summary) -> str:
-    """What was trained, in one sentence."""
-    mix = summary.choices["mix"]
-    how = "without mixing" if mix in (None, "none") else f"mixed by {mix}"
-    epochs = "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
+    """What was trained and how good it is, a sentence each."""
+    mix, epochs = summary.choices["mix"], "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
     return (
         f"Trained the network {summary.choices['model']} ({summary.parameters:,} parameters) on {summary.train_images:,} "
-        f"images of {summary.choices['data']}, {how}: {epochs}, seed {summary.seed}."
-    )
-
-
-def describe_result(summary: Summary) -> str:
-    """How good it is, in one sentence."""
-    return (
-        f"Test accuracy: {summary.test['accuracy']:.2%} of {summary.test_images:,} images (last epoch, nothing was chosen on "
-        "them)."
+        f"images of {summary.choices['data']}, {'without mixing' if mix in (None, 'none') else f'mixed by {mix}'}: {epochs}, "
+        f"seed {summary.seed}.\nTest accuracy: {summary.test['accuracy']:.2%} of {summary.test_images:,} images (last epoch, "
+        "nothing was chosen on them)."
     )
 
 
 def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
     """Three commands to paste into a shell, and what each is for."""
-    # With the same paths: there the data is, and there the other run belongs.
-    paths = [
-        each for each in summary.overrides if key_of(each).startswith("paths.") and key_of(each) != "paths.run_dir"
-    ]
-    kept = [*comparable_overrides(summary.overrides), *paths]
-    if {key_of(each) for each in kept} & {"experiment", "sweep"}:
+    kept = [each for each in summary.overrides if key_of(each) not in ("resume", "paths.run_dir")]
+    if {"experiment", "sweep"} & {key_of(each) for each in kept}:
         # Their settings belong to the experiment's way of mixing, and would be refused with another one.
-        kept = [each for each in kept if key_of(each) != "seed"]
-        another, why = [*kept, f"seed={summary.seed + 1}"], "the same with another seed, to see how far results vary"
+        replaced, other = ("seed",), f"seed={summary.seed + 1}"
+        why = "the same with another seed, to see how far results vary"
     else:
-        kept = [each for each in kept if key_of(each).split(".")[0] not in ("mix", "clean_stop_epoch")]
         is_mixed = summary.choices["mix"] not in (None, "none")
-        another = [*kept, "mix=none" if is_mixed else "mix=puzzlemix"]
+        replaced, other = ("mix", "clean_stop_epoch"), f"mix={'none' if is_mixed else 'puzzlemix'}"
         why = f"the same {'without mixing' if is_mixed else 'with Puzzle Mix'}, to compare"
+    another = [*(each for each in kept if key_of(each).split(".")[0] not in replaced), other]
     # The weights that the table is about; of the run folder alone the best ones would be taken, by the validation images.
     checkpoint = override("checkpoint", short(run_dir / LAST_CHECKPOINT))
     return {
@@ -99,20 +86,18 @@ def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str
 
     `finished`: the result had been saved before. Not through the log, which wraps lines that are to be pasted.
     """
-    how = str(error) if isinstance(error, RunStopped) else "The run failed"
+    how, stopped = "The run failed", isinstance(error, RunStopped)
     if isinstance(error, RunStopped):
-        error.is_reported = True
-    command = as_typed_here(resume_command(overrides, run_dir))
+        how, error.is_reported = str(error), True
+    checkpoint, command = run_dir / LAST_CHECKPOINT, as_typed_here(resume_command(overrides, run_dir))
     if finished:
         print_plain(
             f"{how}, but the run is finished and its result is saved in {short(run_dir)}. Images and report may be missing; "
             f"the report is made by:\n{report_command(run_dir)}"
         )
-    elif (run_dir / LAST_CHECKPOINT).is_file():
-        print_plain(
-            f"{how}: the run ended early and has a checkpoint, {short(run_dir / LAST_CHECKPOINT)}. Resume with:\n{command}"
-        )
-    elif isinstance(error, RunStopped):
+    elif checkpoint.is_file():
+        print_plain(f"{how}: the run ended early and has a checkpoint, {short(checkpoint)}. Resume with:\n{command}")
+    elif stopped:
         print_plain(
             f"{how} before there was a checkpoint: nothing is kept but {short(run_dir)}. Start it again with:\n{command}"
         )

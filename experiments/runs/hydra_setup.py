@@ -1,30 +1,140 @@
-"""What Hydra must know before it composes a config, and what it passes on to the other processes of a run."""
+"""What Hydra must know before it composes a config, which folder it writes to, and the command line of a sweep's job."""
 
 import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-OPEN_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
+from experiments.common import RunFolderError, UserError, exit_with_error, explained, print_plain
+from experiments.runs.lock import RunningError, claim
+from experiments.runs.resume import ANOTHER_FOLDER, is_done
+from experiments.runs.run_folder import AUTO, BEST_CHECKPOINT, LAST_CHECKPOINT, SUMMARY, find_unfinished
+from experiments.test_results import TEST_RESULTS
+
+PERMISSIVE_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
 
 
 def register() -> None:
-    """Store `permissive_groups`, which `conf/train.yaml` starts from."""
-    store_permissive_groups("permissive_groups", OPEN_GROUPS)
-
-
-def store_permissive_groups(name: str, groups: tuple[str, ...]) -> None:
-    """Store a config of this name whose groups accept any key.
+    """Store `permissive_groups`, which `conf/train.yaml` starts from: groups that accept any key.
 
     Hydra refuses `optimizer.momentum=0.8` for a key that no YAML file holds and asks for `+optimizer.momentum`. As the
     defaults live in code here, that would be most keys. A misspelled one is still refused, by `check_settings`.
     """
-    base = OmegaConf.create({})
-    for group in groups:
-        OmegaConf.update(base, group, DictConfig({}, flags={"struct": False}))
-    ConfigStore.instance().store(name=name, node=base)
+    groups = {group: DictConfig({}, flags={"struct": False}) for group in PERMISSIVE_GROUPS}
+    ConfigStore.instance().store(name="permissive_groups", node=OmegaConf.create(groups))
+
+
+class TakeFolders(Callback):
+    """Takes the folder of a run, or of a sweep, before Hydra writes anything into it.
+
+    Errors end the program with a message, as Hydra would make a warning of an exception.
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the run's folder."""
+        # Evaluations lie beside their checkpoint.
+        if "resume" not in config:
+            return
+        HydraConfig.instance().set_config(config)
+        try:
+            folder = take_folder(Path(config.hydra.run.dir), config.resume, is_free=_is_free(config.hydra.run))
+            _move_to(config.hydra, folder)
+            # It holds a copy.
+            HydraConfig.instance().set_config(config)
+            if rank_zero_only.rank == 0:
+                with suppress(OmegaConfBaseException):
+                    check_folder(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), folder)
+        except UserError as error:
+            exit_with_error(str(error))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Take the sweep's folder, if it is named by the time."""
+        try:
+            if _is_free(config.hydra.sweep):
+                with read_write(config.hydra):
+                    config.hydra.sweep.dir = str(_make_new(Path(config.hydra.sweep.dir)))
+        except UserError as error:
+            exit_with_error(str(error))
+
+
+def _is_free(node: DictConfig) -> bool:
+    """Whether the folder's name is the program's choice."""
+    pattern: Any = OmegaConf.to_container(node, resolve=False)
+    return "${now:" in str(pattern["dir"])
+
+
+def _move_to(hydra: DictConfig, folder: Path) -> None:
+    with read_write(hydra), open_dict(hydra):
+        hydra.run.dir, hydra.runtime.output_dir = str(folder), str(folder.absolute())
+
+
+def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
+    """Make this process the owner of a run folder; the other processes of a run go where that of rank 0 does.
+
+    With "auto" it is that of the run that was active last, of those beside `wanted` that were started by the same overrides
+    and are neither finished nor running. Else it is new, with a number behind its name if need be. `is_free`: it may be
+    another one than `wanted`, as the user has not named it.
+
+    Raises:
+        RunningError: If the user has named it and it belongs to a run that is running.
+        UnwritableError: If it cannot be made.
+    """
+    if is_free and resume == AUTO:
+        for folder in find_unfinished(wanted.parent, HydraConfig.get().overrides.task):
+            try:
+                claim(folder)
+                return folder
+            except RunningError as error:
+                print_plain(f"Not resumed: {error}")
+    folder = _make_new(wanted) if is_free and rank_zero_only.rank == 0 else wanted
+    claim(folder)
+    return folder
+
+
+def _make_new(wanted: Path) -> Path:
+    """Make a folder that was not there, in one step, so that no two processes have the same."""
+    with explained(wanted):
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+    raise AssertionError
+
+
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Check that a run may go into a folder.
+
+    Raises:
+        RunFolderError: If it holds another run, finished or not.
+    """
+    if cfg.resume == AUTO:
+        is_done(cfg, folder)
+        return
+    inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
+    found = [str(name) for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
+    if found and not inside:
+        raise RunFolderError(
+            f"{folder} holds another run ({', '.join(found)}): resume it by resume=auto, {ANOTHER_FOLDER}"
+        )
+
+
+def clear_folder(folder: Path, *, keep_checkpoints: bool) -> None:
+    """Remove the results of an earlier training, so that they are not taken for those of the one that begins."""
+    checkpoints = () if keep_checkpoints else (LAST_CHECKPOINT, BEST_CHECKPOINT)
+    with explained(folder):
+        for name in (SUMMARY, TEST_RESULTS, *checkpoints):
+            (folder / name).unlink(missing_ok=True)
 
 
 def make_command_repeatable() -> None:
@@ -33,9 +143,7 @@ def make_command_repeatable() -> None:
     Lightning starts the other processes of a DDP run by repeating the command line, which here would be the whole sweep.
     """
     hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return
-    # With references to secrets in the environment, which those processes have as well.
-    sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
-    with read_write(hydra), open_dict(hydra):
-        hydra.run.dir = hydra.runtime.output_dir
+    if hydra.mode == RunMode.MULTIRUN:
+        # With references to secrets in the environment, which those processes have as well.
+        sys.argv[1:] = [*OmegaConf.to_container(hydra.overrides.task), "hydra.mode=RUN"]
+        _move_to(hydra, Path(hydra.runtime.output_dir))

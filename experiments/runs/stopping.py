@@ -3,10 +3,8 @@
 import logging
 import os
 import signal
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,8 +17,6 @@ from experiments.common import print_plain
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Until a signal that was swallowed is given again; a destructor takes less.
-AGAIN_SECONDS = 0.05
 
 
 class RunStopped(SystemExit):
@@ -50,8 +46,7 @@ class SignalHandler:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.graceful = self._is_active = False
-        self._pid = os.getpid()
+        self.graceful, self._pid = False, os.getpid()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -66,57 +61,29 @@ class SignalHandler:
     def install(self, *, graceful: bool = False) -> None:
         """Handle both signals from now on; only the main thread can."""
         self.graceful = graceful
-        if threading.current_thread() is threading.main_thread():
+        with suppress(ValueError):
             for signum in SIGNALS:
                 signal.signal(signum, self)
-
-    @contextmanager
-    def insisting(self) -> Iterator[None]:
-        """Inside, a signal is given again where Python has swallowed its exception: in a destructor, in a callback from C."""
-        hook, self._is_active = sys.unraisablehook, True
-
-        def send_again(signum: int) -> None:
-            if self._is_active:
-                os.kill(self._pid, signum)
-
-        def on_unraisable(unraisable: Any) -> None:
-            if not isinstance(unraisable.exc_value, RunStopped) or os.getpid() != self._pid:
-                hook(unraisable)
-                return
-            # Later, as the exception of a handler that ran in here would be swallowed too.
-            timer = threading.Timer(AGAIN_SECONDS, send_again, [unraisable.exc_value.signum])
-            timer.daemon = True
-            timer.start()
-
-        sys.unraisablehook = on_unraisable
-        try:
-            yield
-        finally:
-            sys.unraisablehook, self._is_active = hook, False
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise `RunStopped`, wherever the program is.
+    """Inside, SIGINT and SIGTERM raise `RunStopped`, wherever the program is; at the end, if somebody's `except` swallowed it.
 
     Without it SIGTERM would end the process without a message, and Lightning would end it so at a KeyboardInterrupt. Only the
     main thread can handle signals; elsewhere nothing changes.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     handler, previous = SignalHandler(), {signum: signal.getsignal(signum) for signum in SIGNALS}
     handler.install()
     try:
-        with handler.insisting():
-            yield
-        # Swallowed by somebody's `except`, it has ended nothing.
+        yield
         if handler.signum is not None:
             raise RunStopped(handler.signum)
     finally:
-        for signum, former in previous.items():
-            # None: a handler that was not set by Python, which cannot be set again by it.
-            signal.signal(signum, signal.SIG_DFL if former is None else former)
+        with suppress(ValueError):
+            for signum, former in previous.items():
+                # None: a handler that was not set by Python, which cannot be set again by it.
+                signal.signal(signum, former or signal.SIG_DFL)
 
 
 class GracefulStop(pl.Callback):
@@ -143,9 +110,7 @@ class GracefulStop(pl.Callback):
         """Set aside Lightning's own handler of SIGTERM, which talks to other processes from inside."""
         self._handler.install()
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same in the test."""
-        self._handler.install()
+    on_test_start = on_sanity_check_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for the end of the batch."""
@@ -156,29 +121,18 @@ class GracefulStop(pl.Callback):
     ) -> None:
         """Stop here, unless validation comes first: it is not interrupted, or its score would be of a part."""
         if not trainer.is_last_batch:
-            self._stop_if_asked(trainer)
+            self.on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between two epochs."""
-        self._stop_if_asked(trainer)
-
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """Have Lightning stop where all processes can stop together."""
         if self.signum is not None:
-            # What Lightning checks where all processes can stop together. Publicly it is read only, and `should_stop` would
-            # count the epoch as finished.
+            # Publicly this is read only, and `should_stop` would count the epoch as finished.
             trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what was reached, if all processes have stopped at the end of a batch."""
         if isinstance(exception, SIGTERMException):
             trainer.save_checkpoint(self.path, weights_only=False)
-        if isinstance(exception, RunStopped):
-            # Those that Lightning has started would wait for this one.
-            kill = getattr(trainer.strategy.launcher, "kill", None)
-            if kill is not None:
-                kill(signal.SIGTERM)
-        self._handler.graceful = False
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal stops at once."""
-        self._handler.graceful = False
+        # Those that Lightning has started would wait for this one.
+        elif isinstance(exception, RunStopped) and hasattr(trainer.strategy.launcher, "kill"):
+            trainer.strategy.launcher.kill(signal.SIGTERM)

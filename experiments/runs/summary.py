@@ -1,12 +1,11 @@
 """The summary of a finished run: `summary.json`, and the table that shows it."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from experiments.common import write_json
@@ -16,16 +15,13 @@ LAST_EPOCHS = 10
 
 @dataclass(frozen=True)
 class AccuracyByEpoch:
-    """Test accuracy in [0,1] of a run's epochs.
+    """Test accuracy in [0,1] of a run's epochs."""
 
-    Args:
-        best: Of the best epoch; chosen on the test images, so higher than what new images would give.
-        last: Of the last epoch; nothing has chosen it.
-        median_last_10: Median of the last ten epochs (of all, where there are fewer); what the authors report.
-    """
-
+    # Of the best epoch; chosen on the test images, so higher than what new images would give.
     best: float
+    # Of the last epoch; nothing has chosen it.
     last: float
+    # Median of the last ten epochs (of all, where there are fewer); what the authors report.
     median_last_10: float
 
     @classmethod
@@ -45,37 +41,21 @@ class EpochSeconds:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Result of one run; `summary.json` holds just these fields.
-
-    Args:
-        name: Name of the run.
-        choices: The option chosen in each Hydra group; None: the group is optional and was left out.
-        overrides: What the command line set, as "key=value".
-        seed: Seed of the run.
-        epochs: Training epochs that were run.
-        parameters: Trainable parameters of the model.
-        train_images: Images that were trained on.
-        test_images: Images that were tested on.
-        val_accuracy: Validation accuracy of the last epoch, in [0,1]; None: nothing was validated.
-        test: Test metrics of the last epoch by name, without the prefix `test_`; fractions in [0,1], nll in nats.
-        test_accuracy_by_epoch: Test accuracy over the epochs; None: not scored in every epoch.
-        epoch_seconds: Typical epoch, see `EpochTimer.typical`.
-        total_seconds: From the start of the program to the end of the test.
-    """
+    """Result of one run; `summary.json` holds just these fields."""
 
     name: str
-    choices: Mapping[str, str | None]
-    overrides: Sequence[str]
+    choices: Mapping[str, str | None]  # The option of each Hydra group; None: the group is optional and was left out.
+    overrides: Sequence[str]  # What the command line set, as "key=value".
     seed: int
     epochs: int
-    parameters: int
+    parameters: int  # Those that are trainable.
     train_images: int
     test_images: int
-    val_accuracy: float | None
-    test: Mapping[str, float]
-    test_accuracy_by_epoch: AccuracyByEpoch | None
-    epoch_seconds: EpochSeconds
-    total_seconds: float
+    val_accuracy: float | None  # Of the last epoch, in [0,1]; None: nothing was validated.
+    test: Mapping[str, float]  # Metrics of the last epoch without the prefix `test_`; fractions in [0,1], nll in nats.
+    test_accuracy_by_epoch: AccuracyByEpoch | None  # None: not scored in every epoch.
+    epoch_seconds: EpochSeconds  # Of a typical epoch, see `EpochTimer.typical`.
+    total_seconds: float  # From the start of the program to the end of the test.
 
     def save(self, path: Path) -> None:
         """Write the fields as JSON."""
@@ -84,11 +64,7 @@ class Summary:
     @classmethod
     def load(cls, path: Path) -> "Summary":
         """Read what `save` wrote."""
-        fields: dict[str, Any] = json.loads(path.read_text())
-        by_epoch = fields["test_accuracy_by_epoch"]
-        fields["test_accuracy_by_epoch"] = None if by_epoch is None else AccuracyByEpoch(**by_epoch)
-        fields["epoch_seconds"] = EpochSeconds(**fields["epoch_seconds"])
-        return cls(**fields)
+        return TypeAdapter(cls).validate_json(path.read_bytes())
 
 
 def summary_table(summary: Summary) -> Table:
@@ -105,8 +81,8 @@ def summary_table(summary: Summary) -> Table:
     table.add_row("test calibration error", f"{summary.test['calibration_error']:.2%}")
     seconds = summary.epoch_seconds
     table.add_row("seconds per epoch, without validation", f"{seconds.total:.2f}")
-    if seconds.saliency or seconds.mixing:
-        for part, value in (("saliency", seconds.saliency), ("mixing", seconds.mixing)):
+    for part, value in (("saliency", seconds.saliency), ("mixing", seconds.mixing)):
+        if seconds.saliency or seconds.mixing:
             table.add_row(f"  of that {part}", f"{value:.2f} ({value / seconds.total:.0%})")
     table.add_row("total seconds", f"{summary.total_seconds:.0f}")
     return table

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,29 +83,6 @@ def test_a_signal_after_the_last_batch_is_not_forgotten(
 def test_a_signal_whose_exception_is_swallowed_still_counts() -> None:
     with pytest.raises(RunStopped, match="SIGTERM"), interruptible(), contextlib.suppress(BaseException):
         signal.raise_signal(signal.SIGTERM)
-
-
-class Destroyed:
-    """Gets a signal in its destructor, whose exceptions Python swallows."""
-
-    def __del__(self) -> None:
-        signal.raise_signal(signal.SIGTERM)
-
-
-def test_a_signal_in_a_destructor_ends_what_follows(capsys: pytest.CaptureFixture[str]) -> None:
-    hook, ended = sys.unraisablehook, []
-
-    def work() -> None:
-        Destroyed()
-        # What would go on to its end without having heard of the signal.
-        time.sleep(60)
-        ended.append(True)
-
-    with pytest.raises(RunStopped, match="SIGTERM"), interruptible():
-        work()
-    assert not ended
-    assert sys.unraisablehook is hook
-    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_loader_process_leaves_signals_to_its_parent() -> None:
