@@ -10,15 +10,17 @@ from typing import Any
 
 from experiments.common import UserError
 
-# What may be built from each group of a foreign config.
+# What may be built from each group of a foreign config, as it is named in `conf/`.
 ALLOWED = {
-    "data": (
+    "data": [f"experiments.data.{name}" for name in (
         "CIFAR10DataModule", "CIFAR100DataModule", "DigitsDataModule", "FolderDataModule", "ImageNetDataModule", "Phase",
         "PhasedDataModule", "TinyImageNetDataModule", "build_imagenet_phases",
-    ),
-    "models": ("PreActResNet", "PyramidNet", "WideResNet", "build_timm", "build_torchvision"),
+    )],
+    "model": [f"experiments.models.{name}" for name in (
+        "PreActResNet", "PyramidNet", "WideResNet", "build_timm", "build_torchvision",
+    )],
 }  # fmt: skip
-TARGET, CONVERT = "_target_", "_convert_"
+TARGET = "_target_"
 # Of pretrained weights, which those of the checkpoint replace: nothing is downloaded or read for them.
 PRETRAINED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
 # torchvision gives these networks another input where it gives them weights.
@@ -29,25 +31,24 @@ DOWNLOADING = ("CIFAR10DataModule", "CIFAR100DataModule", "TinyImageNetDataModul
 def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] = ()) -> dict[str, Any]:
     """The group "data" or "model" of the foreign config `path`, without what would download or write anything.
 
-    Args:
-        path: The config, for messages.
-        group: "data" or "model".
-        node: Its content, as `read_plain_yaml` gives it.
-        allow: Further classes and functions that may be built.
+    `node` is its content, as `read_plain_yaml` gives it; `allow` names further classes and functions that may be built.
 
     Raises:
         UserError: If it names anything else that is to be built or called, or holds interpolations.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
         raise UserError(f"{path}: {group} must name what is built, as {group}.{TARGET}; give {group}=NAME")
-    # Whole names: an attribute of an allowed module is something else.
-    allowed = [*allow, *allowed_names(group)]
 
     def check(key: str, value: Any) -> Any:
         name = key.rpartition(".")[2]
-        if name == TARGET and value not in allowed:
-            raise UserError(_refusal(path, group, key, value))
-        if name.startswith("_") and name.endswith("_") and name not in (TARGET, CONVERT):
+        # Whole names: an attribute of an allowed module is something else.
+        if name == TARGET and value not in [*allow, *ALLOWED[group]]:
+            raise UserError(
+                f"{path}: {key} is {value!r}, which is not built from a run folder, and nothing of it was run. Allowed are "
+                f"only {', '.join(ALLOWED[group])}. If you know and trust it, allow it by name (allow=[{value}], of "
+                f"show_mixing --allow {value}), or give evaluate {group}=NAME, an option of conf/{group}"
+            )
+        if name.startswith("_") and name.endswith("_") and name not in (TARGET, "_convert_"):
             raise UserError(f"{path}: {key} is not taken from a run folder; give {group}=NAME and its settings")
         if "${" in key or (isinstance(value, str) and "${" in value):
             raise UserError(
@@ -59,22 +60,7 @@ def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] =
             return [check(f"{key}[{place}]", each) for place, each in enumerate(value)]
         return value
 
-    checked: dict[str, Any] = check(group, node)
-    return checked
-
-
-def allowed_names(group: str) -> list[str]:
-    """What may be built from a foreign config, as it is named in `conf/`."""
-    package = {"data": "data", "model": "models"}[group]
-    return [f"experiments.{package}.{name}" for name in ALLOWED[package]]
-
-
-def _refusal(path: Path, group: str, key: str, target: Any) -> str:
-    return (
-        f"{path}: {key} is {target!r}, which is not built from a run folder, and nothing of it was run. Allowed are only "
-        f"{', '.join(allowed_names(group))}. If you know and trust it, allow it by name "
-        f"(allow=[{target}], of show_mixing --allow {target}), or give evaluate {group}=NAME, an option of conf/{group}"
-    )
+    return dict(check(group, node))
 
 
 def _without_side_effects(node: dict[str, Any]) -> dict[str, Any]:

@@ -49,11 +49,9 @@ def find_checkpoint(setting: str | None) -> CheckpointLocation:
 
 
 def choose_output_dir(setting: str | None, fallback: str) -> str:
-    """The default folder of an evaluation, beside the checkpoint.
+    """The default folder of an evaluation: `evaluation` in a run folder; for other checkpoints `evaluation_<name>` beside them.
 
-    `<run>/evaluation` for a run folder or its best checkpoint, `<run>/evaluation_last` for `last.ckpt`; for other files
-    `evaluation_<name>` in their folder. The fallback where there is no checkpoint, or where that folder or a file in it is
-    a link out of it.
+    The fallback where there is no checkpoint, or where that folder or a file in it is a link out of it.
     """
     try:
         found = find_checkpoint(setting)
@@ -74,21 +72,17 @@ def complete_config(cfg: DictConfig, location: CheckpointLocation, *, allow: Col
         UserError: If neither names a data set and a model, or the run what is not built from a run folder (`checked_group`).
     """
     completed = cfg.copy()
-    with open_dict(completed):
-        for group in ("data", "model"):
-            if "_target_" not in completed[group]:
-                completed[group] = OmegaConf.merge(_read_group(location, group, allow), completed[group])
+    for group in ("data", "model"):
+        if "_target_" in completed[group]:
+            continue
+        if location.run_dir is None:
+            raise UserError(
+                f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
+                f"{group}=NAME, an option of conf/{group}"
+            )
+        path = location.run_dir / CONFIG
+        config = read_plain_yaml(path)
+        found = checked_group(path, group, config.get(group) if isinstance(config, dict) else None, allow=allow)
+        with open_dict(completed):
+            completed[group] = OmegaConf.merge(found, completed[group])
     return completed
-
-
-def _read_group(location: CheckpointLocation, group: str, allow: Collection[str]) -> DictConfig:
-    wanted = f"{group}=NAME, an option of conf/{group}"
-    if location.run_dir is None:
-        raise UserError(
-            f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: {wanted}"
-        )
-    path = location.run_dir / CONFIG
-    config = read_plain_yaml(path)
-    if not isinstance(config, dict) or group not in config:
-        raise UserError(f"{path} has no {group}; give {wanted}")
-    return OmegaConf.create(checked_group(path, group, config[group], allow=allow))

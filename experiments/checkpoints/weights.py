@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from experiments.checkpoints.safe_loading import safe_load
 from experiments.common import UserError
 from experiments.models import PreActResNet, PyramidNet, WideResNet
 
+# What the authors' files hold besides tensors: their record of the training, made of NumPy arrays (NumPy 1 and 2).
+ALLOWED_GLOBALS = (
+    "logger.RecorderMeter", "utils.RecorderMeter", "numpy.ndarray", "numpy.dtype", "_codecs.encode",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+)  # fmt: skip
 # Set by Lightning in every checkpoint.
 LIGHTNING_KEY = "pytorch-lightning_version"
-NET, METRICS = "net.", re.compile(r"(train|val|test)_metrics\.")
-# Of DataParallel and of torch.compile.
-WRAPPERS = ("module.", "_orig_mod.")
-MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
+# Of this study's module, DataParallel and torch.compile; and what that module holds beside the network.
+PREFIXES, METRICS = re.compile(r"((net|module|_orig_mod)\.)*"), re.compile(r"(train|val|test)_metrics\.")
 # How a name in the authors' code begins, and what it begins with here: outside the stages by network, and inside them.
 OUTER: dict[type[nn.Module], dict[str, str]] = {
     PreActResNet: {r"conv1\.": "stem.", r"linear\.": "head."},
@@ -29,21 +33,52 @@ INNER = {r"(layer\d+\.\d+)\.bn(\d+)\.": r"\1.norm\2.", r"(layer\d+\.\d+)\.shortc
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
-
-    Args:
-        source: "study": Lightning's of this study; "authors": of the Puzzle Mix authors' code, or in its form.
-        epoch: The epoch of the weights, counted from 1; None: not in the file.
-        architecture: The authors' name of the network, e.g. preactresnet18; None: not in the file.
-        weights: Parameters and buffers by the names in the file, without prefixes of wrappers.
-        results: Accuracies that the file records as plain numbers, in [0,1], by name, e.g. `best_val_accuracy`.
-    """
+    """What a checkpoint holds; `study` is Lightning's of this study, `authors` of the authors' code or in its form."""
 
     source: Literal["study", "authors"]
-    epoch: int | None
-    architecture: str | None
-    weights: dict[str, Tensor]
-    results: dict[str, float]
+    epoch: int | None  # Of the weights, counted from 1; None: not in the file.
+    architecture: str | None  # The authors' name of the network, e.g. preactresnet18; None: not in the file.
+    weights: dict[str, Tensor]  # Parameters and buffers by the names in the file, without prefixes of wrappers.
+    results: dict[str, float]  # Accuracies that the file records as plain numbers, in [0,1].
+
+
+class OpaqueObject:
+    """Stands for an object that is not built; it keeps nothing of its content."""
+
+    def __new__(cls, *args: Any) -> "OpaqueObject":
+        """Ignore the arguments of the constructor."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def safe_load(path: str | Path) -> Any:
+    """Read a file of torch.save on the CPU: tensors and plain values as they are, `ALLOWED_GLOBALS` as `OpaqueObject`.
+
+    Raises:
+        UserError: If the file is missing, unreadable, or holds anything else; nothing of that has been run then.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path.absolute()}")
+    # Torch would also build what libraries have told it to; it keeps one list per process.
+    hidden = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals([(OpaqueObject, name) for name in ALLOWED_GLOBALS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged or hostile file can raise anything in the reader.
+    except Exception as error:
+        found = re.search(r"GLOBAL [`']?([\w.]+)", str(error))
+        asked = f"it asks for {found[1]}, which weights do not need" if found else type(error).__name__
+        # Not torch's own message, which advises to read the file without care.
+        raise UserError(
+            f"{path} cannot be read as a checkpoint, and nothing in it was run: {asked}. Readable are checkpoints of this "
+            "study and of the Puzzle Mix authors' code; from others take the state_dict alone: "
+            "torch.save({'state_dict': weights}, PATH), written where the file is trusted"
+        ) from error
+    finally:
+        torch.serialization.add_safe_globals(hidden)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -54,21 +89,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     content = safe_load(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
-        held = f"the keys {_join(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise UserError(
-            f"{path} must hold a dict with a state_dict, as this study and the Puzzle Mix authors' code write it, got {held}; "
-            "bare weights can be wrapped: torch.save({'state_dict': weights}, PATH)"
+            f"{path} must hold a dict with a state_dict, as this study and the Puzzle Mix authors' code write it; bare weights "
+            "can be wrapped: torch.save({'state_dict': weights}, PATH)"
         )
-    weights = {str(name): value for name, value in content["state_dict"].items()}
-    wrong = [name for name, value in weights.items() if not isinstance(value, Tensor)]
-    if wrong:
-        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {_join(wrong)}")
-    weights = _unwrap({name: value.detach() for name, value in weights.items()})
-    if LIGHTNING_KEY in content:
-        return Checkpoint("study", _study_epoch(content), None, _study_weights(path, weights), _results(content))
-    epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
+    is_study = LIGHTNING_KEY in content
+    named = {str(name): value for name, value in content["state_dict"].items()}
+    weights = {PREFIXES.sub("", name, count=1): each for name, each in named.items() if not METRICS.match(name)}
+    wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
+    if wrong or not weights:
+        raise UserError(f"{path}: its state_dict must hold tensors, and only those, but not so {_join(wrong) or 'any'}")
+    epoch = _study_epoch(content) if is_study else content.get("epoch")
     architecture = content["arch"] if isinstance(content.get("arch"), str) else None
-    return Checkpoint("authors", epoch, architecture, weights, _results(content))
+    return Checkpoint(
+        "study" if is_study else "authors", epoch if isinstance(epoch, int) else None, architecture,
+        {name: value.detach() for name, value in weights.items()}, _results(content),
+    )  # fmt: skip
 
 
 def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
@@ -85,13 +121,11 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     names = {name: rename(name, net) if checkpoint.source == "authors" else name for name in checkpoint.weights}
     weights = {names[name]: value for name, value in checkpoint.weights.items()}
-    shared = [key for key in before if key in weights]
-    complaints = {
-        "Twice in the file": [name for name, key in names.items() if list(names.values()).count(key) > 1],
-        # Torch would convert them, with a loss.
-        "Numbers of another kind": [key for key in shared if _is_real(weights[key]) != _is_real(before[key])],
-    }
-    problems = [f"{problem}: {', '.join(found)}" for problem, found in complaints.items() if found]
+    twice = [name for name, key in names.items() if list(names.values()).count(key) > 1]
+    # Torch would convert them, with a loss.
+    others = [key for key in before if key in weights and _is_real(weights[key]) != _is_real(before[key])]
+    problems = [f"Twice in the file: {_join(twice)}"] if twice else []
+    problems += [f"Numbers of another kind: {_join(others)}"] if others else []
     try:
         net.load_state_dict(weights)
     # Whatever a network raises that reads weights in a way of its own.
@@ -99,8 +133,8 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
         problems.append(str(error))
     if problems:
         net.load_state_dict(before)
-        first = f"{path} does not fit the model, which was left as it was. {_describe_network(checkpoint)}"
-        raise UserError("\n".join([first, *problems]))
+        named = f"; its arch is {checkpoint.architecture}" if checkpoint.architecture else ""
+        raise UserError("\n".join([f"{path} does not fit the model, which was left as it was{named}.", *problems]))
     return checkpoint
 
 
@@ -121,25 +155,6 @@ def _is_real(value: Tensor) -> bool:
     return value.is_floating_point()
 
 
-def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop prefixes of wrappers as long as all names have one."""
-    for prefix in WRAPPERS:
-        if weights and all(name.startswith(prefix) for name in weights):
-            return _unwrap({name.removeprefix(prefix): value for name, value in weights.items()})
-    return weights
-
-
-def _study_weights(path: str | Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    kept = {name: value for name, value in weights.items() if not METRICS.match(name)}
-    others = [name for name in kept if not name.startswith(NET)]
-    if others or not kept:
-        raise UserError(
-            f"{path} is a Lightning checkpoint, but not of this study: all weights must be below {NET!r}, got "
-            f"{_join(others) or 'none'}"
-        )
-    return _unwrap({name.removeprefix(NET): value for name, value in kept.items()})
-
-
 def _study_epoch(content: Mapping[str, Any]) -> int | None:
     try:
         # Unlike the key `epoch` it is the same before and after the end of an epoch.
@@ -149,31 +164,16 @@ def _study_epoch(content: Mapping[str, Any]) -> int | None:
 
 
 def _results(content: Mapping[str, Any]) -> dict[str, float]:
-    callbacks = content.get("callbacks")
-    states = list(callbacks.values()) if isinstance(callbacks, Mapping) else []
+    """The validation accuracy of this study's best epoch, or the authors' test accuracy, a percentage."""
+    states = content["callbacks"].values() if isinstance(content.get("callbacks"), Mapping) else ()
     best = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val_accuracy"]
-    found = {
-        "best_val_accuracy": _number(best[0].get("best_model_score")) if best else None,
-        # The authors record a percentage.
-        "best_test_accuracy": _number(content.get("best_prec1"), scale=100),
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    found = {"best_val_accuracy": (best[0].get("best_model_score") if best else None, 1)}
+    found["best_test_accuracy"] = content.get("best_prec1"), 100
+    return {name: float(value) / scale for name, (value, scale) in found.items() if _is_number(value)}
 
 
-def _number(value: Any, *, scale: float = 1) -> float | None:
-    is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
-    return float(value) / scale if is_number else None
-
-
-def _describe_network(checkpoint: Checkpoint) -> str:
-    """Where the file names its network, and the options of `conf/model` that may be meant."""
-    if checkpoint.source == "study":
-        return "Its network is in config.yaml of its run."
-    if checkpoint.architecture is None:
-        return "Its network is not named in it."
-    wanted = checkpoint.architecture.lower().replace("-", "_")
-    options = sorted(path.stem for path in MODELS.glob("*.yaml") if path.stem.startswith(wanted))
-    return f"Its arch is {checkpoint.architecture}" + (f" (try model={' or '.join(options)})." if options else ".")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _join(names: Iterable[Any], limit: int = 12) -> str:

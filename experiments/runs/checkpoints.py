@@ -13,11 +13,7 @@ from experiments.runs.run_folder import BEST_CHECKPOINT, CHECKPOINTS, LAST_CHECK
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Keeps the previous checkpoint until the new one is whole and on the disk.
-
-    Lightning writes to the folder for temporary files and moves the file from there, which between two file systems is a copy
-    over the old checkpoint.
-    """
+    """Keeps the previous checkpoint until the new one is whole and on the disk; Lightning's may copy over it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; one that cannot be written leaves the previous one as it was."""
@@ -28,10 +24,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class ModelCheckpoint(callbacks.ModelCheckpoint):
-    """Resumes in a run folder that was moved, where Lightning's forgets the best score.
-
-    Of the same name, by which checkpoints know whose state they keep.
-    """
+    """Of Lightning's name, by which checkpoints key its state; in a run folder that was moved it keeps the best score."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the score of the best checkpoint, if that is in this folder."""
@@ -51,10 +44,7 @@ def build_best_checkpoint(run_dir: Path) -> ModelCheckpoint:
 
 
 def build_last_checkpoint(run_dir: Path) -> ModelCheckpoint:
-    """Keeps `last.ckpt`, written at the end of every epoch, whatever was measured, and if nothing was.
-
-    On its own, as a ModelCheckpoint with a monitor leaves out its last one (`save_last`) in epochs that were no better.
-    """
+    """Keeps `last.ckpt`, written at the end of every epoch; `save_last` of the other leaves out those that were no better."""
     return ModelCheckpoint(
         dirpath=run_dir / CHECKPOINTS, filename=LAST_CHECKPOINT.stem, monitor=None, every_n_epochs=1,
         save_on_train_epoch_end=True, enable_version_counter=False,

@@ -14,20 +14,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from experiments.common import RunFolderError, UserError, exit_with_error, explained, print_plain
+from experiments.common import UserError, exit_with_error, explained, print_plain
 from experiments.runs.lock import RunningError, claim
-from experiments.runs.resume import ANOTHER_FOLDER, is_done
-from experiments.runs.run_folder import AUTO, BEST_CHECKPOINT, LAST_CHECKPOINT, SUMMARY, find_unfinished
-from experiments.test_results import TEST_RESULTS
+from experiments.runs.resume import check_folder
+from experiments.runs.run_folder import AUTO, find_unfinished
 
 PERMISSIVE_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
 
 
 def register() -> None:
-    """Store `permissive_groups`, which `conf/train.yaml` starts from: groups that accept any key.
+    """Store `permissive_groups`, which `conf/train.yaml` starts from: groups that accept keys which no YAML file holds.
 
-    Hydra refuses `optimizer.momentum=0.8` for a key that no YAML file holds and asks for `+optimizer.momentum`. As the
-    defaults live in code here, that would be most keys. A misspelled one is still refused, by `check_settings`.
+    The defaults live in code here. A misspelled key is still refused, by `check_settings`.
     """
     groups = {group: DictConfig({}, flags={"struct": False}) for group in PERMISSIVE_GROUPS}
     ConfigStore.instance().store(name="permissive_groups", node=OmegaConf.create(groups))
@@ -50,9 +48,8 @@ class TakeFolders(Callback):
             _move_to(config.hydra, folder)
             # It holds a copy.
             HydraConfig.instance().set_config(config)
-            if rank_zero_only.rank == 0:
-                with suppress(OmegaConfBaseException):
-                    check_folder(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), folder)
+            with suppress(OmegaConfBaseException):
+                check_folder(OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), folder)
         except UserError as error:
             exit_with_error(str(error))
 
@@ -68,8 +65,7 @@ class TakeFolders(Callback):
 
 def _is_free(node: DictConfig) -> bool:
     """Whether the folder's name is the program's choice."""
-    pattern: Any = OmegaConf.to_container(node, resolve=False)
-    return "${now:" in str(pattern["dir"])
+    return "${now:" in str(dict(OmegaConf.to_container(node, resolve=False))["dir"])
 
 
 def _move_to(hydra: DictConfig, folder: Path) -> None:
@@ -80,9 +76,9 @@ def _move_to(hydra: DictConfig, folder: Path) -> None:
 def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
     """Make this process the owner of a run folder; the other processes of a run go where that of rank 0 does.
 
-    With "auto" it is that of the run that was active last, of those beside `wanted` that were started by the same overrides
-    and are neither finished nor running. Else it is new, with a number behind its name if need be. `is_free`: it may be
-    another one than `wanted`, as the user has not named it.
+    With "auto" it is that of the run that was started last, of those beside `wanted` that have the same overrides and are
+    neither finished nor running. Else it is new, with a number behind its name if need be. `is_free`: it may be another one
+    than `wanted`, as the user has not named it.
 
     Raises:
         RunningError: If the user has named it and it belongs to a run that is running.
@@ -102,39 +98,13 @@ def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
 
 def _make_new(wanted: Path) -> Path:
     """Make a folder that was not there, in one step, so that no two processes have the same."""
+    names = (wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}") for number in count(1))
     with explained(wanted):
         wanted.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+        while True:
             with suppress(FileExistsError):
-                folder.mkdir()
+                (folder := next(names)).mkdir()
                 return folder
-    raise AssertionError
-
-
-def check_folder(cfg: DictConfig, folder: Path) -> None:
-    """Check that a run may go into a folder.
-
-    Raises:
-        RunFolderError: If it holds another run, finished or not.
-    """
-    if cfg.resume == AUTO:
-        is_done(cfg, folder)
-        return
-    inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
-    found = [str(name) for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
-    if found and not inside:
-        raise RunFolderError(
-            f"{folder} holds another run ({', '.join(found)}): resume it by resume=auto, {ANOTHER_FOLDER}"
-        )
-
-
-def clear_folder(folder: Path, *, keep_checkpoints: bool) -> None:
-    """Remove the results of an earlier training, so that they are not taken for those of the one that begins."""
-    checkpoints = () if keep_checkpoints else (LAST_CHECKPOINT, BEST_CHECKPOINT)
-    with explained(folder):
-        for name in (SUMMARY, TEST_RESULTS, *checkpoints):
-            (folder / name).unlink(missing_ok=True)
 
 
 def make_command_repeatable() -> None:

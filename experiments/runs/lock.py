@@ -1,5 +1,6 @@
 """One process owns a run folder: it holds a lock on `run.lock`, which the system releases however the process ends."""
 
+import fcntl
 import os
 import platform
 import tempfile
@@ -13,11 +14,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.common import RunFolderError, explained, remove_drafts
 from experiments.runs.run_folder import CHECKPOINTS
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
 # Bytes that a run writes before it trains; without them Hydra would end with a traceback.
@@ -34,7 +30,7 @@ def claim(folder: Path) -> None:
     """Make this process the owner of a folder until `release`, or its end in any way; only that of rank 0.
 
     Raises:
-        RunningError: If another process owns it.
+        RunningError: If another process owns it. On a file system without POSIX locks nobody is refused.
         UnwritableError: If the folder cannot be written to.
     """
     if rank_zero_only.rank != 0 or (os.getpid(), folder.resolve()) in _owned:
@@ -42,14 +38,16 @@ def claim(folder: Path) -> None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+b", buffering=0)
-        if not _lock(file):
-            file.seek(0)
-            owner = file.read().decode(errors="replace").strip() or "another process"
-            file.close()
+        try:
+            # Not flock: processes of data loaders would inherit the lock, and may outlive a killed owner.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            owner = (folder / LOCK).read_text(errors="replace").strip()
             raise RunningError(
-                f"{folder} belongs to a run that is still running ({owner}): wait for it or stop it first, or name another "
-                "folder"
-            )
+                f"{folder} belongs to a run that is still running ({owner}): wait for it or stop it, or name another folder"
+            ) from error
+        except OSError:
+            pass
         _owned[os.getpid(), folder.resolve()] = file
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
@@ -57,19 +55,6 @@ def claim(folder: Path) -> None:
             remove_drafts(each)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(ROOM))
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Try to lock; True also where the file system knows of no locks."""
-    try:
-        if fcntl is not None:
-            # Not flock: processes of data loaders would inherit the lock, and may outlive a killed owner.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def release(folder: Path) -> None:

@@ -12,10 +12,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from experiments.common import explained, replacing
 from experiments.runs.run_folder import METRICS
 
-Line = dict[str, Any]
 
-
-def read_lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of optimizer steps, without empty cells; none if there is no such file."""
     text = path.read_text(errors="replace") if path.is_file() else ""
     # What has no line end was being written when its writer was killed.
@@ -27,7 +25,7 @@ def read_lines(path: Path) -> list[Line]:
 class _Writer(ExperimentWriter):
     """Lightning's, which adds line by line; here it begins with lines of an old file, and a new column comes in one step."""
 
-    def __init__(self, path: Path, kept: list[Line]) -> None:
+    def __init__(self, path: Path, kept: list[dict[str, Any]]) -> None:
         super().__init__(str(path.parent))
         self.path = path
         self.metrics_keys = sorted({"step", *(key for line in kept for key in line)})
@@ -43,7 +41,7 @@ class _Writer(ExperimentWriter):
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self._write(read_lines(self.path))
 
-    def _write(self, lines: list[Line]) -> None:
+    def _write(self, lines: list[dict[str, Any]]) -> None:
         with replacing(self.path) as draft, draft.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
@@ -68,7 +66,7 @@ class EpochLine(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._line: Line = {}
+        self._line: dict[str, Any] = {}
         self._loggers: list[CSVLogger] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -83,11 +81,11 @@ class EpochLine(pl.Callback):
             **{"epoch": trainer.current_epoch, "step": trainer.global_step - 1},
         }
 
-    def state_dict(self) -> Line:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return self._line
 
-    def load_state_dict(self, state_dict: Line) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Write the line of the checkpoint's epoch, if it is missing."""
         self._line = state_dict
         for logger in self._loggers if self._line else []:

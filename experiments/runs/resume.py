@@ -26,39 +26,33 @@ NOT_COMPARED = (
 DECIDING = (
     "limit_train_batches", "overfit_batches", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
 )  # fmt: skip
-ANOTHER_FOLDER = "name another folder (hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
 MAY_CHANGE = "epochs, the machine (trainer.*, data.num_workers), where the data lie, name, logger and paths"
+ANOTHER_FOLDER = "name another folder (hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at a checkpoint, after so many optimizer steps and whole epochs, or anew (None).
-
-    `settings` are those that it was trained with, see `comparable_settings`; None: not known.
-    """
+    """Where a run begins: at a checkpoint, after so many optimizer steps and whole epochs, or anew (None)."""
 
     checkpoint: Path | None = None
     steps: int = 0
     epochs: int = 0
-    settings: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] | None = None  # Those of `comparable_settings` in that training; None: not known.
 
 
 def find_start(resume: str | None, run_dir: Path) -> Start:
-    """What the setting `resume` names: null, "auto" (a checkpoint in `run_dir`), a checkpoint or a run folder.
+    """What the setting `resume` names: null, "auto" (a checkpoint in `run_dir`, if there is one), a checkpoint or a run folder.
 
-    Of a folder it is the last checkpoint, or the best one where a run was killed before it had a last one. Without any, "auto"
-    begins anew.
+    Of a folder it is the last checkpoint, or the best one where a run was killed before it had a last one.
 
     Raises:
         RunFolderError: If there is no such checkpoint, or not all of it is whole.
     """
     path = run_dir if resume in (None, AUTO) else Path(str(resume)).expanduser()
     candidates = [path / LAST_CHECKPOINT, path / BEST_CHECKPOINT] if resume == AUTO or path.is_dir() else [path]
-    file = next((each for each in candidates if each.is_file()), None)
-    if resume is None or (resume == AUTO and file is None):
+    file = next((each for each in candidates if each.is_file()), candidates[0])
+    if resume is None or (resume == AUTO and not file.is_file()):
         return Start()
-    if file is None:
-        raise RunFolderError(f"resume={resume} is no checkpoint or run folder: {candidates[0]} is missing")
     try:
         # Torch does not compare the checksums.
         with zipfile.ZipFile(file) as archive:
@@ -70,11 +64,11 @@ def find_start(resume: str | None, run_dir: Path) -> Start:
         start = Start(file, int(content["global_step"]), epochs, settings)
     # Damaged files raise errors of many kinds.
     except Exception as error:
-        damaged = f"{type(error).__name__}: {error}"
+        damaged = type(error).__name__
     if damaged is not None:
         raise RunFolderError(
-            f"{file} is damaged, or nothing that a training can resume from ({damaged.partition(chr(10))[0]}): name another "
-            "checkpoint by resume=PATH, such as best.ckpt beside it, or remove it"
+            f"{file} is missing, damaged, or nothing that a training can resume from ({damaged}): name another checkpoint by "
+            "resume=PATH, such as best.ckpt beside it, or remove it"
         )
     return start
 
@@ -114,12 +108,9 @@ def comparable_settings(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The settings by dotted key, without those that do not matter to the result."""
     content = mask_settings(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
     # A value that names the run folder changes when that is moved.
-    run_dir = str(content["paths"]["run_dir"])
-    return {
-        key: value
-        for key, value in flatten(content)
-        if not f"{key}.".startswith(tuple(f"{each}." for each in NOT_COMPARED)) and run_dir not in str(value)
-    }
+    run_dir, ignored = str(content["paths"]["run_dir"]), tuple(f"{key}." for key in NOT_COMPARED)
+    settings = flatten(content)
+    return {key: value for key, value in settings if not f"{key}.".startswith(ignored) and run_dir not in str(value)}
 
 
 def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
@@ -149,17 +140,29 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     except UNREADABLE:
         return False
     if changes:
-        shown = ", ".join(list(changes.values())[:8])
-        raise RunFolderError(f"{run_dir} holds a finished run with other settings: {shown}; {ANOTHER_FOLDER}")
+        listed = ", ".join(changes.values())
+        raise RunFolderError(f"{run_dir} holds a finished run with other settings: {listed}; {ANOTHER_FOLDER}")
     return True
 
 
-class RunRecord(pl.Callback):
-    """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume.
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Check that a run may go into a folder.
 
-    Args:
-        settings: See `comparable_settings`.
+    Raises:
+        RunFolderError: If it holds another run, finished or not.
     """
+    if is_done(cfg, folder) or cfg.resume == AUTO:
+        return
+    inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
+    found = [str(name) for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
+    if found and not inside:
+        raise RunFolderError(
+            f"{folder} holds another run ({', '.join(found)}): resume it by resume=auto, {ANOTHER_FOLDER}"
+        )
+
+
+class RunRecord(pl.Callback):
+    """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
@@ -181,10 +184,10 @@ class RunRecord(pl.Callback):
             RunFolderError: If they differ.
         """
         here = self.state_dict()
-        for key, what in (("class_names", "classes"), ("train_images", "training images")):
+        for key in ("class_names", "train_images"):
             if here[key] != state_dict[key]:
                 before, now = (textwrap.shorten(str(state[key]), 80) for state in (state_dict, here))
                 raise RunFolderError(
-                    f"The checkpoint is of a run with other {what}: {before}; data has {now}. Give the data that it was "
-                    "trained on, or start anew with resume=null"
+                    f"The checkpoint is of a run with {key}={before}; data has {now}. Give the data that it was trained on, "
+                    "or start anew with resume=null"
                 )

@@ -16,17 +16,15 @@ OVERRIDES = Path(".hydra") / "overrides.yaml"
 CHECKPOINTS = Path("checkpoints")
 LAST_CHECKPOINT, BEST_CHECKPOINT = CHECKPOINTS / "last.ckpt", CHECKPOINTS / "best.ckpt"
 METRICS = Path("logs") / "metrics.csv"
-# What a run writes to while it trains, and Hydra at its start.
-WRITTEN = (LAST_CHECKPOINT, BEST_CHECKPOINT, METRICS, Path("train.log"), OVERRIDES)
 # What reading a file that is cut off, damaged or foreign may raise.
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, YAMLError, OmegaConfBaseException)
 
 
 def find_unfinished(parent: Path, overrides: Iterable[Any]) -> list[Path]:
-    """Folders below `parent` of runs that were started by these overrides and are not finished; the last active one first."""
+    """Folders below `parent` of runs that were started by these overrides and are not finished; the last started first."""
     wanted = comparable_overrides(overrides)
     found = [path for path in parent.glob("*/") if _started_by(path) == wanted and not (path / SUMMARY).is_file()]
-    return sorted(found, key=lambda path: (_last_active(path), path.name), reverse=True)
+    return sorted(found, key=lambda path: ((path / OVERRIDES).stat().st_mtime, path.name), reverse=True)
 
 
 def comparable_overrides(overrides: Iterable[Any]) -> list[str]:
@@ -40,8 +38,3 @@ def _started_by(folder: Path) -> list[str] | None:
         return comparable_overrides(read_plain_yaml(folder / OVERRIDES))
     except UNREADABLE:
         return None
-
-
-def _last_active(folder: Path) -> float:
-    """When the run in a folder last wrote something, in seconds since 1970."""
-    return max((path.stat().st_mtime for name in WRITTEN if (path := folder / name).is_file()), default=0.0)

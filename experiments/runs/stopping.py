@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM end training with a checkpoint, at the next batch; anything else they end at once, with a message."""
+"""Runs that end early: Ctrl-C and SIGTERM end training with a checkpoint, at the next batch, and anything else at once."""
 
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from experiments.common import print_plain
+from experiments.common import as_typed_here, mask_text, print_plain, report_command, resume_command, short
+from experiments.runs.run_folder import LAST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +28,10 @@ class RunStopped(SystemExit):
         self.signum, self.is_reported = signum, False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As made: it travels from the processes of a sweep."""
+        # It travels from the processes of a sweep.
         return type(self), (self.signum,)
 
     def __str__(self) -> str:
-        """How it was stopped."""
         return "Stopped by " + ("Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name)
 
     def report(self) -> None:
@@ -59,7 +59,7 @@ class SignalHandler:
         log.info(f"{signal.Signals(signum).name}: stopping after this batch with a checkpoint; Ctrl-C again: at once")
 
     def install(self, *, graceful: bool = False) -> None:
-        """Handle both signals from now on; only the main thread can."""
+        """Handle both signals from now on, which only the main thread can."""
         self.graceful = graceful
         with suppress(ValueError):
             for signum in SIGNALS:
@@ -70,8 +70,7 @@ class SignalHandler:
 def interruptible() -> Iterator[None]:
     """Inside, SIGINT and SIGTERM raise `RunStopped`, wherever the program is; at the end, if somebody's `except` swallowed it.
 
-    Without it SIGTERM would end the process without a message, and Lightning would end it so at a KeyboardInterrupt. Only the
-    main thread can handle signals; elsewhere nothing changes.
+    Without it SIGTERM, and in Lightning a KeyboardInterrupt, would end the process without a message.
     """
     handler, previous = SignalHandler(), {signum: signal.getsignal(signum) for signum in SIGNALS}
     handler.install()
@@ -93,18 +92,14 @@ class GracefulStop(pl.Callback):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._handler = SignalHandler()
+        self.path, current = path, signal.getsignal(signal.SIGINT)
+        # That of `interruptible`, inside of which runs are built.
+        self._handler = current if isinstance(current, SignalHandler) else SignalHandler()
 
     @property
     def signum(self) -> int | None:
         """The signal that asked to stop; None: none did."""
         return self._handler.signum
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the handler of `interruptible`."""
-        current = signal.getsignal(signal.SIGINT)
-        self._handler = current if isinstance(current, SignalHandler) else SignalHandler()
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set aside Lightning's own handler of SIGTERM, which talks to other processes from inside."""
@@ -116,9 +111,7 @@ class GracefulStop(pl.Callback):
         """From here on a signal waits for the end of the batch."""
         self._handler.install(graceful=True)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         """Stop here, unless validation comes first: it is not interrupted, or its score would be of a part."""
         if not trainer.is_last_batch:
             self.on_train_epoch_end(trainer, pl_module)
@@ -136,3 +129,42 @@ class GracefulStop(pl.Callback):
         # Those that Lightning has started would wait for this one.
         elif isinstance(exception, RunStopped) and hasattr(trainer.strategy.launcher, "kill"):
             trainer.strategy.launcher.kill(signal.SIGTERM)
+
+
+def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str], *, finished: bool) -> None:
+    """Print what ended a run, what is kept, and how to resume; nothing for an error of which nothing is kept.
+
+    `finished`: the result had been saved before. Not through the log, which wraps lines that are to be pasted.
+    """
+    how, checkpoint = "The run failed", run_dir / LAST_CHECKPOINT
+    if isinstance(error, RunStopped):
+        how, error.is_reported = str(error), True
+    if finished:
+        print_plain(
+            f"{how}, but the run is finished and its result is saved in {short(run_dir)}. Images and report may be missing; "
+            f"the report is made by:\n{report_command(run_dir)}"
+        )
+    elif checkpoint.is_file() or isinstance(error, RunStopped):
+        kept = f"has a checkpoint, {short(checkpoint)}" if checkpoint.is_file() else "has no checkpoint yet"
+        command = as_typed_here(resume_command(overrides, run_dir))
+        print_plain(f"{how}: the run ended early and {kept}. Resume with:\n{command}")
+
+
+@contextmanager
+def optional(what: str, remedy: str, file: Path | None = None) -> Iterator[None]:
+    """Inside, what comes after a saved result: should it fail, the result stands, and a warning names what is missing.
+
+    `remedy` is the command that makes it; `file` is what was being written, which is removed.
+    """
+    try:
+        yield
+    # Whatever it is: a full disk, a font, a service that does not answer.
+    except Exception as error:
+        log.debug("%s", what, exc_info=True)
+        if file is not None:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        reason = mask_text(" ".join(f"{type(error).__name__}: {error}".split()))
+        log.warning(f"Warning: {what} is missing ({reason}); the result is saved. To make it:")
+        # Not through the log, which wraps lines.
+        print_plain(remedy)

@@ -1,4 +1,4 @@
-"""The summary of a finished run: `summary.json`, and the table that shows it."""
+"""The summary of a finished run: `summary.json`, and what is printed of it."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
+from rich.console import Console
 from rich.table import Table
 
-from experiments.common import write_json
+from experiments.common import as_typed_here, command_line, override, print_plain, short, training_command, write_json
+from experiments.runs.run_folder import LAST_CHECKPOINT
 
 LAST_EPOCHS = 10
 
@@ -17,12 +19,9 @@ LAST_EPOCHS = 10
 class AccuracyByEpoch:
     """Test accuracy in [0,1] of a run's epochs."""
 
-    # Of the best epoch; chosen on the test images, so higher than what new images would give.
-    best: float
-    # Of the last epoch; nothing has chosen it.
-    last: float
-    # Median of the last ten epochs (of all, where there are fewer); what the authors report.
-    median_last_10: float
+    best: float  # Of the best epoch; chosen on the test images, so higher than what new images would give.
+    last: float  # Of the last epoch; nothing has chosen it.
+    median_last_10: float  # Of the last ten epochs (of all, where there are fewer); what the authors report.
 
     @classmethod
     def of(cls, accuracies: Sequence[float]) -> "AccuracyByEpoch":
@@ -86,3 +85,46 @@ def summary_table(summary: Summary) -> Table:
             table.add_row(f"  of that {part}", f"{value:.2f} ({value / seconds.total:.0%})")
     table.add_row("total seconds", f"{summary.total_seconds:.0f}")
     return table
+
+
+def print_final_summary(
+    console: Console, summary: Summary, files: Mapping[str, Path], run_dir: Path, *, alone: bool = True
+) -> None:
+    """Print the table, what was trained and how good it is, the output files by what they are, and commands to try.
+
+    Less for a job of a sweep, which is not `alone`: a sweep ends with a table of its own.
+    """
+    if alone:
+        console.print(summary_table(summary))
+    places = {**(files if alone else {}), "all files": run_dir}
+    width = max(len(label) for label in places) + 2
+    lines = [describe(summary), "", *(f"{label:<{width}}{short(path)}" for label, path in places.items())]
+    if alone:
+        lines += ["", "Next steps:"]
+        lines += [f"  {command}\n      {why}" for command, why in next_commands(summary, run_dir).items()]
+    # Paths and commands are never wrapped.
+    print_plain("\n".join(lines), console)
+
+
+def describe(summary: Summary) -> str:
+    """What was trained and how good it is, a sentence each."""
+    mix, epochs = summary.choices["mix"], "1 epoch" if summary.epochs == 1 else f"{summary.epochs} epochs"
+    return (
+        f"Trained the network {summary.choices['model']} ({summary.parameters:,} parameters) on {summary.train_images:,} "
+        f"images of {summary.choices['data']}, {'without mixing' if mix in (None, 'none') else f'mixed by {mix}'}: {epochs}, "
+        f"seed {summary.seed}.\nTest accuracy: {summary.test['accuracy']:.2%} of {summary.test_images:,} images (last epoch, "
+        "nothing was chosen on them)."
+    )
+
+
+def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
+    """Three commands to paste into a shell, and what each is for."""
+    kept = [each for each in summary.overrides if not each.startswith(("resume=", "paths.run_dir=", "seed="))]
+    again = as_typed_here(training_command([*kept, f"seed={summary.seed + 1}"]))
+    # The weights that the table is about; of the run folder alone the best ones would be taken, by the validation images.
+    checkpoint = override("checkpoint", short(run_dir / LAST_CHECKPOINT))
+    return {
+        again: "the same with another seed, to see how far results vary; compare with mix=none or mix=puzzlemix",
+        command_line("evaluate", [checkpoint]): "how robust it is against attacks, and how well it is calibrated",
+        command_line("show_mixing", ["--examples"]): "how photographs are mixed; or name images of your own",
+    }

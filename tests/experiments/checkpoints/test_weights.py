@@ -89,15 +89,13 @@ def test_recorded_accuracies_are_read_where_they_are_plain_numbers(
     assert (checkpoint.epoch, checkpoint.architecture) == (300, "resnet50")
 
 
-def test_wrappers_leave_no_prefix_but_a_layer_s_name_stays(tmp_path: Path) -> None:
+def test_wrappers_leave_no_prefix(tmp_path: Path) -> None:
     names = ("module.module.conv1.weight", "module.module._orig_mod.weight", "module._orig_mod.weight", "module.weight")
     found = []
     for name in names:
         torch.save({"state_dict": {name: torch.ones(1)}}, tmp_path / "a.tar")
         found += read_checkpoint(tmp_path / "a.tar").weights
     assert found == ["conv1.weight", "weight", "weight", "weight"]
-    torch.save({"state_dict": {"module.weight": torch.ones(1), "bias": torch.ones(1)}}, tmp_path / "a.tar")
-    assert list(read_checkpoint(tmp_path / "a.tar").weights) == ["module.weight", "bias"]
 
 
 def test_files_of_old_torch_have_no_counters(tmp_path: Path) -> None:
@@ -122,12 +120,12 @@ def test_everything_that_does_not_fit_is_listed_and_the_network_left_alone(tmp_p
     with pytest.raises(UserError) as caught:
         load_weights(net, tmp_path / "a.tar")
     first, *lines = str(caught.value).splitlines()
-    assert "arch is preactresnet18 (try model=preactresnet18)" in first
+    assert "its arch is preactresnet18" in first
     expected = [
         r"Twice in the file: conv1\.weight, stem\.weight",
         r"Error\(s\) in loading state_dict for PreActResNet:",
         r'Missing key\(s\) in state_dict: "stages\.1\.1\.conv2\.weight"\.',
-        r'Unexpected key\(s\) in state_dict: "stages\.4\.0\.conv1\.weight", "extra"\.',
+        r'Unexpected key\(s\) in state_dict: "extra", "stages\.4\.0\.conv1\.weight"\.',
         r"size mismatch for head\.weight: .*\[100, 32\]\) from checkpoint.*\[6, 32\]\)\.",
         r"size mismatch for head\.bias: .*\[100\]\) from checkpoint.*\[6\]\)\.",
     ]
@@ -135,13 +133,6 @@ def test_everything_that_does_not_fit_is_listed_and_the_network_left_alone(tmp_p
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line.strip()), line
     torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
-
-
-def test_the_advice_names_options_of_conf_model(tmp_path: Path) -> None:
-    torch.save({"state_dict": data_parallel(Pyramid(1, 6, 10)), "arch": "PyramidNet"}, tmp_path / "a.tar")
-    advice = r"arch is PyramidNet \(try model=pyramidnet200_a240\)"
-    with pytest.raises(UserError, match=advice):
-        load_weights(WideResNet(10, depth=10, widen_factor=1), tmp_path / "a.tar")
 
 
 class Watcher(pl.Callback):
@@ -187,5 +178,5 @@ def test_of_a_lightning_checkpoint_only_the_metrics_are_passed_over(tmp_path: Pa
     assert load_weights(net, tmp_path / "a.ckpt").epoch is None
     weights["my_metrics.tp"] = torch.ones(1)
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"not of this study: .* 'net\.', got my_metrics\.tp"):
+    with pytest.raises(UserError, match=r"Unexpected key\(s\) in state_dict: \"my_metrics\.tp\""):
         load_weights(net, tmp_path / "a.ckpt")

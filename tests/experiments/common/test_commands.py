@@ -19,8 +19,7 @@ from experiments.common.commands import as_typed_here, resume_command, training_
 from experiments.common.console import short
 from experiments.common.overrides import override
 from experiments.data import MissingDataError, TinyImageNetDataModule
-from experiments.runs.final_summary import next_commands
-from experiments.runs.summary import Summary
+from experiments.runs.summary import Summary, next_commands
 
 Compose = Callable[..., DictConfig]
 # What somebody calls a folder.

@@ -137,7 +137,7 @@ def test_a_folder_of_another_run_is_refused_before_anything_is_written(runs: Run
     owner = own(runs.top / "other")
     for overrides, sentence in (
         (["resume=null"], "holds another run (summary.json"),
-        (["seed=1"], "holds a finished run with other settings: seed=1 (trained with 0)"),
+        (["seed=1"], "holds a finished run with other settings: data.seed=1 (trained with 0), seed=1 (trained"),
     ):
         refused = runs.run("used", **{"with": overrides})
         assert (refused.code, sentence in " ".join(refused.said.split())) == (1, True), refused.said
@@ -207,7 +207,9 @@ def test_a_run_goes_on_without_the_rest_of_a_file(share: float | None, runs: Run
         path.unlink() if share is None else cut(path, share)
         if file.endswith("last.ckpt") and share is not None:
             refused = runs.run(name)
-            assert (refused.code, "last.ckpt is damaged" in " ".join(refused.said.split())) == (1, True), refused.said
+            assert (refused.code, "last.ckpt is missing, damaged" in " ".join(refused.said.split())) == (1, True), (
+                refused.said
+            )
             runs.run(name, **{"with": [f"resume={path.with_name('best.ckpt')}"]})
         runs.go_on(name)
 

@@ -144,15 +144,13 @@ def test_a_folder_of_a_running_run_is_refused(own: Own, compose_train: Compose, 
         run(compose_train(*SHORT, "mix=none"))
 
 
-def test_the_newest_run_is_the_one_that_was_active_last(compose_train: Compose, tmp_path: Path) -> None:
+def test_the_newest_run_is_the_one_that_was_started_last(compose_train: Compose, tmp_path: Path) -> None:
     compose_train("seed=4", "resume=auto")
     set_overrides("seed=4", "resume=auto")
     for name in ("2026-01-02", "2026-01-01", "copied"):
         write_run(tmp_path / name, ["seed=4"], finished=False)
-        (tmp_path / name / "train.log").touch()
-        for path in (tmp_path / name).rglob("*"):
-            os.utime(path, (1_000, 1_000))
-    os.utime(tmp_path / "2026-01-01" / "train.log", (2_000, 2_000))
+        os.utime(tmp_path / name / ".hydra" / "overrides.yaml", (1_000, 1_000))
+    os.utime(tmp_path / "2026-01-01" / ".hydra" / "overrides.yaml", (2_000, 2_000))
     assert taken(tmp_path) == "2026-01-01"
 
 
@@ -237,7 +235,7 @@ def test_a_used_folder_is_not_written_over(dead_run: Path, compose_train: Compos
 
 def test_what_a_resumed_run_may_do_otherwise(dead_run: Path, compose_train: Compose, tmp_path: Path) -> None:
     for override, said in (
-        ("seed=1", r": seed=1 \(trained with 0\)\. A resumed run keeps"),
+        ("seed=1", r": data\.seed=1 \(trained with 0\), seed=1 \(trained with 0\)\. A resumed run keeps"),
         ("model.width=8", r": model\.width=8 \(trained with 4\)\."),
         ("mix=cutmix", r": mix\._target_=.*CutMixCallback \(trained with null\)"),
         ("data.split_seed=3", r": data\.split_seed=3 \(trained with null\)\."),
@@ -277,12 +275,12 @@ def test_other_data_are_told_from_the_same_data_elsewhere(
     assert f"data.root={tmp_path / 'moved'} (trained with {tmp_path / 'here'})" in caplog.text
     (tmp_path / "run" / "summary.json").unlink()
     next((tmp_path / "moved" / "train").rglob("*.jpg")).unlink()
-    with pytest.raises(RunFolderError, match=r"is of a run with other training images: \d; data has \d"):
+    with pytest.raises(RunFolderError, match=r"is of a run with train_images=\d; data has \d"):
         run(compose_train(*overrides, f"data.root={tmp_path / 'moved'}", "epochs=3"))
     for part in ("train", "val"):
         (tmp_path / "here" / part / "cat").rename(tmp_path / "here" / part / "horse")
     with pytest.raises(
-        RunFolderError, match=r"is of a run with other classes: \['cat', 'dog'\]; data has \['dog', 'horse'\]"
+        RunFolderError, match=r"is of a run with class_names=\['cat', 'dog'\]; data has \['dog', 'horse'\]"
     ):
         run(compose_train(*overrides, f"data.root={tmp_path / 'here'}", "epochs=3"))
 
@@ -298,7 +296,7 @@ def test_a_checkpoint_that_is_not_whole(dead_run: Path) -> None:
     for content in torn:
         last.write_bytes(content)
         for resume in ("auto", str(dead_run), str(last)):
-            with pytest.raises(RunFolderError, match=rf"^{last} is damaged.*such as best\.ckpt beside it"):
+            with pytest.raises(RunFolderError, match=rf"^{last} is missing, damaged.*such as best\.ckpt beside it"):
                 find_start(resume, dead_run)
     torch.save({"state_dict": {}}, last)
     with pytest.raises(RunFolderError, match=r"nothing that a training can resume from"):

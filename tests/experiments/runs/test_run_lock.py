@@ -57,12 +57,12 @@ def can_be_taken(folder: Path) -> bool:
 
 def test_a_folder_is_owned_until_it_is_released(tmp_path: Path) -> None:
     claim(tmp_path / "run")
-    content = (tmp_path / "run" / LOCK).read_text()
-    assert content.startswith(f"process {os.getpid()} on {os.uname().nodename}, since ")
     # It is our own, as often as we ask.
     claim(tmp_path / "run")
     assert not can_be_taken(tmp_path / "run")
     release(tmp_path / "run")
+    content = (tmp_path / "run" / LOCK).read_text()
+    assert content.startswith(f"process {os.getpid()} on {os.uname().nodename}, since ")
     assert can_be_taken(tmp_path / "run")
     release(tmp_path / "run")
 

@@ -62,7 +62,7 @@ def test_wherever_a_signal_comes_it_is_said_and_the_command_goes_on(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     said = capsys.readouterr().out
     name = "Ctrl-C" if signum == signal.SIGINT else "SIGTERM"
-    kept = "the run ended early and has a checkpoint" if place == "test" else "nothing is kept but"
+    kept = "has a checkpoint" if place == "test" else "has no checkpoint yet"
     assert f"Stopped by {name}" in said
     assert kept in said
     assert "resume=auto hydra.run.dir=" in said
