@@ -97,8 +97,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     named = {str(name): value for name, value in content["state_dict"].items()}
     weights = {PREFIXES.sub("", name, count=1): each for name, each in named.items() if not METRICS.match(name)}
     wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
-    if wrong or not weights:
-        raise UserError(f"{path}: its state_dict must hold tensors, and only those, but not so {_join(wrong) or 'any'}")
+    if wrong:
+        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {_join(wrong)}")
     epoch = _study_epoch(content) if is_study else content.get("epoch")
     architecture = content["arch"] if isinstance(content.get("arch"), str) else None
     return Checkpoint(

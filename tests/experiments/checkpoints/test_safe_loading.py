@@ -128,7 +128,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         ({"fc.weight": torch.ones(1)}, r"bare weights can be wrapped"),
         (
             {"state_dict": {"fc.weight": torch.ones(1), "fc.bias": 3}},
-            r"must hold tensors, and only those, but not so fc\.bias",
+            r"tensors only, but these are none: fc\.bias",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_a_checkpoint_of_the_study_comes_back(tmp_path: Path) -> None:
     assert (checkpoint.source, checkpoint.epoch, checkpoint.architecture) == ("study", 2, None)
     assert checkpoint.results == {"best_val_accuracy": pytest.approx(keeper.best_model_score.item())}
     assert read_checkpoint(tmp_path / "first.ckpt").epoch == 1
-    with pytest.raises(UserError, match=r"(?s)config\.yaml of its run.*size mismatch for head\.weight"):
+    with pytest.raises(UserError, match=r"size mismatch for head\.weight"):
         load_weights(PreActResNet(7, width=4), tmp_path / "end.ckpt")
 
 

@@ -66,17 +66,12 @@ def test_a_plain_folder_stays_readable() -> None:
     )
 
 
-def test_the_next_commands_keep_the_places_and_drop_what_needs_the_mixing(tmp_path: Path) -> None:
-    settings = {
-        "paths.data_dir": "'/mnt/my data'",
-        "data.num_workers": 2,
-        "trainer.precision": 16,
-        "clean_stop_epoch": 3,
-    }
+def test_the_next_commands_keep_the_places_and_the_settings(tmp_path: Path) -> None:
+    settings = {"paths.data_dir": "'/mnt/my data'", "data.num_workers": 2, "trainer.precision": 16}
     summary = Summary.load(make_run(tmp_path / "run", choices={"mix": "puzzlemix"}, settings=settings) / "summary.json")
     train, evaluate, _ = (shlex.split(command) for command in next_commands(summary, tmp_path / "lr=0.1"))
-    assert {"paths.data_dir='/mnt/my data'", "data.num_workers=2", "trainer.precision=16", "mix=none"} <= set(train)
-    assert not any(word.startswith("clean_stop_epoch") for word in train)
+    assert {"paths.data_dir='/mnt/my data'", "data.num_workers=2", "trainer.precision=16", "seed=1"} <= set(train)
+    assert "seed=0" not in train
     assert read_by_hydra(evaluate[-1]) == str(tmp_path / "lr=0.1" / "checkpoints" / "last.ckpt")
 
 
