@@ -20,8 +20,9 @@ ALLOWED_GLOBALS = (
 )  # fmt: skip
 # Set by Lightning in every checkpoint.
 LIGHTNING_KEY = "pytorch-lightning_version"
-# Of this study's module, DataParallel and torch.compile; and what that module holds beside the network.
-PREFIXES, METRICS = re.compile(r"((net|module|_orig_mod)\.)*"), re.compile(r"(train|val|test)_metrics\.")
+# Of this study's module (net), DataParallel and torch.compile; and what that module holds beside the network.
+PREFIXES = re.compile(r"((module|_orig_mod)\.)*(net\.)?((module|_orig_mod)\.)*")
+METRICS = re.compile(r"(train|val|test)_metrics\.")
 # How a name in the authors' code begins, and what it begins with here: outside the stages by network, and inside them.
 OUTER: dict[type[nn.Module], dict[str, str]] = {
     PreActResNet: {r"conv1\.": "stem.", r"linear\.": "head."},
@@ -114,8 +115,7 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
     no trace in the weights: whether `stem_stride` is that of the training cannot be checked.
 
     Raises:
-        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; all of them are listed, and
-            `net` is left as it was.
+        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; `net` is then as it was.
     """
     checkpoint = read_checkpoint(path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -167,8 +167,8 @@ def _results(content: Mapping[str, Any]) -> dict[str, float]:
     """The validation accuracy of this study's best epoch, or the authors' test accuracy, a percentage."""
     states = content["callbacks"].values() if isinstance(content.get("callbacks"), Mapping) else ()
     best = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val_accuracy"]
-    found = {"best_val_accuracy": (best[0].get("best_model_score") if best else None, 1)}
-    found["best_test_accuracy"] = content.get("best_prec1"), 100
+    score, percentage = best[0].get("best_model_score") if best else None, content.get("best_prec1")
+    found = {"best_val_accuracy": (score, 1), "best_test_accuracy": (percentage, 100)}
     return {name: float(value) / scale for name, (value, scale) in found.items() if _is_number(value)}
 
 
