@@ -1,7 +1,7 @@
 """Weights from checkpoints: Lightning's of this study, and `checkpoint.pth.tar` of the Puzzle Mix authors' code."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,7 +99,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     weights = {PREFIXES.sub("", name, count=1): each for name, each in named.items() if not METRICS.match(name)}
     wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {_join(wrong)}")
+        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {', '.join(wrong)}")
     epoch = _study_epoch(content) if is_study else content.get("epoch")
     architecture = content["arch"] if isinstance(content.get("arch"), str) else None
     return Checkpoint(
@@ -124,8 +124,8 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
     twice = [name for name, key in names.items() if list(names.values()).count(key) > 1]
     # Torch would convert them, with a loss.
     others = [key for key in before if key in weights and _is_real(weights[key]) != _is_real(before[key])]
-    problems = [f"Twice in the file: {_join(twice)}"] if twice else []
-    problems += [f"Numbers of another kind: {_join(others)}"] if others else []
+    problems = [f"Twice in the file: {', '.join(twice)}"] if twice else []
+    problems += [f"Numbers of another kind: {', '.join(others)}"] if others else []
     try:
         net.load_state_dict(weights)
     # Whatever a network raises that reads weights in a way of its own.
@@ -174,8 +174,3 @@ def _results(content: Mapping[str, Any]) -> dict[str, float]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
-
-
-def _join(names: Iterable[Any], limit: int = 12) -> str:
-    names = [str(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

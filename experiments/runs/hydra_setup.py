@@ -23,12 +23,17 @@ PERMISSIVE_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer"
 
 
 def register() -> None:
-    """Store `permissive_groups`, which `conf/train.yaml` starts from: groups that accept keys which no YAML file holds.
+    """Store `permissive_groups`, which `conf/train.yaml` starts from."""
+    store_permissive_groups("permissive_groups", PERMISSIVE_GROUPS)
 
-    The defaults live in code here. A misspelled key is still refused, by `check_settings`.
+
+def store_permissive_groups(name: str, groups: tuple[str, ...]) -> None:
+    """Store a config of this name whose groups accept keys that no YAML file holds: the defaults live in code here.
+
+    A misspelled key is still refused, by `check_settings`.
     """
-    groups = {group: DictConfig({}, flags={"struct": False}) for group in PERMISSIVE_GROUPS}
-    ConfigStore.instance().store(name="permissive_groups", node=OmegaConf.create(groups))
+    nodes = {group: DictConfig({}, flags={"struct": False}) for group in groups}
+    ConfigStore.instance().store(name=name, node=OmegaConf.create(nodes))
 
 
 class TakeFolders(Callback):
