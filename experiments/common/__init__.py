@@ -1,7 +1,4 @@
-"""What all commands of the study share: console, files, configs, secrets, random numbers.
-
-`config_checks` and `versions` are imported from their modules, as they import torch.
-"""
+"""What all commands of the study share; `versions`, which imports torch, and `config_checks` are not imported here."""
 
 # isort: off
 from experiments.common.atomic_files import (

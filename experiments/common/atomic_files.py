@@ -5,7 +5,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ from experiments.common.errors import UnwritableError
 DRAFT = ".part"
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a path in the same folder to write to, a draft, which takes the place of `path` at the end, in one step.
+    """Yield a draft to write to, which takes the place of `path` at the end, in one step; what is no file is written in place.
 
-    Whatever is raised inside leaves the old file and no draft; an OSError becomes an `UnwritableError`. The folder is made,
-    a link followed, and what is no regular file (/dev/stdout) written in place. `durable`: The new file is on the disk before
-    the old one goes, should the machine fail; costs milliseconds.
+    Whatever is raised inside leaves the old file and no draft; an OSError becomes an `UnwritableError`. `durable`: the new
+    file is on the disk before the old one goes, should the machine fail; costs milliseconds.
     """
     with explained(path):
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -42,7 +40,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise
 
 
-@contextmanager
+@contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Have an OSError that is raised inside become an `UnwritableError` that names the file, in one sentence."""
     try:

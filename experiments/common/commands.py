@@ -32,10 +32,7 @@ def as_typed_here(command: str) -> str:
 
 
 def training_command(overrides: Sequence[str], *, hydra: Any = None) -> str:
-    """`python -m experiments.train` with these overrides, as they were typed, and what else such a start needs.
-
-    `hydra` is that node of the config of the run that they are of; None: of the run that this process has started.
-    """
+    """`python -m experiments.train` with these overrides, as typed; `hydra`: that node of their run; None: of this one."""
     if hydra is None:
         hydra = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create({})
     sources = OmegaConf.select(hydra, "runtime.config_sources") or []

@@ -33,15 +33,15 @@ EVALUATE: dict[str, Any] = {
     "name": str | None, "corruptions": dict, "corruptions.root": str | None, "corruptions.types": list[str] | None,
 }  # fmt: skip
 INTERVALS = {
-    Interval(ge=0, lt=2**32): "seed",
+    Interval(ge=0, lt=2**32): "seed data.seed data.split_seed mix.seed",
     Interval(ge=0, le=1024): "data.num_workers",
     Interval(ge=-1, le=256): "trainer.devices",
     Interval(ge=0, lt=1): "optimizer.momentum",
     Gt(0): "optimizer.lr trainer.limit_train_batches trainer.limit_test_batches trainer.val_check_interval",
-    Ge(0): "clean_stop_epoch milestones data.max_shift data.jitter data.lighting scheduler.milestones scheduler.gamma "
-    "scheduler.points scheduler.warmup_epochs trainer.gradient_clip_val",
-    Ge(1): "epochs base_batch_size limit batch_size data.eval_size model.width model.stem_stride model.widen_factor "
-    "trainer.accumulate_grad_batches trainer.check_val_every_n_epoch",
+    Ge(0): "clean_stop_epoch milestones scheduler.milestones scheduler.gamma scheduler.points scheduler.warmup_epochs "
+    "data.max_shift data.crop_padding data.jitter data.lighting trainer.gradient_clip_val",
+    Ge(1): "epochs base_batch_size limit batch_size data.batch_size data.image_size data.eval_size data.eval_resize "
+    "model.width model.stem_stride model.widen_factor trainer.accumulate_grad_batches trainer.check_val_every_n_epoch",
 }
 RANGES = {key: interval for interval, keys in INTERVALS.items() for key in keys.split()}
 SET_BY_THE_STUDY = {
@@ -52,8 +52,6 @@ SET_BY_THE_STUDY = {
 }
 # Functions that pass settings on, and the constructor that takes them.
 PASSED_ON = {"experiments.data.build_imagenet_phases": "experiments.data.ImageNetDataModule"}
-# Errors of pydantic about objects, which a config does not hold: it names what makes them.
-OBJECT_ERRORS = ("needs_python_object", "callable_type", "is_instance_of")
 
 
 def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
@@ -89,9 +87,8 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
     is_name = isinstance(value, int | float) and not isinstance(value, bool) and not _type_errors(str(value), hint)
     if errors and not is_name and "_target_" not in str(value):
         allowed = [*dict.fromkeys(errors), *([] if _type_errors(None, hint) else ["null"])]
-        raise UserError(
-            f"{key} must be {' or '.join(allowed)}, got {json.dumps(mask_settings(value, key), default=str)}"
-        )
+        given = json.dumps(mask_settings(value, key), default=str)
+        raise UserError(f"{key} must be {' or '.join(allowed)}, got {given}")
 
 
 def _type_errors(value: Any, hint: Any) -> list[str]:
@@ -101,7 +98,8 @@ def _type_errors(value: Any, hint: Any) -> list[str]:
         adapter = TypeAdapter(tuple[hint], config=ConfigDict(arbitrary_types_allowed=True))  # type: ignore[valid-type]
         adapter.validate_json(json.dumps([value], default=str), strict=True)
     except ValidationError as error:
-        errors = [each for each in error.errors() if each["type"] not in OBJECT_ERRORS]
+        # Not those about objects, which a config does not hold: it names what makes them.
+        errors = [each for each in error.errors() if not re.search("object|callable|instance", each["type"])]
         return [each["msg"].removeprefix("Input should be ") for each in errors]
     except PydanticUserError:
         pass
@@ -109,11 +107,10 @@ def _type_errors(value: Any, hint: Any) -> list[str]:
 
 
 def _check_constructor(key: str, name: str, settings: Mapping[str, Any]) -> None:
-    """Check names and types of what a constructor is given."""
     try:
         target: Any = get_object(PASSED_ON.get(name, name))
         parameters = inspect.signature(target).parameters
-        hints = dict.fromkeys(parameters, Any)
+        hints = {**dict.fromkeys(parameters, Any), "until": int}
         # What a class passes on as `**options` is that of the class that it inherits from.
         for function in [each.__init__ for each in reversed(target.__mro__)] if inspect.isclass(target) else [target]:
             hints |= get_type_hints(function)
@@ -121,9 +118,7 @@ def _check_constructor(key: str, name: str, settings: Mapping[str, Any]) -> None
     except (ImportError, ValueError, TypeError, NameError, AttributeError):
         return
     is_open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    if name in PASSED_ON:
-        hints["until"] = int
-    # Those that are passed on may be of one phase: phases.first.batch_size.
+    # Those that are passed on may be of one phase: phases.first.batch_size, phases.first.until.
     for path, value in flatten(settings) if name in PASSED_ON else settings.items():
         field = path.rpartition(".")[2]
         if field in hints:

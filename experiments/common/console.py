@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -33,12 +33,9 @@ def short(path: Path) -> Path:
     return path.relative_to(start) if path.is_relative_to(start) else path
 
 
-def with_progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+def with_progress(iterable: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
     """Iterate with a progress bar, which vanishes at the end; where the output is no terminal there is none."""
-    console = get_console()
-    yield from track(
-        iterable, description, total=total, console=console, transient=True, disable=not console.is_terminal
-    )
+    return track(iterable, description, total=total, transient=True, disable=not get_console().is_terminal)
 
 
 class LogFile(logging.FileHandler):

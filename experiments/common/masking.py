@@ -33,8 +33,6 @@ FORMS = (
     (r"(\w://)[^\s/?#\"'<>:@]{16,}@", rf"\1{MASK}@"),
     (r"\b(sk-|gh[pousr]_|github_pat_|glpat-|hf_|AKIA|AIza|xox[abprs]-|wandb_v\d_|eyJ)[\w.-]{16,}", MASK),
 )
-# Shorter values would be found within other words.
-SHORTEST = 6
 
 _known: set[str] = set()
 
@@ -47,15 +45,15 @@ def is_secret_key(key: object) -> bool:
 
 def mask_text(text: str) -> str:
     """A text without secrets: all of an override whose key names one; known ones, and those of a known form."""
-    key, equals, value = text.partition("=")
-    if equals and is_secret_key(key):
-        return f"{key}={_mask_value(value)}"
+    override = re.fullmatch(r"(\S*?)=(.*)", text, re.DOTALL)
+    if override and is_secret_key(override[1]):
+        return f"{override[1]}={_mask_value(override[2])}"
     for form, masked in FORMS:
         text = re.sub(form, masked, text)
     secrets = _known | {value for name, value in os.environ.items() if is_secret_key(name)}
     for secret in sorted(secrets, key=len, reverse=True):
-        # Paths are none: the working directory is in PWD, and a file of credentials may be named.
-        if len(secret) >= SHORTEST and not secret.startswith(("/", "~")):
+        # Short ones would be found within other words; paths are none: PWD, or a file of credentials that is named.
+        if len(secret) > 5 and not secret.startswith(("/", "~")):
             text = text.replace(secret, MASK)
     return text
 
@@ -101,16 +99,12 @@ def _hide(argument: str) -> str:
     key, value = argument.partition("=")[0], parse_value(argument)
     variable = VARIABLE + re.sub(r"\W+", "_", key).strip("_").upper()
     if variable in argument and variable not in os.environ:
-        raise UserError(
-            f"{key} was kept out of the run's files: give {key}=..., or set the environment variable {variable}"
-        )
-    if value == mask_settings(value, key):
+        raise UserError(f"{key} was kept out of the run's files: give {key}=..., or set ${variable}")
+    # What refers to another place is resolved there.
+    if value == mask_settings(value, key) or (isinstance(value, str) and "${" in value):
         return argument
     if isinstance(value, dict | list):
         raise UserError(f"{key} holds a secret, which must be a setting of its own: {key}.<name>=...")
-    # What refers to another place is resolved there.
-    if "${" in str(value):
-        return argument
     os.environ[variable] = str(value)
     return f"{key}=${{oc.env:{variable}}}"
 

@@ -11,20 +11,15 @@ from experiments.common.errors import UserError
 
 # Reads 1e-3 as Hydra does, and no objects of Python.
 LOADER = get_yaml_loader()
-MAX_BYTES = 4_000_000
 
 
 def read_plain_yaml(path: Path) -> Any:
-    """Nested mappings, lists and values of a YAML file; interpolations (`${...}`) stay text.
-
-    Raises:
-        UserError: If it cannot be read, or holds what no run writes: tags, aliases, megabytes, a link out of its folder.
-    """
+    """Plain values of a YAML file, references as text; no tags, aliases, megabytes or links out of its folder: a UserError."""
     try:
         if leads_out(path):
             raise ValueError(f"it is a link to {path.resolve()}, out of its folder; put the file itself there")
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        if path.stat().st_size > 4_000_000:
+            raise ValueError("it has more than 4 MB")
         text = path.read_text("utf-8")
         # By aliases, a few lines stand for billions.
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, LOADER)):

@@ -29,6 +29,7 @@ REFUSED = {
     "resume=true": "resume must be a valid string or null, got true",
     "data.batch_size=abc": 'data.batch_size must be a valid integer, got "abc"',
     "data.batch_size=true": "data.batch_size must be a valid integer, got true",
+    "data.batch_size=0": "data.batch_size must be greater than or equal to 1, got 0",
     "data.num_workers=-1": "data.num_workers must be greater than or equal to 0, got -1",
     "data.batchsize=3": "data.batchsize is no setting of DigitsDataModule; did you mean batch_size?",
     "optimizer.lr=nan": "optimizer.lr must be a finite number, got NaN",
@@ -105,7 +106,8 @@ def test_every_range_belongs_to_a_key_that_a_user_can_set(compose_train: Compose
     """A value outside is refused for its range, in a config that has the key."""
     options = {
         ("model.widen_factor",): ("model=wrn28_10",),
-        ("data.eval_size", "data.jitter", "data.lighting"): ("data=imagenet",),
+        ("data.crop_padding",): ("data=cifar10",),
+        ("data.eval_size", "data.eval_resize", "data.jitter", "data.lighting"): ("data=imagenet",),
     }
     elsewhere = {key for keys in options for key in keys} | {"limit", "batch_size"}
     options[tuple(key for key in RANGES if key not in elsewhere)] = ()

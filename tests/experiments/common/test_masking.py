@@ -168,6 +168,11 @@ def test_a_mask_is_no_secret() -> None:
     check_masked(OmegaConf.create({"logger": {"api_key": "other"}}))
 
 
+def test_a_known_secret_is_masked_before_and_behind_an_override_in_a_text() -> None:
+    mask_settings({"logger": {"api_key": SECRET}})
+    assert mask_text(f"run of {SECRET} +db.password={SECRET} lr=1") == f"run of {MASK} +db.password={MASK} lr=1"
+
+
 def test_a_line_of_a_log_is_masked_with_its_traceback() -> None:
     mask_settings({"api_key": SECRET})
     try:

@@ -21,8 +21,8 @@ from test_run_lock import Own, own  # noqa: F401  (a fixture)
 from test_run_resume import SHORT, set_overrides, taken, write_run
 
 from experiments.common import atomic_files
-from experiments.common.errors import RunFolderError, UnwritableError
 from experiments.common.console import LogFile
+from experiments.common.errors import RunFolderError, UnwritableError
 from experiments.runs.checkpoints import build_best_checkpoint, build_last_checkpoint
 from experiments.runs.lock import release
 from experiments.runs.metrics_file import read_lines
