@@ -102,7 +102,7 @@ def test_in_another_working_folder_paths_are_those_of_where_the_command_was_type
     monkeypatch.chdir(tmp_path / "runs" / "a")
     assert short(tmp_path / "runs" / "a") == Path("runs/a")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "python"))
-    assert as_typed_here("python -m x") == "./venv/python -m x"
+    assert as_typed_here("python -m x") == "venv/python -m x"
 
 
 def test_the_download_of_a_missing_data_set_can_be_pasted(tmp_path: Path) -> None:

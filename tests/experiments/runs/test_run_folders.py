@@ -20,9 +20,8 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from test_run_lock import Own, own  # noqa: F401  (a fixture)
 from test_run_resume import SHORT, set_overrides, taken, write_run
 
-from experiments.common import atomic_files
+from experiments.common.console import LogFile
 from experiments.common.errors import RunFolderError, UnwritableError
-from experiments.common.hydra_output import LogFile
 from experiments.runs.checkpoints import build_best_checkpoint, build_last_checkpoint
 from experiments.runs.hydra_setup import check_folder, take_folder
 from experiments.runs.lock import owned, release
@@ -328,15 +327,15 @@ def test_a_full_disk_keeps_the_last_whole_checkpoint(
 ) -> None:
     last = dead_run / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
-    flush = atomic_files._flush
+    replace = Path.replace
 
-    def full(path: Path) -> None:
+    def full(path: Path, target: Path) -> Path:
         if ".ckpt" in path.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(path)
+        return replace(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic_files, "_flush", full)
+        patch.setattr(Path, "replace", full)
         with pytest.raises(UnwritableError, match=r"\.ckpt cannot be written: No space left on device"):
             run(compose_train(*SHORT, "mix=none", "resume=auto"))
     assert last.read_bytes() == before
