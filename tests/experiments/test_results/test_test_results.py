@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassCalibrationError
 
-from experiments.test_results.counts import TestResultCounts
-from experiments.test_results.plots import plot_calibration, plot_confusion, plot_per_class
-from experiments.test_results.results import CalibrationCurve, Confusion, TestResults, distinct_names
+from experiments.test_results import TestResultCounts, TestResults, plot_calibration, plot_confusion, plot_per_class
+from experiments.test_results.results import CalibrationCurve, Confusion, distinct_names
 from experiments.training.module import Classifier
 
 EMPTY = CalibrationCurve(np.linspace(0, 1, 3), np.zeros(2, np.int64), np.full(2, np.nan), np.full(2, np.nan))
@@ -124,11 +123,6 @@ def test_the_most_confused_pairs() -> None:
     assert outcome.most_confused(2) == expected[:2]
 
 
-def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ValueError, match=r"confusion must be \(3, 3\).*got \(2, 2\)"):
-        TestResults(("a", "b", "c"), np.zeros((2, 2), np.int64), EMPTY)
-
-
 def test_classes_of_one_name_are_told_apart() -> None:
     assert distinct_names(["crane", "ox", "crane"]) == ("crane (0)", "ox", "crane (2)")
     logits, targets = predictions(3, 20)
@@ -198,16 +192,6 @@ def test_the_matrix_shows_the_shares_and_the_counts() -> None:
     np.testing.assert_allclose(shown, [[0.75, 0.25, 0], [np.nan] * 3, [0, 0.5, 0.5]])
     texts = {text.get_position()[::-1]: text.get_text() for text in matrix.texts}
     assert texts == {(0, 0): "3", (0, 1): "1", (2, 1): "2", (2, 2): "2"}
-
-
-def test_many_classes_share_cells_that_show_their_largest_share() -> None:
-    outcome = count(*predictions(404, 3000, lead=6.0))
-    shown = np.ma.filled(plot_confusion(outcome).axes[0].images[0].get_array(), np.nan)
-    shares = outcome.confusion / np.maximum(1, outcome.confusion.sum(axis=1, keepdims=True))
-    expected = [
-        [shares[row : row + 3, column : column + 3].max() for column in range(0, 404, 3)] for row in range(0, 404, 3)
-    ]
-    np.testing.assert_allclose(np.nan_to_num(shown), expected)
 
 
 def test_the_curve_is_drawn_where_it_is() -> None:
