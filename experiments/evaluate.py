@@ -46,9 +46,8 @@ def run(cfg: DictConfig) -> robustness.EvaluationResults:
         check_settings(cfg, EVALUATE)
         attacks = robustness.build_attacks(cfg.attacks)
         evaluator, facts = robustness.build_evaluator(cfg, location)
-        corrupted, types = None, []
-        if cfg.corruptions.root is not None:
-            corrupted, types = open_corruptions(cfg.corruptions.root, evaluator.data, types=cfg.corruptions.types)
+        root, types = cfg.corruptions.root, cfg.corruptions.types
+        corrupted, types = open_corruptions(root, evaluator.data, types=types) if root else (None, [])
         results = robustness.EvaluationResults(facts={**facts, "sweep_job": claim(file)})
         results.save(file)
         title = location.title(facts["architecture"])
@@ -80,13 +79,12 @@ def claim(file: Path) -> list[Any] | None:
     """The folder of this sweep and the number of this job; a UserError if another of its jobs has written to the file."""
     if not in_sweep():
         return None
-    hydra = HydraConfig.get()
-    sweep, job = hydra.sweep.dir, hydra.job.num
+    job = [HydraConfig.get().sweep.dir, HydraConfig.get().job.num]
     other = json.loads(file.read_text()).get("sweep_job") if file.is_file() else None
-    if other and other[0] == sweep and other[1] != job:
+    if other and other[0] == job[0] and other != job:
         advice = "give each its own folder, e.g. 'output_dir=runs/evaluations/${hydra:job.num}'"
         raise UserError(f"Two jobs of this sweep write to {file}; {advice}")
-    return [sweep, job]
+    return job
 
 
 def print_results(results: robustness.EvaluationResults, title: str, file: Path, repeat: str) -> None:

@@ -1,6 +1,5 @@
 """Attacks of bounded size on pixels in [0,1]: FGSM, PGD, AutoAttack."""
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
@@ -67,10 +66,7 @@ class PGD(Attack):
 
 
 class AutoAttack(Attack):
-    """AutoAttack's standard ensemble (Croce and Hein, ICML 2020): APGD-CE, targeted APGD, targeted FAB, Square.
-
-    Takes a thousand passes and more for each image that withstands it.
-    """
+    """AutoAttack's standard ensemble (Croce and Hein, ICML 2020); an image that withstands it takes a thousand passes."""
 
     kind: Literal["autoattack"] = "autoattack"
 
@@ -78,8 +74,6 @@ class AutoAttack(Attack):
     def __call__(self, model: Model, pixels: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
         import pyautoattack
 
-        # It tells of its settings at every batch.
-        logging.getLogger("auto-attack").setLevel(logging.WARNING)
         with torch.no_grad():
             classes = model(pixels[:1]).shape[1]
         if classes < 4:
@@ -122,5 +116,5 @@ def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str,
         try:
             attacks[name] = ANY_ATTACK.validate_python(settings) if settings else PRESETS[name]
         except ValidationError as error:
-            raise UserError(f"attack {name}: {error}") from error
+            raise UserError(f"attack {name}, whose sizes must be in (0, 1], such as 8/255: {error}") from error
     return attacks

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchmetrics import MetricCollection
+from torchvision.transforms import v2
 
 from experiments.checkpoints import CheckpointLocation, load_weights
 from experiments.common import Stream, UserError, mask_settings, torch_seed, with_progress
 from experiments.common.versions import gather_versions
-from experiments.data import SEVERITIES, CorruptedImages
+from experiments.data import SEVERITIES, CorruptedImages, ImageDataModule
 from experiments.robustness.attacks import Attack, Model
 from experiments.robustness.results import AttackScores, CleanScores, CorruptionScores
 from experiments.training.module import classification_metrics
-from lightning_puzzlemix.normalization import from_pixels, to_pixels
+from lightning_puzzlemix.normalization import to_pixels
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -33,7 +34,7 @@ class Evaluator:
     """
 
     net: nn.Module
-    data: Any
+    data: ImageDataModule
     device: torch.device
     limit: int | None
     seed: int
@@ -45,11 +46,8 @@ class Evaluator:
 
     def measure_attack(self, name: str, attack: Attack) -> AttackScores:
         """Score the test images under an attack."""
-        mean, std = self.data.mean, self.data.std
-
-        def model(pixels: Tensor) -> Tensor:
-            return self.net(from_pixels(pixels, mean, std))
-
+        mean, std = list(self.data.mean), list(self.data.std)
+        model = nn.Sequential(v2.Normalize(mean, std), self.net)
         batches = self._batches(self.data.split("test"), name)
         pixels = ((to_pixels(images, mean, std).clamp(0, 1), targets) for images, targets in batches)
         return AttackScores(**attack.model_dump(), **score(model, attacked(model, pixels, attack, self.seed)))
@@ -73,7 +71,7 @@ class Evaluator:
 def build_evaluator(cfg: DictConfig, location: CheckpointLocation) -> tuple[Evaluator, dict[str, Any]]:
     """Open the data, load the network, and collect what `evaluation.json` tells of the origin of its numbers."""
     device = choose_device(cfg.device)
-    data = instantiate(cfg.data, **({"batch_size": cfg.batch_size} if cfg.batch_size else {}))
+    data: ImageDataModule = instantiate(cfg.data, **({"batch_size": cfg.batch_size} if cfg.batch_size else {}))
     data.prepare_data()
     data.setup("test")
     # Initial weights, soon replaced, are random.
@@ -135,6 +133,5 @@ def attacked(model: Model, batches: Batches, attack: Attack, seed: int) -> Itera
 
 def subsample(images: Any, limit: int | None) -> Subset[Any]:
     """At most `limit` images, evenly spaced: where they are sorted by class, the first ones would be of one class."""
-    total = len(images)
-    count = min(limit or total, total)
-    return Subset(images, [index * total // count for index in range(count)])
+    count = min(limit or len(images), len(images))
+    return Subset(images, [index * len(images) // count for index in range(count)])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from experiments.checkpoints import CheckpointLocation
@@ -19,7 +19,6 @@ from experiments.training import build_optional
 from lightning_puzzlemix.monitoring.palette import BLUE
 
 ATTACKS, CORRUPTIONS, PLOT = "robustness/attacks", "robustness/corruptions", "robustness/plot"
-WANDB_TARGET = f"{build_wandb_logger.__module__}.{build_wandb_logger.__name__}"
 # Inches.
 WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9
 
@@ -52,7 +51,7 @@ def _plot_heat_map(axes: Axes, rows: list[tuple[str, list[float]]]) -> None:
     axes.set_xticks(range(len(SEVERITIES) + 1), [*map(str, SEVERITIES), "mean"])
     labels = [name.replace("_", " ") + ("" if name in PUBLISHED else " *") for name, _ in rows]
     axes.set_yticks(range(len(labels)), labels, fontsize=9)
-    axes.set_xlabel("severity; accuracy in %; * not one of the 15 published types")
+    axes.set_xlabel("severity (accuracy in %; *: not one of the 15)")
     axes.axvline(len(SEVERITIES) - 0.5, color="white", linewidth=4)
 
 
@@ -61,8 +60,8 @@ def build_loggers(cfg: DictConfig, location: CheckpointLocation, title: str) -> 
 
     Where there is none, a new one begins in the folder of the evaluation, named `cfg.name` or else `title`.
     """
-    cfg, node = cfg.copy(), OmegaConf.to_container(cfg.logger, resolve=True)
-    if node.get("_target_") == WANDB_TARGET:
+    node: Any = OmegaConf.to_container(cfg.logger, resolve=True)
+    if str(node.get("_target_")).endswith(f".{build_wandb_logger.__name__}"):
         if location.run_dir and (location.run_dir / WANDB_ID).is_file():
             # An id belongs to a project of an account. A run that was resumed with another logger names none.
             logged = read_plain_yaml(location.run_dir / CONFIG).get("logger") or {}
@@ -71,9 +70,7 @@ def build_loggers(cfg: DictConfig, location: CheckpointLocation, title: str) -> 
             node |= {"run_dir": str(location.run_dir), "name": None, "group": None, "job_type": None}
         else:
             node = {"job_type": "evaluate", "group": None, **node, "name": node.get("name") or title}
-        with open_dict(cfg):
-            cfg.logger = node
-    logger = build_optional(cfg, "logger")
+    logger = build_optional(OmegaConf.create({"logger": node}), "logger")
     return [] if logger is None else [logger]
 
 
@@ -94,8 +91,7 @@ def log_evaluation(loggers: Iterable[Logger], results: EvaluationResults, title:
 def scalars(results: EvaluationResults) -> dict[str, float]:
     """All accuracies in [0,1] by name: clean, under each attack, on each type of corrupted images and their means."""
     values = {name: scores.accuracy for name, scores in results.attacks.items()}
-    if results.clean:
-        values["clean"] = results.clean.accuracy
+    values |= {"clean": results.clean.accuracy} if results.clean else {}
     if scores := results.corruptions:
         values |= {f"corrupted/{name}": mean for name, mean in scores.mean_by_type.items()}
         means = {"corrupted": scores.mean, "corrupted_19_types": scores.mean_of_19_types}

@@ -39,10 +39,9 @@ class AttackScores(Accuracy, extra="allow"):
 
 
 class CorruptionScores(BaseModel):
-    """Accuracies in [0,1] on the corrupted test set in the folder `root`, by type, then by severity in 1 to 5."""
+    """Accuracies in [0,1] on so many `images` of the corrupted test set in `root`, by type, then by severity in 1 to 5."""
 
     root: str
-    # Of one type at one severity.
     images: int = 0
     accuracy: dict[str, dict[int, float]] = {}
     seconds: float = 0.0

@@ -16,8 +16,8 @@ from lightning_puzzlemix.monitoring.palette import BLUE, MATRIX_COLORMAP, MISSIN
 from lightning_puzzlemix.validation import shorten
 
 COLOR_MAP = colormaps[MATRIX_COLORMAP].with_extremes(bad=MISSING_COLOR)
-# Up to so many classes cells have their counts, and rows their names.
-NUMBERED, NAMED = 16, 50
+# Up to so many classes cells have their counts; rows their names; classes a cell each.
+NUMBERED, NAMED, CELLS = 16, 50, 200
 # Pairs, best and worst classes, and letters that are shown.
 PAIRS, EXTREMES, MAX_NAME = 16, 10, 22
 # Inches.
@@ -30,7 +30,11 @@ def plot_confusion(results: TestResults) -> Figure:
     side = max(4.6, MARGIN + min(0.34 if classes <= NUMBERED else 0.2, 9 / classes) * classes)
     figure = _figure(results, side + 5.4, side + 0.6)
     axes, pairs = figure.subplots(1, 2, width_ratios=(side, 4.2))
-    image = axes.imshow(shares, cmap=COLOR_MAP, norm=PowerNorm(0.5, 0, 1))
+    # Of many classes neighbors share a cell, which shows the largest of their shares, so that no confusion disappears.
+    size = -(-classes // CELLS)
+    firsts, end = range(0, classes, size), classes + -classes % size - 0.5
+    pooled = np.fmax.reduceat(np.fmax.reduceat(shares, firsts, axis=0), firsts, axis=1)
+    image = axes.imshow(pooled, cmap=COLOR_MAP, norm=PowerNorm(0.5, 0, 1), extent=(-0.5, end, end, -0.5))
     axes.set(xlabel="predicted class", ylabel="true class")
     if classes <= NAMED:
         labels = [shorten(name, MAX_NAME) for name in results.class_names]
@@ -89,9 +93,7 @@ def plot_per_class(results: TestResults) -> Figure:
     for axes in curves:
         axes.plot(range(1, len(order) + 1), accuracy[order], color=BLUE, linewidth=2)
         axes.axhline(results.accuracy, color=ORANGE, linestyle="--", linewidth=1.2)
-        axes.set(
-            xlim=(1, len(order)), ylim=(0, 1.02), xlabel=f"all {len(order)} classes, worst first", ylabel="accuracy"
-        )
+        axes.set(xlim=(1, len(order)), ylim=(0, 1.02), xlabel=f"{len(order)} classes, worst first", ylabel="accuracy")
         _percent(axes.yaxis)
         bars.axhline(EXTREMES - 0.5, color="black", linewidth=0.8)
         bars.set_title(f"the {EXTREMES} worst and the {EXTREMES} best classes", fontsize=9)

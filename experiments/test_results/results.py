@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -97,11 +97,10 @@ class TestResults:
         """Write as JSON; of the confusion matrix only what is not 0, so a thousand classes stay a small file."""
         rows, columns = np.nonzero(self.confusion)
         cells = {"true": rows, "predicted": columns, "count": self.confusion[rows, columns]}
-        # JSON has no NaN.
-        curve = {name: np.where(np.isnan(each), None, each) for name, each in vars(self.calibration).items()}
-        arrays = {"confusion": cells, "calibration": curve}
-        lists = {name: {key: each.tolist() for key, each in part.items()} for name, part in arrays.items()}
-        content = {"class_names": self.class_names, **lists}
+        content: dict[str, Any] = {"class_names": self.class_names}
+        for name, arrays in {"confusion": cells, "calibration": vars(self.calibration)}.items():
+            # JSON has no NaN.
+            content[name] = {key: np.where(np.isnan(each), None, each).tolist() for key, each in arrays.items()}
         write_json(path, content, allow_nan=False, indent=None, separators=(",", ":"))
 
     @classmethod

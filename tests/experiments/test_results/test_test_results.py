@@ -194,6 +194,16 @@ def test_the_matrix_shows_the_shares_and_the_counts() -> None:
     assert texts == {(0, 0): "3", (0, 1): "1", (2, 1): "2", (2, 2): "2"}
 
 
+def test_many_classes_share_cells_that_show_their_largest_share() -> None:
+    outcome = count(*predictions(404, 3000, lead=6.0))
+    shown = np.ma.filled(plot_confusion(outcome).axes[0].images[0].get_array(), np.nan)
+    shares = outcome.confusion / np.maximum(1, outcome.confusion.sum(axis=1, keepdims=True))
+    expected = [
+        [shares[row : row + 3, column : column + 3].max() for column in range(0, 404, 3)] for row in range(0, 404, 3)
+    ]
+    np.testing.assert_allclose(np.nan_to_num(shown), expected)
+
+
 def test_the_curve_is_drawn_where_it_is() -> None:
     outcome = count(*predictions(10, 500))
     curve, filled = outcome.calibration, outcome.calibration.count > 0
