@@ -1,122 +1,100 @@
 """Measure a trained network: `python -m experiments.evaluate checkpoint=...`; settings in `conf/evaluate.yaml`."""
 
+import json
+import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
-from rich.console import Group
 
-from experiments import robustness
+from experiments import common, robustness
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
-from experiments.common import (
-    UserError,
-    check_masked,
-    command_line,
-    exit_with_error,
-    hide_secrets,
-    mask_texts,
-    print_plain,
-    save_figure,
-    short,
-)
+from experiments.common import UserError, short
 from experiments.common.config_checks import EVALUATE, check_settings, explain
 from experiments.data import open_corruptions
 from experiments.loggers import ended_wandb_run
-from experiments.runs import RunStopped, hydra_setup, interruptible, optional
+from experiments.runs import RunStopped, interruptible, optional, store_permissive_groups
 from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PLOT, DPI = "evaluation.json", "evaluation.png", 150
 
+log = logging.getLogger(__name__)
+
 
 def register() -> None:
-    """Tell Hydra what `conf/evaluate.yaml` refers to: resolvers, and groups that take any key, see `hydra_setup`."""
-    hydra_setup.register()
+    """Tell Hydra what `conf/evaluate.yaml` refers to: resolvers, and groups that take any key."""
+    store_permissive_groups("permissive_evaluation_groups", ("data", "model", "logger"))
     OmegaConf.register_new_resolver("evaluation_dir", choose_output_dir, use_cache=True, replace=True)
     OmegaConf.register_new_resolver("absolute", lambda path: str(Path(path).absolute()), replace=True)
-    groups = {group: DictConfig({}, flags={"struct": False}) for group in ("data", "model", "logger")}
-    ConfigStore.instance().store(name="permissive_evaluation_groups", node=OmegaConf.create(groups))
 
 
 register()
 
 
 def run(cfg: DictConfig) -> robustness.EvaluationResults:
-    """Evaluate one checkpoint into `cfg.output_dir`; each part is saved when it is done, and kept if a later one fails.
-
-    Raises:
-        UserError: If a setting is wrong, the checkpoint does not fit the model, or data are missing, see `build_evaluator`.
-    """
+    """Evaluate one checkpoint into `cfg.output_dir`; each part is saved when it is done, and kept if a later one fails."""
     file = Path(cfg.output_dir) / RESULT
-    with _message_at_stop(file), ended_wandb_run():
+    with ended_wandb_run():
         location = find_checkpoint(cfg.checkpoint)
         cfg = complete_config(cfg, location, allow=list(cfg.allow))
         check_settings(cfg, EVALUATE)
         attacks = robustness.build_attacks(cfg.attacks)
-        evaluator, checkpoint = robustness.build_evaluator(cfg, location.path)
-        corrupted, types = None, []
-        if cfg.corruptions.root is not None:
-            corrupted, types = open_corruptions(cfg.corruptions.root, evaluator.data, types=cfg.corruptions.types)
-        facts = robustness.gather_facts(cfg, location, checkpoint, evaluator)
-        settings = {name: robustness.describe_attack(attack) for name, attack in attacks.items()}
-        results = robustness.EvaluationResults(facts=facts, attack_settings=settings)
-        results.start_file(file)
-        title = location.title(checkpoint.architecture)
-        loggers = robustness.build_evaluation_loggers(cfg, location, title)
+        evaluator, facts = robustness.build_evaluator(cfg, location)
+        root, types = cfg.corruptions.root, cfg.corruptions.types
+        corrupted, types = open_corruptions(root, evaluator.data, types=types) if root else (None, [])
+        results = robustness.EvaluationResults(facts={**facts, "sweep_job": claim(file)})
+        results.save(file)
+        title = location.title(facts["architecture"])
+        loggers = robustness.build_loggers(cfg, location, title)
+        log.info(f"Each part is saved in {short(file)} when it is done")
         results.clean = evaluator.measure_clean()
         results.save(file)
         for name, attack in attacks.items():
             results.attacks[name] = evaluator.measure_attack(name, attack)
+            log.info(f"{name}: accuracy {results.attacks[name].accuracy:.4f}")
             results.save(file)
         if corrupted is not None:
-            results.corruptions = robustness.CorruptionScores(root=str(corrupted.root.absolute()))
+            results.corruptions = robustness.CorruptionScores(root=str(corrupted.root))
             for name in types:
                 evaluator.measure_corruption(corrupted, name, results.corruptions)
+                log.info(f"{name}: accuracy {results.corruptions.mean_by_type[name]:.4f}")
                 results.save(file)
         results.complete = True
         results.save(file)
-        print_results(results, title, file)
-        with optional("the result in the loggers", _command()):
+        overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+        repeat = common.command_line("evaluate", common.mask_texts(overrides))
+        print_results(results, title, file, repeat)
+        with optional("the result in the loggers", repeat):
             robustness.log_evaluation(loggers, results, title, step=location.steps())
         return results
 
 
-@contextmanager
-def _message_at_stop(file: Path) -> Iterator[None]:
-    """Inside, a signal ends the evaluation with a message: what was measured, and the command that measures all of it."""
-    try:
-        with interruptible():
-            yield
-    except RunStopped as stop:
-        stop.is_reported = True
-        kept = f"what was measured by then is in {short(file)}" if file.is_file() else "nothing was measured by then"
-        print_plain(f"{stop}: {kept}. To measure all of it:\n{_command()}")
-        raise
+def claim(file: Path) -> list[Any] | None:
+    """The folder of this sweep and the number of this job; a UserError if another of its jobs has written to the file."""
+    if not in_sweep():
+        return None
+    job = [HydraConfig.get().sweep.dir, HydraConfig.get().job.num]
+    other = json.loads(file.read_text()).get("sweep_job") if file.is_file() else None
+    if other and other[0] == job[0] and other != job:
+        advice = "give each its own folder, e.g. 'output_dir=runs/evaluations/${hydra:job.num}'"
+        raise UserError(f"Two jobs of this sweep write to {file}; {advice}")
+    return job
 
 
-def _command() -> str:
-    """The command that evaluates again."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return command_line("evaluate", mask_texts(overrides))
-
-
-def print_results(results: robustness.EvaluationResults, title: str, file: Path) -> None:
+def print_results(results: robustness.EvaluationResults, title: str, file: Path, repeat: str) -> None:
     """Save the plot beside the file and print the tables and, as the last lines, the files."""
-    plot, files = file.with_name(PLOT), [file]
-    with optional(f"the plot {PLOT}", _command(), plot):
-        save_figure(robustness.plot_evaluation(results, title), plot, dpi=DPI)
-        files.append(plot)
-    with optional("the table", _command()):
-        get_console().print(Group(*results.tables(title)))
-        for path in files:
-            print_plain(str(short(path)))
+    plot = file.with_name(PLOT)
+    with optional(f"the plot {PLOT}", repeat, plot):
+        common.save_figure(robustness.plot_evaluation(results, title), plot, dpi=DPI)
+    get_console().print(*results.tables(title), sep="\n")
+    for path in filter(Path.exists, (file, plot)):
+        common.print_plain(str(short(path)))
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
@@ -124,24 +102,23 @@ def main(cfg: DictConfig) -> None:
     """Run the evaluation; a UserError ends in its message and exit code 1, in a sweep it is raised: other jobs continue."""
     leave_errors_to_hydra()
     try:
-        check_masked(cfg)
+        common.check_masked(cfg)
         check_settings(cfg, EVALUATE)
         run(cfg)
     except (UserError, InstantiationException) as error:
         if in_sweep():
             raise
-        exit_with_error(explain(error) if isinstance(error, InstantiationException) else str(error))
+        common.exit_with_error(explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def command() -> None:
     """The command line."""
     try:
-        sys.argv[1:] = hide_secrets(sys.argv[1:])
-    except UserError as error:
-        exit_with_error(str(error))
-    try:
+        sys.argv[1:] = common.hide_secrets(sys.argv[1:])
         with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()
+    except UserError as error:
+        common.exit_with_error(str(error))
     except RunStopped as stop:
         stop.report()
         raise

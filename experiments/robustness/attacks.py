@@ -1,108 +1,57 @@
-"""White-box attacks of bounded size: FGSM and PGD. Sizes are in pixels of [0,1]; images are normalized."""
+"""Attacks of bounded size on pixels in [0,1]: FGSM, PGD, AutoAttack."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor, nn
+from pydantic import BaseModel, BeforeValidator, Field, PositiveInt, TypeAdapter, ValidationError
+from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import override
+
+from experiments.common import UserError
+
+Model = Callable[[Tensor], Tensor]
+# A number in (0,1], or a fraction such as 8/255.
+Size = Annotated[float, BeforeValidator(lambda size: float(Fraction(str(size)))), Field(gt=0, le=1)]
 
 
-class PixelModel(nn.Module):
-    """A classifier of normalized images as a classifier of pixels in [0,1].
+class Attack(BaseModel, frozen=True, extra="forbid"):
+    """Changes every pixel by at most `eps` so that the classification becomes wrong."""
 
-    Args:
-        model: Maps normalized images (B,C,H,W) to logits (B,K). It is put in evaluation mode and frozen, so that an attack that
-            calls `backward`, as FAB does, leaves no gradients in it.
-        mean: Mean of each channel, in [0,1] units.
-        std: Standard deviation of each channel.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__()
-        self.model = model.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.eval()
-
-    def to_pixels(self, images: Tensor) -> Tensor:
-        """Undo the normalization; what rounding puts outside of [0,1] is clipped."""
-        return (images * self.std + self.mean).clamp(0, 1)
-
-    def to_images(self, pixels: Tensor) -> Tensor:
-        """Normalize pixels."""
-        return (pixels - self.mean) / self.std
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map pixels (B,C,H,W) to logits (B,K)."""
-        return self.model(self.to_images(pixels))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
-    """Changes every pixel by at most `eps`, in (0,1], so that the classification becomes wrong.
-
-    Raises:
-        ValueError: If a value is outside its range.
-    """
-
-    eps: float
-
-    def __post_init__(self) -> None:
-        for name in ("eps", "step"):
-            size = getattr(self, name, self.eps)
-            if not 0 < size <= 1:
-                raise ValueError(
-                    f"{name} must be in (0, 1], in units of pixels in [0, 1], got {size}; did you mean n/255?"
-                )
-
-    def perturb(self, model: PixelModel, images: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
-        """Attack normalized images (B,C,H,W) of classes (B,); `seed` fixes everything random.
-
-        Returns:
-            Normalized images (B,C,H,W) whose pixels are in [0,1] and at most `eps` from the given ones; NaN where the
-            gradient was NaN.
-        """
-        return model.to_images(self._attack(model, model.to_pixels(images), targets, seed))
+    kind: str
+    eps: Size
 
     @abstractmethod
-    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
-        """Attack pixels (B,C,H,W) in [0,1]."""
+    def __call__(self, model: Model, pixels: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
+        """Attack pixels (B,C,H,W) in [0,1] of classes (B,); NaN where the gradient of the logits (B,K) of `model` is."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
     """The fast gradient sign method: one step of size `eps` (Goodfellow et al., ICLR 2015, section 4)."""
 
-    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
+    kind: Literal["fgsm"] = "fgsm"
+
+    @override
+    def __call__(self, model: Model, pixels: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
         return (pixels + self.eps * _gradient_sign(model, pixels, targets)).clamp(0, 1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PGD(Attack):
     """Projected gradient descent: signed steps, each followed by a clip to the ball (Madry et al., ICLR 2018, section 2.1).
 
-    Args:
-        eps: Largest change of a pixel, in (0,1].
-        step: Size of a step, in (0,1].
-        steps: Number of steps.
-        random_start: Whether to start at a uniformly drawn point of the ball, clipped to [0,1], instead of the image.
+    It starts at the image or, with `random_start`, at a uniformly drawn point of the ball, clipped to [0,1].
     """
 
-    step: float
-    steps: int = 20
+    kind: Literal["pgd"] = "pgd"
+    step: Size
+    steps: PositiveInt = 20
     random_start: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
-
-    def _attack(self, model: PixelModel, pixels: Tensor, targets: Tensor, seed: int) -> Tensor:
+    @override
+    def __call__(self, model: Model, pixels: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
         low, high = (pixels - self.eps).clamp(min=0), (pixels + self.eps).clamp(max=1)
         attacked = pixels
         if self.random_start:
@@ -116,9 +65,56 @@ class PGD(Attack):
         return attacked
 
 
-def _gradient_sign(model: PixelModel, pixels: Tensor, targets: Tensor) -> Tensor:
+class AutoAttack(Attack):
+    """AutoAttack's standard ensemble (Croce and Hein, ICML 2020); an image that withstands it takes a thousand passes."""
+
+    kind: Literal["autoattack"] = "autoattack"
+
+    @override
+    def __call__(self, model: Model, pixels: Tensor, targets: Tensor, *, seed: int = 0) -> Tensor:
+        import pyautoattack
+
+        with torch.no_grad():
+            classes = model(pixels[:1]).shape[1]
+        if classes < 4:
+            raise UserError(f"AutoAttack's targeted loss needs at least 4 classes, the model has {classes}")
+        attack = pyautoattack.AutoAttack(model, eps=self.eps, seed=seed, device=pixels.device)
+        for part in (attack.apgd_targeted, attack.fab):
+            part.n_target_classes = min(9, classes - 1)
+        attacked, _ = attack.run_standard_evaluation(pixels, targets, batch_size=len(pixels))
+        return attacked.clamp(0, 1)
+
+
+def _gradient_sign(model: Model, pixels: Tensor, targets: Tensor) -> Tensor:
     """Signs in {-1,0,1} of the gradient of the cross-entropy, summed over the batch, as a mean could underflow."""
     pixels = pixels.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(F.cross_entropy(model(pixels), targets, reduction="sum"), pixels)
     # torch.sign would turn NaN into 0, which would pass for an attack that failed.
     return torch.where(gradient.isnan(), gradient, gradient.sign())
+
+
+# conf/evaluate.yaml runs the first three; the last takes hours.
+PRESETS: dict[str, Attack] = {
+    "fgsm_4": FGSM(eps=4 / 255),
+    "fgsm_8": FGSM(eps=8 / 255),
+    "pgd_20": PGD(eps=4 / 255, step=2 / 255, steps=20),
+    "autoattack": AutoAttack(eps=4 / 255),
+}
+ANY_ATTACK = TypeAdapter(Annotated[FGSM | PGD | AutoAttack, Field(discriminator="kind")])
+
+
+def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str, Attack]:
+    """Attacks by name: those of `PRESETS`, or of settings as in `{name: pgd_50, kind: pgd, eps: 8/255, step: 2/255}`."""
+    attacks: dict[str, Attack] = {}
+    for each in chosen or []:
+        settings = dict(each) if isinstance(each, Mapping) else {"name": each}
+        name = settings.pop("name", None)
+        if not name or name in attacks:
+            raise UserError(f"attacks need a name each, and each another one; got {each}")
+        if not settings and name not in PRESETS:
+            raise UserError(f"attacks must be among {sorted(PRESETS)}, or have settings of their own; got {name!r}")
+        try:
+            attacks[name] = ANY_ATTACK.validate_python(settings) if settings else PRESETS[name]
+        except ValidationError as error:
+            raise UserError(f"attack {name}, whose sizes must be in (0, 1], such as 8/255: {error}") from error
+    return attacks

@@ -1,69 +1,45 @@
 """The results of a test, per class: the confusion matrix, and the confidence of the model against its accuracy."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+import torch
+from sklearn.metrics import confusion_matrix
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 from experiments.common import write_json
 
 TEST_RESULTS = "test_results.json"
-
-Counts = npt.NDArray[np.int64]
-Shares = npt.NDArray[np.float64]
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationCurve:
     """Accuracy against confidence (the probability of the predicted class), in bins of equal width (Guo et al. 2017).
 
-    Args:
-        edges: (bins+1,) ascending bounds in [0,1]. A bin holds its lower bound and not its upper one; the last holds both.
-        count: (bins,) images in each bin.
-        confidence: (bins,) mean confidence in [0,1]; NaN where a bin is empty.
-        accuracy: (bins,) accuracy in [0,1]; NaN where a bin is empty.
+    Of each bin `count` is the number of images; the means `confidence` and `accuracy` in [0,1] are NaN where there are none.
+    `edges` (bins+1,) ascend from 0 to 1; a bin holds its lower one and not its upper one, the last holds both.
     """
 
-    edges: Shares
-    count: Counts
-    confidence: Shares
-    accuracy: Shares
-
-    @classmethod
-    def of(
-        cls, confidences: npt.NDArray[np.floating], correct: npt.NDArray[np.floating], *, bins: int
-    ) -> "CalibrationCurve":
-        """Bin the confidences (images,) in [0,1] of predictions that are correct, 1, or not, 0."""
-        edges, weights = np.linspace(0, 1, bins + 1), (None, confidences.astype(float), correct.astype(float))
-        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in weights)
-        # 0/0 is the NaN of an empty bin.
-        with np.errstate(invalid="ignore"):
-            confidence, accuracy = (total / count for total in sums)
-        return cls(edges, count.astype(np.int64), confidence, accuracy)
-
-    @property
-    def gap(self) -> float:
-        """Confidence minus accuracy, mean over all images: above 0 the model is overconfident; NaN without images."""
-        return self._mean(self.confidence - self.accuracy)
+    edges: np.ndarray
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
 
     @property
     def expected_error(self) -> float:
-        """Expected calibration error in [0,1]; NaN without images.
-
-        That of torchmetrics, except that it gives a confidence of exactly 1 a bin of its own.
-        """
-        return self._mean(np.abs(self.confidence - self.accuracy))
-
-    def _mean(self, values: Shares) -> float:
-        filled = self.count > 0
-        return float(np.average(values[filled], weights=self.count[filled])) if filled.any() else float("nan")
+        """Expected calibration error in [0,1], that of torchmetrics; NaN without images."""
+        gaps, filled = np.abs(self.confidence - self.accuracy), self.count > 0
+        return float(np.average(gaps[filled], weights=self.count[filled])) if filled.any() else float("nan")
 
 
-@dataclass(frozen=True)
-class Confusion:
+class Confusion(NamedTuple):
     """Images of the class `true` that were predicted as another one: their number, and their share of the class, in (0,1]."""
 
     true: str
@@ -76,28 +52,13 @@ class Confusion:
 class TestResults:
     """The predictions for K classes, counted; `test_results.json` in the run folder holds it.
 
-    In a run of several processes an image that fills up the last batch of one is counted twice, as in all test metrics.
-
-    Args:
-        class_names: K names, in the order of the labels.
-        confusion: (K,K) images by true class (rows) and predicted class (columns).
-        calibration: Accuracy against confidence.
-
-    Raises:
-        ValueError: If the confusion matrix does not fit the class names.
+    `confusion` (K,K) is the number of images by true class (rows) and predicted class (columns). In a run of several
+    processes an image that fills up the last batch of one is counted twice, as in all test metrics.
     """
 
     class_names: tuple[str, ...]
-    confusion: Counts
+    confusion: np.ndarray
     calibration: CalibrationCurve
-
-    def __post_init__(self) -> None:
-        classes = len(self.class_names)
-        if self.confusion.shape != (classes, classes):
-            raise ValueError(
-                f"confusion must be ({classes}, {classes}), a row and a column for each of class_names, "
-                f"got {self.confusion.shape}"
-            )
 
     @property
     def images(self) -> int:
@@ -109,16 +70,16 @@ class TestResults:
         """Accuracy in [0,1]; NaN without images."""
         return float(np.trace(self.confusion) / self.images) if self.images else float("nan")
 
-    def per_class_count(self) -> Counts:
+    def per_class_count(self) -> np.ndarray:
         """Images (K,) of each class."""
         return self.confusion.sum(axis=1)
 
-    def confusion_shares(self) -> Shares:
+    def confusion_shares(self) -> np.ndarray:
         """The confusion matrix (K,K) as shares in [0,1] of each true class; NaN in the rows of classes without images."""
         with np.errstate(invalid="ignore"):
             return self.confusion / self.per_class_count()[:, None]
 
-    def per_class_accuracy(self) -> Shares:
+    def per_class_accuracy(self) -> np.ndarray:
         """Accuracy (K,) in [0,1] of each class; NaN for classes without images."""
         return self.confusion_shares().diagonal().copy()
 
@@ -136,15 +97,10 @@ class TestResults:
         """Write as JSON; of the confusion matrix only what is not 0, so a thousand classes stay a small file."""
         rows, columns = np.nonzero(self.confusion)
         cells = {"true": rows, "predicted": columns, "count": self.confusion[rows, columns]}
-        content = {
-            "class_names": list(self.class_names),
-            "confusion": {name: values.tolist() for name, values in cells.items()},
+        content: dict[str, Any] = {"class_names": self.class_names}
+        for name, arrays in {"confusion": cells, "calibration": vars(self.calibration)}.items():
             # JSON has no NaN.
-            "calibration": {
-                name: [None if np.isnan(value) else value for value in values.tolist()]
-                for name, values in vars(self.calibration).items()
-            },
-        }
+            content[name] = {key: np.where(np.isnan(each), None, each).tolist() for key, each in arrays.items()}
         write_json(path, content, allow_nan=False, indent=None, separators=(",", ":"))
 
     @classmethod
@@ -157,6 +113,39 @@ class TestResults:
         # None becomes NaN.
         edges, confidence, accuracy = (np.array(curve[name], float) for name in ("edges", "confidence", "accuracy"))
         return cls(tuple(names), confusion, CalibrationCurve(edges, np.array(curve["count"]), confidence, accuracy))
+
+
+class TestResultCounts(Metric):
+    """Collects the predictions of a test with K classes, over all processes."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("predictions", [], dist_reduce_fx="cat")
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Add a batch: logits (B,K), classes (B,)."""
+        # float(): under half precision the softmax would be too coarse for the bins.
+        confidences = logits.float().softmax(dim=1).amax(dim=1)
+        self.predictions.append(torch.stack([targets, logits.argmax(dim=1), confidences], dim=1))
+
+    def compute(self) -> Tensor:
+        """True class, predicted class and confidence of each image, (images,3)."""
+        return dim_zero_cat(self.predictions)
+
+    def results(self, class_names: Sequence[str] | None = None) -> TestResults:
+        """Sum over all processes, each of which must call it; without names classes are numbers, see `distinct_names`."""
+        targets, predicted, confidences = self.compute().cpu().double().numpy().T
+        confusion = confusion_matrix(targets, predicted, labels=range(self.num_classes))
+        edges, weights = (
+            np.linspace(0, 1, CALIBRATION_BINS + 1),
+            (None, confidences, (predicted == targets).astype(float)),
+        )
+        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in weights)
+        # 0/0 is the NaN of an empty bin.
+        with np.errstate(invalid="ignore"):
+            curve = CalibrationCurve(edges, count, *(total / count for total in sums))
+        return TestResults(distinct_names(class_names or range(self.num_classes)), confusion, curve)
 
 
 def distinct_names(names: Iterable[object]) -> tuple[str, ...]:

@@ -138,13 +138,14 @@ def compose() -> Iterator[Callable[..., None]]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from experiments import evaluate
+    from experiments import evaluate, runs
 
     def compose_first_job(name: str, overrides: list[str]) -> None:
         jobs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
         compose(name, [word for word in jobs[0] if not word.startswith("hydra.")], return_hydra_config=True)
 
     evaluate.register()
+    runs.register()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         yield compose_first_job
     GlobalHydra.instance().clear()

@@ -73,7 +73,7 @@ def save_evaluation(folder: Path, **changes: Any) -> None:
             "accuracy": 0.8125, "top5": None, "calibration_error": 0.0321, "nll": 0.4567, "images": 50, "seconds": 1.0,
         },
         "attacks": {"fgsm_8": {"kind": "fgsm", "eps": 8 / 255, "accuracy": 0.2468, "images": 50, "seconds": 1.0}},
-        "corruptions": CorruptionScores(root="/data", images=50, accuracy=corrupted).as_json(),
+        "corruptions": CorruptionScores(root="/data", images=50, accuracy=corrupted).model_dump(),
         **changes,
     }  # fmt: skip
     (folder / "evaluation.json").write_text(json.dumps(content))

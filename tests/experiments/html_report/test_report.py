@@ -129,7 +129,7 @@ def test_evaluations(tmp_path: Path) -> None:
     assert scores["accuracy on corrupted images, 1 of 15 types"] == "60.00%"
     assert page.tables["Accuracy in %, 50 images each"].rows == [
         ["gaussian_noise", "80.0", "70.0", "60.0", "50.0", "40.0", "60.0"],
-        ["mine (not in the mean)", *["50.0"] * 6],
+        ["mine (not one of the 15)", *["50.0"] * 6],
     ]
     assert "/runs/x/checkpoints/<best>.ckpt, after 4 epochs" in page.text
     assert "evaluation_last/evaluation.json is not complete" in page.text

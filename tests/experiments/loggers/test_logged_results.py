@@ -15,11 +15,16 @@ from wandb_files import read_run
 from experiments.checkpoints.location import CheckpointLocation
 from experiments.loggers.builders import WANDB_ID, build_wandb_logger, ended_wandb_run
 from experiments.loggers.results import log_test_results
-from experiments.robustness.evaluation_logging import build_evaluation_loggers, log_evaluation
-from experiments.robustness.results import Accuracy, CleanScores, CorruptionScores, EvaluationResults
+from experiments.robustness import (
+    AttackScores,
+    CleanScores,
+    CorruptionScores,
+    EvaluationResults,
+    build_loggers,
+    log_evaluation,
+)
 from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary
-from experiments.test_results.counts import TestResultCounts
-from experiments.test_results.results import TestResults
+from experiments.test_results import TestResultCounts, TestResults
 
 SCORES = {"test_accuracy": 0.5, "test_top5": 0.75, "test_accuracy_best": 0.625, "test_accuracy_median_last_10": 0.375}
 
@@ -27,13 +32,14 @@ SCORES = {"test_accuracy": 0.5, "test_top5": 0.75, "test_accuracy_best": 0.625, 
 def made_up_report() -> EvaluationResults:
     """An attack, and two types of corruption: one of the published 15 and one more."""
     facts = {"checkpoint": "a.ckpt", "epoch": 3, "device": "cpu", "settings": {"limit": None}}
-    report = EvaluationResults(facts=facts, attack_settings={"pgd": {"eps": 4 / 255}})
+    report = EvaluationResults(facts=facts)
     report.clean = CleanScores(accuracy=0.75, top5=None, calibration_error=0.1, nll=1.0, images=8, seconds=1.0)
-    report.attacks["pgd"] = Accuracy(accuracy=0.25, images=8, seconds=1.0)
-    report.corruptions = CorruptionScores(root="/c")
-    for severity in range(1, 6):
-        report.corruptions.add("fog", severity, Accuracy(accuracy=1 - severity / 8, images=8, seconds=1.0))
-        report.corruptions.add("spatter", severity, Accuracy(accuracy=0.5, images=8, seconds=1.0))
+    report.attacks["pgd"] = AttackScores(eps=4 / 255, accuracy=0.25, images=8, seconds=1.0)
+    accuracy = {
+        "fog": {severity: 1 - severity / 8 for severity in range(1, 6)},
+        "spatter": dict.fromkeys(range(1, 6), 0.5),
+    }
+    report.corruptions = CorruptionScores(root="/c", images=8, accuracy=accuracy)
     return report
 
 
@@ -106,11 +112,11 @@ def test_an_evaluation_without_a_run_in_wandb_begins_one(tmp_path: Path) -> None
     for node, expected in (({"project": "p", "name": None}, "a/b, best"), ({"project": "p", "name": "mine"}, "mine")):
         cfg = OmegaConf.create({"logger": {**target, **node}})
         with ended_wandb_run():
-            (logger,) = build_evaluation_loggers(cfg, CheckpointLocation(tmp_path / "a.ckpt", None), "a/b, best")
+            (logger,) = build_loggers(cfg, CheckpointLocation(tmp_path / "a.ckpt", None), "a/b, best")
             assert (logger.experiment.name, logger.experiment.job_type) == (expected, "evaluate")
             (tmp_path / "evaluation" / WANDB_ID).unlink()
     off = OmegaConf.create({"logger": {"_target_": None}})
-    assert build_evaluation_loggers(off, CheckpointLocation(tmp_path / "a.ckpt", None), "x") == []
+    assert build_loggers(off, CheckpointLocation(tmp_path / "a.ckpt", None), "x") == []
 
 
 @pytest.mark.usefixtures("offline_wandb")

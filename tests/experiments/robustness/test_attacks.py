@@ -1,6 +1,5 @@
 """FGSM and PGD against foolbox on a small trained network; AutoAttack through its package."""
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.common.errors import UserError
-from experiments.robustness import FGSM, PGD, Attack, AutoAttack, PixelModel, build_attacks
-from experiments.robustness.evaluator import score, score_attacked
+from experiments.robustness import FGSM, PGD, Attack, AutoAttack, build_attacks
+from experiments.robustness.attacks import Model
+from experiments.robustness.evaluator import attacked, score
+from lightning_puzzlemix.normalization import from_pixels
 
 # Two unlike channels, so that exchanged channels would show.
 MEAN, STD = (0.3, 0.6), (0.35, 0.2)
@@ -37,61 +38,70 @@ def digit_pixels() -> tuple[Tensor, Tensor]:
     return torch.cat([scans, 1 - scans], dim=1), torch.from_numpy(load_digits().target)
 
 
+def of_pixels(net: nn.Module) -> Model:
+    """The network of normalized images as one of pixels in [0,1], frozen and in evaluation mode."""
+    net.eval().requires_grad_(False)
+    return lambda pixels: net(from_pixels(pixels, MEAN, STD))
+
+
 @pytest.fixture(scope="module")
-def model() -> PixelModel:
-    """A network of doubles, trained on digits, that is attacked."""
+def net() -> nn.Module:
+    """A network of doubles, trained on digits."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = make_net().double()
-        trained = PixelModel(net.train(), MEAN, STD).double().train().requires_grad_(True)
         pixels, targets = digit_pixels()
         optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
         for _ in range(40):
             for start in range(COUNT, len(pixels), 256):
                 part = slice(start, start + 256)
                 optimizer.zero_grad()
-                F.cross_entropy(trained(pixels[part]), targets[part]).backward()
+                F.cross_entropy(net(from_pixels(pixels[part], MEAN, STD)), targets[part]).backward()
                 optimizer.step()
         optimizer.zero_grad()
-    return PixelModel(net, MEAN, STD).double()
+    return net
 
 
 @pytest.fixture(scope="module")
-def batch(model: PixelModel) -> tuple[Tensor, Tensor]:
-    """Normalized images that the network has not seen, and their classes."""
+def model(net: nn.Module) -> Model:
+    """The classifier of pixels that is attacked."""
+    return of_pixels(net)
+
+
+@pytest.fixture(scope="module")
+def batch() -> tuple[Tensor, Tensor]:
+    """Pixels that the network has not seen, and their classes."""
     pixels, targets = digit_pixels()
-    return model.to_images(pixels[:COUNT]), targets[:COUNT]
+    return pixels[:COUNT], targets[:COUNT]
 
 
-def accuracy(model: PixelModel, images: Tensor, targets: Tensor) -> float:
+def accuracy(model: Model, pixels: Tensor, targets: Tensor) -> float:
     with torch.no_grad():
-        return float((model.model(images).argmax(dim=1) == targets).double().mean())
+        return float((model(pixels).argmax(dim=1) == targets).double().mean())
 
 
-def by_foolbox(attack: Any, model: PixelModel, images: Tensor, targets: Tensor, eps: float) -> Tensor:
+def by_foolbox(attack: Any, net: nn.Module, pixels: Tensor, targets: Tensor, eps: float) -> Tensor:
     preprocessing = {"mean": list(MEAN), "std": list(STD), "axis": -3}
-    wrapped = foolbox.PyTorchModel(model.model, bounds=(0, 1), preprocessing=preprocessing, device="cpu")
-    pixels = model.to_pixels(images)
+    wrapped = foolbox.PyTorchModel(net.eval(), bounds=(0, 1), preprocessing=preprocessing, device="cpu")
     # run() attacks all images; calling the attack would leave those alone that are wrong already.
     return attack.run(wrapped, pixels, foolbox.criteria.Misclassification(targets), epsilon=eps)
 
 
 @pytest.mark.parametrize("eps", [4 / 255, 8 / 255, 0.1])
-def test_fgsm_is_foolbox_s(eps: float, model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
-    attacked = model.to_pixels(FGSM(eps=eps).perturb(model, *batch))
-    expected = by_foolbox(foolbox.attacks.LinfFastGradientAttack(), model, *batch, eps=eps)
+def test_fgsm_is_foolbox_s(eps: float, net: nn.Module, model: Model, batch: tuple[Tensor, Tensor]) -> None:
+    attacked = FGSM(eps=eps)(model, *batch)
+    expected = by_foolbox(foolbox.attacks.LinfFastGradientAttack(), net, *batch, eps=eps)
     torch.testing.assert_close(attacked, expected.double(), atol=1e-6, rtol=0)
-    assert (attacked - model.to_pixels(batch[0])).abs().max() == pytest.approx(eps)
+    assert (attacked - batch[0]).abs().max() == pytest.approx(eps)
 
 
 @pytest.mark.parametrize(("eps", "step", "steps"), [(4 / 255, 2 / 255, 20), (0.1, 0.03, 7)])
 def test_pgd_without_random_start_is_foolbox_s(
-    eps: float, step: float, steps: int, model: PixelModel, batch: tuple[Tensor, Tensor]
+    eps: float, step: float, steps: int, net: nn.Module, model: Model, batch: tuple[Tensor, Tensor]
 ) -> None:
-    attack = PGD(eps=eps, step=step, steps=steps, random_start=False)
-    attacked = model.to_pixels(attack.perturb(model, *batch))
+    attacked = PGD(eps=eps, step=step, steps=steps, random_start=False)(model, *batch)
     oracle = foolbox.attacks.LinfPGD(abs_stepsize=step, steps=steps, random_start=False)
-    expected = by_foolbox(oracle, model, *batch, eps=eps)
+    expected = by_foolbox(oracle, net, *batch, eps=eps)
     torch.testing.assert_close(attacked, expected.double(), atol=1e-6, rtol=0)
 
 
@@ -99,32 +109,29 @@ def test_random_starts_fill_the_ball_uniformly() -> None:
     """With a gradient of zero nothing but the start is left."""
     constant = nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 4))
     nn.init.zeros_(constant[1].weight)
-    model, targets = PixelModel(constant, MEAN, STD), torch.zeros(200, dtype=torch.long)
-    images = model.to_images(torch.full((200, 2, 8, 8), 0.5))
-    moved = model.to_pixels(PGD(eps=0.1, step=0.05).perturb(model, images, targets)) - 0.5
+    pixels, targets = torch.full((200, 2, 8, 8), 0.5), torch.zeros(200, dtype=torch.long)
+    moved = PGD(eps=0.1, step=0.05)(constant, pixels, targets) - 0.5
     shares = torch.histc(moved, bins=4, min=-0.1, max=0.1) / moved.numel()
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.01)
 
 
 @pytest.mark.parametrize("attack", [FGSM(eps=0.05), PGD(eps=0.05, step=0.02, steps=5)], ids=["fgsm", "pgd"])
 def test_attacked_pixels_stay_in_the_ball_and_in_the_range(
-    attack: Attack, model: PixelModel, batch: tuple[Tensor, Tensor]
+    attack: Attack, model: Model, batch: tuple[Tensor, Tensor]
 ) -> None:
-    images, targets = batch
-    # Not through to_pixels, which clips.
-    mean, std = model.mean, model.std
-    attacked = attack.perturb(model, images, targets) * std + mean
-    assert attacked.min() >= -1e-12
-    assert attacked.max() <= 1 + 1e-12
-    assert (attacked - (images * std + mean)).abs().max() <= 0.05 + 1e-12
-    assert accuracy(model, attack.perturb(model, images, targets), targets) < accuracy(model, images, targets)
+    pixels, targets = batch
+    attacked = attack(model, pixels, targets)
+    assert attacked.min() >= 0
+    assert attacked.max() <= 1
+    assert (attacked - pixels).abs().max() <= 0.05 + 1e-12
+    assert accuracy(model, attacked, targets) < accuracy(model, pixels, targets)
 
 
-def test_larger_attacks_hurt_more_and_pgd_more_than_fgsm(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
+def test_larger_attacks_hurt_more_and_pgd_more_than_fgsm(model: Model, batch: tuple[Tensor, Tensor]) -> None:
     images, targets = batch
     sizes = (0.01, 0.05, 0.15)
-    fgsm = [accuracy(model, FGSM(eps=eps).perturb(model, images, targets), targets) for eps in sizes]
-    pgd = [PGD(eps=eps, step=eps / 4, steps=20).perturb(model, images, targets) for eps in sizes]
+    fgsm = [accuracy(model, FGSM(eps=eps)(model, images, targets), targets) for eps in sizes]
+    pgd = [PGD(eps=eps, step=eps / 4, steps=20)(model, images, targets) for eps in sizes]
     iterated = [accuracy(model, attacked, targets) for attacked in pgd]
     assert accuracy(model, images, targets) > 0.9
     assert sorted(fgsm, reverse=True) == fgsm
@@ -133,25 +140,22 @@ def test_larger_attacks_hurt_more_and_pgd_more_than_fgsm(model: PixelModel, batc
     assert iterated[-1] < 0.2 < fgsm[0]
 
 
-def test_random_starts_are_fixed_by_the_seed_alone(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
+def test_random_starts_are_fixed_by_the_seed_alone(model: Model, batch: tuple[Tensor, Tensor]) -> None:
     attack = PGD(eps=0.05, step=0.01, steps=2)
-    first = attack.perturb(model, *batch, seed=5)
+    first = attack(model, *batch, seed=5)
     state = torch.get_rng_state()
     torch.rand(7)
-    assert torch.equal(first, attack.perturb(model, *batch, seed=5))
-    assert not torch.equal(first, attack.perturb(model, *batch, seed=6))
+    assert torch.equal(first, attack(model, *batch, seed=5))
+    assert not torch.equal(first, attack(model, *batch, seed=6))
     torch.set_rng_state(state)
-    attack.perturb(model, *batch, seed=5)
+    attack(model, *batch, seed=5)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_model_is_attacked_in_evaluation_mode_and_gets_no_gradients(batch: tuple[Tensor, Tensor]) -> None:
-    net = make_net().double().train()
-    before = [buffer.clone() for buffer in net.buffers()]
-    PGD(eps=0.05, step=0.02, steps=2).perturb(PixelModel(net, MEAN, STD).double(), *batch)
-    assert not any(module.training for module in net.modules())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in net.parameters())
-    assert all(torch.equal(*pair) for pair in zip(net.buffers(), before, strict=True))
+def test_attacks_leave_no_gradients(batch: tuple[Tensor, Tensor]) -> None:
+    net = make_net().double().eval()
+    PGD(eps=0.05, step=0.02, steps=2)(net, *batch)
+    assert not any(parameter.grad is not None for parameter in net.parameters())
 
 
 class Rooted(nn.Module):
@@ -164,67 +168,55 @@ class Rooted(nn.Module):
 
 
 def test_nan_gradients_are_an_error_not_a_failed_attack() -> None:
-    model = PixelModel(Rooted(), (0.5,), (0.5,))
-    images = model.to_images(torch.tensor([0.1, 0.9, 0.2, 0.8]).view(4, 1, 1, 1).expand(4, 1, 3, 3))
-    batches = [(images, torch.zeros(4, dtype=torch.long))] * 2
-    with pytest.raises(UserError, match="NaN for 4 of 8 images"):
-        score_attacked(model, batches, FGSM(eps=0.01), seed=0)
-    with pytest.raises(UserError, match="NaN for"):
-        score_attacked(model, batches, PGD(eps=0.01, step=0.01), seed=0)
+    pixels = torch.tensor([-0.1, 0.9, -0.2, 0.8]).view(4, 1, 1, 1).expand(4, 1, 3, 3)
+    batches = [(pixels, torch.zeros(4, dtype=torch.long))] * 2
+    assert score(Rooted(), batches)["images"] == 8
+    for attack in (FGSM(eps=0.01), PGD(eps=0.01, step=0.01)):
+        with pytest.raises(UserError, match=r"NaN for \d of 8 images.*its gradient is infinite"):
+            score(Rooted(), attacked(Rooted(), batches, attack, 0))
 
 
 def batched(images: Tensor, targets: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(images.split(size), targets.split(size), strict=True)
 
 
-def test_accuracy_under_attack_is_that_of_the_attacked_images(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
-    attacked = FGSM(eps=0.05).perturb(model, *batch)
-    scores = score_attacked(model, batched(*batch, 64), FGSM(eps=0.05), seed=0)
-    assert scores.accuracy == pytest.approx(accuracy(model, attacked, batch[1]))
-    assert scores.images == COUNT
-    assert score(model.model, batched(*batch, 64)).accuracy == pytest.approx(accuracy(model, *batch))
+def test_accuracy_under_attack_is_that_of_the_attacked_images(model: Model, batch: tuple[Tensor, Tensor]) -> None:
+    expected = FGSM(eps=0.05)(model, *batch)
+    scores = score(model, attacked(model, batched(*batch, 64), FGSM(eps=0.05), 0))
+    assert scores["accuracy"] == pytest.approx(accuracy(model, expected, batch[1]))
+    assert scores["images"] == COUNT
+    assert score(model, batched(*batch, 64))["accuracy"] == pytest.approx(accuracy(model, *batch))
 
 
-def test_batches_start_at_different_points(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
+def test_batches_start_at_different_points(model: Model, batch: tuple[Tensor, Tensor]) -> None:
     seen: list[int] = []
 
     class Spy(FGSM):
-        def perturb(self, *arguments: Any, seed: int = 0, **named: Any) -> Tensor:
+        def __call__(self, *arguments: Any, seed: int = 0) -> Tensor:
             seen.append(seed)
-            return super().perturb(*arguments, seed=seed, **named)
+            return super().__call__(*arguments, seed=seed)
 
     for seed in (0, 0, 1):
-        score_attacked(model, batched(*batch, 50), Spy(eps=0.1), seed=seed)
+        score(model, attacked(model, batched(*batch, 50), Spy(eps=0.1), seed))
     assert seen[:3] == seen[3:6]
     assert len(set(seen)) == 6
 
 
-def test_autoattack_is_at_least_as_strong_as_pgd(model: PixelModel, batch: tuple[Tensor, Tensor]) -> None:
-    pytest.importorskip("pyautoattack")
-    images, targets = batch[0][:20].float(), batch[1][:20]
-    net, eps = make_net(), 0.2
-    net.load_state_dict(model.model.state_dict())
-    single = PixelModel(net, MEAN, STD)
-    state, trace = torch.get_rng_state(), sys.gettrace()
-    attacked = AutoAttack(eps=eps).perturb(single, images, targets, seed=1)
-    assert not any(parameter.grad is not None for parameter in net.parameters())
-    assert torch.equal(torch.get_rng_state(), state)
-    assert sys.gettrace() is trace
-    moved = single.to_pixels(attacked) - single.to_pixels(images)
-    assert 0 < moved.abs().max() <= eps + 1e-5
-    pgd = PGD(eps=eps, step=eps / 4).perturb(single, images, targets)
-    assert accuracy(single, attacked, targets) <= accuracy(single, pgd, targets) < accuracy(single, images, targets)
+def test_autoattack_is_at_least_as_strong_as_pgd(net: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    pixels, targets = batch[0][:20].float(), batch[1][:20]
+    single, eps = make_net(), 0.2
+    single.load_state_dict(net.state_dict())
+    model = of_pixels(single)
+    attacked = AutoAttack(eps=eps)(model, pixels, targets, seed=1)
+    assert not any(parameter.grad is not None for parameter in single.parameters())
+    assert 0 < (attacked - pixels).abs().max() <= eps + 1e-5
+    pgd = PGD(eps=eps, step=eps / 4)(model, pixels, targets)
+    assert accuracy(model, attacked, targets) <= accuracy(model, pgd, targets) < accuracy(model, pixels, targets)
 
 
-def test_autoattack_needs_its_package_and_four_classes(
-    monkeypatch: pytest.MonkeyPatch, batch: tuple[Tensor, Tensor]
-) -> None:
-    model = PixelModel(nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)), MEAN, STD).double()
+def test_autoattack_needs_four_classes(batch: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(UserError, match="at least 4 classes, the model has 3"):
-        AutoAttack(eps=0.1).perturb(model, *batch)
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(UserError, match="pip install pyautoattack"):
-        build_attacks(["autoattack"])
+        AutoAttack(eps=0.1)(nn.Sequential(nn.Flatten(), nn.Linear(2 * 64, 3)).double(), *batch)
 
 
 def test_settings_become_attacks() -> None:
@@ -243,13 +235,13 @@ def test_settings_become_attacks() -> None:
     ("setting", "message"),
     [
         ("fgsm_9", r"must be among .*fgsm_8.*got 'fgsm_9'"),
-        ({"name": "a", "kind": "cw", "eps": 0.1}, r"kind of the attack a must be one of .*'pgd'.*got 'cw'"),
-        ({"name": "a", "kind": "fgsm", "eps": 8}, r"attack a: eps must be in \(0, 1\].*got 8.0; did you mean n/255"),
-        ({"name": "a", "kind": "pgd", "eps": 0.1, "step": 2}, r"attack a: step must be in"),
-        ({"name": "a", "kind": "pgd", "eps": 0.1, "step": 0.1, "steps": 0}, "steps must be at least 1, got 0"),
-        ({"name": "a", "kind": "pgd", "eps": 0.1}, "attack a: .*'step'"),
-        ({"name": "a", "kind": "fgsm", "eps": "x/255"}, "attack a: .*x/255"),
-        ({"name": "a", "kind": "fgsm", "eps": 0.1, "stepp": 1}, "attack a: .*'stepp'"),
+        ({"name": "a", "kind": "cw", "eps": 0.1}, r"attack a, (.|\n)*'cw'(.|\n)*'pgd'"),
+        ({"name": "a", "kind": "fgsm", "eps": 8}, r"attack a, (.|\n)*eps\n.*less than or equal to 1"),
+        ({"name": "a", "kind": "pgd", "eps": 0.1, "step": 2}, r"attack a, (.|\n)*step\n.*less than or equal to 1"),
+        ({"name": "a", "kind": "pgd", "eps": 0.1, "step": 0.1, "steps": 0}, r"steps\n.*greater than 0"),
+        ({"name": "a", "kind": "pgd", "eps": 0.1}, r"attack a, (.|\n)*step\n.*required"),
+        ({"name": "a", "kind": "fgsm", "eps": "x/255"}, r"attack a, (.|\n)*eps\n.*x/255"),
+        ({"name": "a", "kind": "fgsm", "eps": 0.1, "stepp": 1}, r"attack a, (.|\n)*stepp\n.*not permitted"),
         ({"kind": "fgsm", "eps": 0.1}, "need a name"),
     ],
 )

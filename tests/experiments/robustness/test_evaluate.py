@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,9 +28,9 @@ from torch.nn import functional as F
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
 from experiments.common.errors import UserError
 from experiments.data import DigitsDataModule
-from experiments.evaluate import register, run
+from experiments.evaluate import claim, register, run
 from experiments.models import PreActResNet
-from experiments.robustness import EvaluationResults, build_attacks
+from experiments.robustness import build_attacks
 from experiments.robustness.evaluator import choose_device
 from experiments.training.module import Classifier
 
@@ -156,19 +157,22 @@ def test_two_checkpoints_of_a_run_in_one_sweep(run_dir: Path, tmp_path: Path) ->
     assert best["attacks"] == last["attacks"] == {}
 
 
-def test_jobs_of_a_sweep_do_not_overwrite_each_other(tmp_path: Path) -> None:
+def test_jobs_of_a_sweep_do_not_overwrite_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "evaluation.json"
 
-    def start(job: list[Any] | None) -> None:
-        EvaluationResults(facts={"sweep_job": job}, attack_settings={}).start_file(path)
+    def start(sweep: str | None, number: int = 0) -> None:
+        config = SimpleNamespace(sweep=SimpleNamespace(dir=sweep), job=SimpleNamespace(num=number))
+        monkeypatch.setattr("experiments.evaluate.in_sweep", lambda: sweep is not None)
+        monkeypatch.setattr("experiments.evaluate.HydraConfig.get", lambda: config)
+        path.write_text(json.dumps({"sweep_job": claim(path)}))
 
-    start(["sweep_1", 0])
+    start("sweep_1", 0)
     with pytest.raises(UserError, match=r"Two jobs of this sweep write to .*evaluation.json; .*output_dir="):
-        start(["sweep_1", 1])
+        start("sweep_1", 1)
     # Evaluated again: by the same job, another sweep, or alone.
-    for job in (["sweep_1", 0], ["sweep_2", 1], None):
-        start(job)
-        assert json.loads(path.read_text())["sweep_job"] == job
+    for job in (("sweep_1", 0), ("sweep_2", 1), (None,)):
+        start(*job)
+    assert json.loads(path.read_text())["sweep_job"] is None
 
 
 @pytest.mark.parametrize(

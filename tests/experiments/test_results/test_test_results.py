@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassCalibrationError
 
-from experiments.test_results.counts import TestResultCounts
-from experiments.test_results.plots import plot_calibration, plot_confusion, plot_per_class
-from experiments.test_results.results import CalibrationCurve, Confusion, TestResults, distinct_names
+from experiments.test_results import TestResultCounts, TestResults, plot_calibration, plot_confusion, plot_per_class
+from experiments.test_results.results import CalibrationCurve, Confusion, distinct_names
 from experiments.training.module import Classifier
 
 EMPTY = CalibrationCurve(np.linspace(0, 1, 3), np.zeros(2, np.int64), np.full(2, np.nan), np.full(2, np.nan))
@@ -122,11 +121,6 @@ def test_the_most_confused_pairs() -> None:
     ]  # fmt: skip
     assert outcome.most_confused(10) == expected
     assert outcome.most_confused(2) == expected[:2]
-
-
-def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ValueError, match=r"confusion must be \(3, 3\).*got \(2, 2\)"):
-        TestResults(("a", "b", "c"), np.zeros((2, 2), np.int64), EMPTY)
 
 
 def test_classes_of_one_name_are_told_apart() -> None:

@@ -22,8 +22,7 @@ import lightning_puzzlemix as pm
 from experiments.dashboard import main
 from experiments.loggers import build_wandb_logger, ended_wandb_run
 from experiments.loggers import results as logged_results
-from experiments.robustness import evaluation_logging
-from experiments.robustness.results import Accuracy, CorruptionScores, EvaluationResults
+from experiments.robustness import AttackScores, CorruptionScores, EvaluationResults, reporting
 from experiments.test_results.results import CalibrationCurve, TestResults
 from experiments.train import choices, run
 from experiments.wandb_dashboard.panels import GROUP, METHODS, STEP, SWEPT
@@ -71,7 +70,7 @@ def test_metrics_and_images_are_those_that_runs_log(compose_train: Compose, tmp_
     curves_and_bars = {metric for panel in shown for metric in panel["metrics"]}
     axes = {panel["xAxis"] for panel in panels(specs, "Run History Line Plot")}
     assert axes == {"epoch", STEP}
-    known = logged | set(evaluation_logging.scalars(evaluation()))
+    known = logged | set(reporting.scalars(evaluation()))
     assert curves_and_bars <= known
     # And nothing of the mixing was forgotten.
     assert {name for name in logged if name.split("/")[0] in METHODS} <= curves_and_bars
@@ -96,7 +95,7 @@ def test_runs_log_their_steps_under_the_axis_of_the_plots(tmp_path: Path) -> Non
 
 def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
     few, many = (logged_results.wandb_charts(outcome(classes)) for classes in (3, 51))
-    logged = {**few, **evaluation_logging.wandb_charts(evaluation())}
+    logged = {**few, **reporting.wandb_charts(evaluation())}
     for spec in write_specs(tmp_path).values():
         charts = panels(spec, "Vega2")
         assert len(charts) == 5
@@ -111,9 +110,7 @@ def test_charts_and_tables_are_those_that_are_logged(tmp_path: Path) -> None:
             assert panel["stringSettings"].get("xname") == wanted["stringSettings"].get("xname")
             assert set(panel["fieldSettings"].values()) <= set(logged[key].table.columns)
         names = {name for name in image_keys(spec) if not name.endswith("/mix")}
-        assert names - {evaluation_logging.PLOT} == {
-            name for name, value in many.items() if isinstance(value, wandb.Image)
-        }
+        assert names - {reporting.PLOT} == {name for name, value in many.items() if isinstance(value, wandb.Image)}
         for table in ("test/most_confused", "test/classes"):
             assert isinstance(logged[table], wandb.Table)
             assert json.dumps(spec).count(f'"{table}"') == 1
@@ -137,13 +134,10 @@ def outcome(classes: int) -> TestResults:
 
 
 def evaluation() -> EvaluationResults:
-    scores = Accuracy(accuracy=0.5, images=2, seconds=1.0)
+    scores = AttackScores(eps=0.1, accuracy=0.5, images=2, seconds=1.0)
     corruptions = CorruptionScores(root="c", accuracy={"fog": dict.fromkeys(range(1, 6), 0.5)})
     attacks = ("fgsm_4", "fgsm_8", "pgd_20")
-    settings = {name: {"eps": 0.1} for name in attacks}
-    return EvaluationResults(
-        facts={}, attack_settings=settings, attacks=dict.fromkeys(attacks, scores), corruptions=corruptions
-    )
+    return EvaluationResults(facts={}, attacks=dict.fromkeys(attacks, scores), corruptions=corruptions)
 
 
 def test_the_attacks_are_among_the_defaults_of_evaluate(tmp_path: Path) -> None:
