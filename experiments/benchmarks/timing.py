@@ -24,13 +24,13 @@ def time_interleaved(rounds: int, candidates: Candidates, *, repeats: int = 1) -
     Of ``repeats`` calls in a row the mean counts; on a CUDA device they are queued together and then waited for.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     for turn in range(rounds + 1):
         for name, run in candidates.items():
             start = time.perf_counter()
             for _ in range(repeats):
                 run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            wait()
             if turn:
                 times[name].append(1000 * (time.perf_counter() - start) / repeats)
     return {name: statistics.median(values) for name, values in times.items()}
@@ -60,7 +60,7 @@ class OperationCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         self.launches += not func.is_view and func.overloadpacket.__name__ not in WITHOUT_KERNEL
         sizes = [value.numel() for value in tree_leaves(result) if isinstance(value, Tensor)]
-        self.largest = max(self.largest, *sizes)
+        self.largest = max([self.largest, *sizes])
         return result
 
 

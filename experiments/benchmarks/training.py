@@ -64,15 +64,17 @@ def measure_steps(rounds: PositiveInt = 5) -> Metrics:
 
 def measure_memory() -> dict[str, float | None]:
     """Peak MiB of a CUDA device that trains PreActResNet-18, batch 100 at 32 px, without the callback and with it."""
-    data = DataLoader(TensorDataset(photograph_crops(300, 32)[0], torch.arange(300) % 100), batch_size=100)
-    peaks = {}
-    for name, callbacks in (("plain", []), ("PuzzleMixCallback", [PuzzleMixCallback(PuzzleMixConfig())])):
-        trainer = pl.Trainer(
-            devices=1, max_epochs=1, callbacks=callbacks, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+
+    def fit(*callbacks: pl.Callback) -> None:
+        data = DataLoader(TensorDataset(photograph_crops(300, 32)[0], torch.arange(300) % 100), batch_size=100)
         module = Classifier(PreActResNet(num_classes=100), num_classes=100, optimizer=partial(torch.optim.SGD, lr=0.1))
-        peaks[name] = peak_device_memory(partial(trainer.fit, module, data))
+        trainer = pl.Trainer(
+            devices=1, max_epochs=1, callbacks=list(callbacks), logger=False, enable_checkpointing=False
+        )
+        trainer.fit(module, data)
+
+    runs = {"plain": fit, "PuzzleMixCallback": partial(fit, PuzzleMixCallback())}
+    peaks = {name: peak_device_memory(run) for name, run in runs.items()}
     shown = {name: {"MiB": "not measured: no device" if peak is None else peak} for name, peak in peaks.items()}
     print_table("Peak device memory of training PreActResNet-18, 100 images, 3x32x32", shown)
     return peaks
