@@ -1,7 +1,4 @@
-"""What a CUDA device makes of the mixing: `python -m experiments.gpu_check PART PATH`, one part at a time; see `gpu_check.sh`.
-
-Needs the plugin, torchvision and scikit-learn alone.
-"""
+"""What a CUDA device makes of the mixing, part by part for `gpu_check.sh`: needs the plugin, torchvision and scikit-learn."""
 
 from __future__ import annotations
 

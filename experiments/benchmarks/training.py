@@ -97,16 +97,15 @@ def measure_saliency(checkpoint: str | None = None, rounds: PositiveInt = 11) ->
     net.train()
     passes = {f"pass {key}": partial(each.source.compute, net, images, classes) for key, each in mixers.items()}
     times = time_interleaved(rounds, passes | training_steps(net, images, classes, mixers))
-    seconds = {key: value / 1000 for key, value in times.items()}
-    plain, rows = seconds["plain"], {}
+    plain, rows = times["plain"], {}
     for key, row in metrics.items():
-        alone, step = seconds[f"pass {key}"], seconds[key]
-        cost = {"seconds": alone, "share_of_step": alone / plain, "step_ratio": step / plain}
+        alone, step = times[f"pass {key}"], times[key]
+        cost = {"seconds": alone / 1000, "share_of_step": alone / plain, "step_ratio": step / plain}
         rows[key] = cost | {f"n={n}": value for n, value in row["correlation"].items()}
         row |= cost
     shape = list(images.shape)
-    print_table(f"Saliency: {description}, images {shape}, a plain step takes {plain:.3f} s", rows)
-    found = {"model": description, "images": shape, "step": plain, "sources": metrics}
+    print_table(f"Saliency: {description}, images {shape}, a plain step takes {plain:.0f} ms", rows)
+    found = {"model": description, "images": shape, "step": plain / 1000, "sources": metrics}
     return {"rounds": rounds, "saliency_sources": found}
 
 

@@ -102,7 +102,7 @@ def result_panels() -> dict[str, list[Any]]:
             chart("Confusion matrix", MATRIX, CONFUSION, {key: key for key in ("Actual", "Predicted", "nPredictions")}),
             chart("Reliability diagram", LINES, CALIBRATION, LINES_COLUMNS, xname="confidence"),
             chart("Accuracy of each class", BARS, PER_CLASS, {"label": "class", "value": "accuracy"}),
-            wr.MediaBrowser(title="Matrix and bars, with many classes", media_keys=[CONFUSION, PER_CLASS], num_columns=2),
+            wr.MediaBrowser(title="Images of many classes", media_keys=[CONFUSION, PER_CLASS], num_columns=2),
         ],
         "tables": [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/most_confused", "test/classes")],
         "robustness": [

@@ -10,8 +10,8 @@ DESCRIPTION = "Accuracy, calibration and robustness of mixing methods, as mean a
 GROUPED, FINISHED, SINGLE = "Methods", "Methods, finished runs", "Single runs"
 COMPARED = (
     "Image classifiers that differ only in how their training images are mixed: not at all, by input mixup, CutMix, manifold "
-    "mixup or Puzzle Mix. A line or a bar is a group of runs with the same data set, network and mixing method, which differ "
-    "in their seed: the mean, with one standard deviation as a band or a mark. A group of one run has none."
+    "mixup or Puzzle Mix. A line or a bar is the mean of a group of runs with the same data set, network and mixing method, "
+    "which differ in their seed, with one standard deviation as a band or a mark."
 )
 READING = [
     "test_accuracy is that of the last epoch: nothing was chosen on the test images. test_accuracy_median_last_10 is the "
