@@ -68,9 +68,10 @@ def print_table(title: str, rows: Mapping[str, Metrics]) -> None:
     """Print numbers by row and column; the columns are the keys of the first row."""
     # Not installed on every machine that measures.
     from rich import box, get_console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", *next(iter(rows.values())), title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    names = Column("", no_wrap=True)
+    table = Table(names, *next(iter(rows.values())), title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name, row in rows.items():
         table.add_row(name, *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     get_console().print(table)
