@@ -122,5 +122,7 @@ def test_the_emulated_kernels_agree_with_the_host(monkeypatch: pytest.MonkeyPatc
     found = dict(gpu_check.measure_solver(torch.device("cpu"), emulated=True))
     wrong = [value for name, value in found.items() if name.startswith(gpu_check.DIFFERING)]
     assert wrong == [0] * 8
+    # As the summary looks for it, but for the batch.
+    assert "mixing ms, n=16 batch=4 side=32" in found
     ((name, number),) = gpu_check.solve_once(torch.device("cpu"), emulated=True)
     assert number > 0, name
