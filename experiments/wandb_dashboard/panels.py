@@ -13,9 +13,10 @@ EPOCH, STEP = "epoch", "trainer/global_step"
 METHODS = ("puzzlemix", "mixup", "cutmix", "manifoldmix")
 # Settings in the config of a run, where defaults are missing. A group of runs differs in the seed alone.
 GROUP = ("choices.data", "choices.model", "choices.mix")
-# Settings that `sweep=optuna` searches, and all that the sweeps of the study change.
+# Settings that `sweep=optuna` searches, and those that other sweeps of the study change.
 SEARCHED = tuple(f"mix.config.{name}" for name in ("beta", "gamma", "eta", "transport_cost"))
-SWEPT = (*SEARCHED, "data.fraction", "optimizer.lr")
+OTHERS = ("config.alpha", "config.grid_sizes", "config.num_labels", "config.transport", "prob", "adversarial_prob")
+SWEPT = (*SEARCHED, *(f"mix.{name}" for name in OTHERS), "data.fraction", "optimizer.lr")
 # Width of a report in the units of its grid, and the number of lines or bars in a plot.
 GRID_WIDTH, MAX_RUNS = 24, 50
 MATRIX, LINES, BARS = "wandb/confusion_matrix/v1", "wandb/lineseries/v0", "wandb/bar/v0"
@@ -31,10 +32,8 @@ def of_data(data: str) -> expr.FilterExpr:
 
 
 def curve(title: str, *metrics: str, unit: str = "fraction", **settings: Any) -> wr.LinePlot:
-    """Plot metrics, of a group of runs their mean, with a band of one standard deviation.
-
-    What callbacks log at every logging step ("puzzlemix/ratio") is smoothed: every batch has a mixing ratio of its own.
-    """
+    """Plot the mean of each group of runs, with one standard deviation."""
+    # What callbacks log at every logging step is smoothed: every batch has a mixing ratio of its own.
     axis, smoothing = (STEP, SMOOTHED) if "/" in metrics[0] else (EPOCH, {})
     return wr.LinePlot(title=title, x=axis, y=list(metrics), title_y=unit, **OVER_SEEDS, **smoothing, **settings)
 
