@@ -20,7 +20,7 @@ from experiments.models import PreActResNet
 from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
 from lightning_puzzlemix.core import Grid, block_saliency, mask_energy, pixel_cells
 from lightning_puzzlemix.mixers import Mixer, blend
-from lightning_puzzlemix.saliency import ForwardContext, SaliencySource, gradient_saliency
+from lightning_puzzlemix.saliency import ForwardContext, SaliencySource
 from lightning_puzzlemix.solvers import Energy, available_threads
 from lightning_puzzlemix.solvers.transfer import to_host
 
@@ -70,13 +70,13 @@ class Batch:
     lam: Tensor
 
     @classmethod
-    def of(cls, count: int, size: int, seed: int = 0, device: torch.device | str = "cpu") -> Batch:
-        """Take ``count`` crops of ``size`` x ``size`` pixels, with the saliency of :func:`trained_net`."""
-        images, classes = (each.to(device) for each in photograph_crops(count, size, seed))
-        net = deepcopy(trained_net()).to(device)
+    def of(cls, count: int, size: int, source: str = "gradient", device: torch.device | str = "cpu") -> Batch:
+        """Take ``count`` crops of ``size`` x ``size`` pixels; their gradient saliency is that of :func:`trained_net`."""
+        images, classes = (each.to(device) for each in photograph_crops(count, size))
+        net = deepcopy(trained_net()).to(device) if source == "gradient" else nn.Identity()
         parts = zip(images.split(25), classes.split(25), strict=True)
-        saliency = torch.cat([gradient_saliency(net, *part).saliency for part in parts])
-        generator = torch.Generator().manual_seed(seed)
+        saliency = torch.cat([SaliencySource(source).compute(net, *part).saliency for part in parts])
+        generator = torch.Generator().manual_seed(0)
         permutation, order = (torch.randperm(count, generator=generator) for _ in range(2))
         return cls(images, saliency, permutation.to(device), ((torch.arange(count) + 0.5) / count)[order])
 
