@@ -1,29 +1,22 @@
 """Measure mixing, saliency sources, training steps and logging: `python -m experiments.benchmark mixing`.
 
-Prints tables and writes the metrics as JSON. Every ratio is measured side by side: candidates run in turns, round after round,
-in one process, and medians are compared. Images are crops of the two photographs that come with scikit-learn.
+Candidates run in turns in one process, on crops of scikit-learn's two photographs; tables and JSON hold medians and ratios.
 """
 
+import os
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
-from rich import get_console
 
-from experiments.benchmarks import (
-    describe_machine,
-    measure_logging_cost,
-    measure_mixing,
-    measure_saliency,
-    measure_steps,
-)
-from experiments.common import UserError, exit_with_error, write_json
+from experiments.benchmarks.mixing import measure_mixing
+from experiments.benchmarks.setup import CORES
+from experiments.benchmarks.training import measure_logging_cost, measure_saliency, measure_steps
+from experiments.common import UserError, exit_with_error, print_plain, write_json
+from experiments.common.versions import gather_versions
 
 COMMANDS = {
-    "mixing": measure_mixing,
-    "saliency": measure_saliency,
-    "steps": measure_steps,
-    "logging-cost": measure_logging_cost,
-}
+    "mixing": measure_mixing, "saliency": measure_saliency, "steps": measure_steps, "logging-cost": measure_logging_cost,
+}  # fmt: skip
 
 
 def build_parser() -> ArgumentParser:
@@ -45,14 +38,13 @@ def main() -> None:
     arguments = build_parser().parse_args()
     options = arguments[arguments.command].as_dict()
     output = options.pop("output")
-    machine = describe_machine()
-    console = get_console()
-    console.print(", ".join(f"{name}: {value}" for name, value in machine.items()), highlight=False)
+    machine = {"cores": CORES, "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None, **gather_versions()}
+    print_plain(", ".join(f"{name}: {value}" for name, value in machine.items()))
     try:
         write_json(output, {"machine": machine, **COMMANDS[arguments.command](**options)})
     except UserError as error:
         exit_with_error(str(error))
-    console.print(f"Metrics written to {output}")
+    print_plain(f"Metrics written to {output}")
 
 
 if __name__ == "__main__":

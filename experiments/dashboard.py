@@ -1,73 +1,55 @@
 """Build the W&B dashboard of the study, a workspace and a report, from code: `python -m experiments.dashboard`."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import wandb
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb.errors import Error as WandbError
-from wandb.errors import UsageError
 
 from experiments.common import UserError, exit_with_error, print_plain, write_json
-from experiments.wandb_dashboard import build_report, build_workspace
+from experiments.wandb_dashboard.report import build_report
+from experiments.wandb_dashboard.workspace import build_workspace
 
 DESCRIPTION = (
-    "Builds a workspace and a report in the W&B project of the study, which compare mixing methods over seeds. Every call "
-    "makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B. The runs are those of "
-    "`python -m experiments.train logger=wandb`, before or after."
+    "Builds a workspace and a report in the W&B project of the runs with logger=wandb, which compare mixing methods over "
+    "seeds. Every call makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B."
 )
 DRY = "--dry-run, which needs no account"
 Part = ws.Workspace | wr.Report
 
 
-def write_specs(parts: dict[str, Part], output: Path | None) -> list[Path]:
-    """Write what W&B would be sent, as JSON.
-
-    Args:
-        parts: Workspace and report by name.
-        output: One file for all parts; None: a file for each in the working directory.
-
-    Returns:
-        The files.
-    """
+def write_specs(parts: dict[str, Part], output: Path | None) -> None:
+    """Write what W&B would be sent as JSON: all parts to one file, or each to a file in the working directory."""
     # save() sends what these private calls make; there is no public way to get it without saving.
-    models = {name: part._to_model().model_dump_json(by_alias=True, exclude_none=True) for name, part in parts.items()}
-    specs = {name: json.loads(model) for name, model in models.items()}
-    files = (
-        {Path(f"dashboard_{name}.json"): spec for name, spec in specs.items()} if output is None else {output: specs}
-    )
+    models = {name: part._to_model() for name, part in parts.items()}
+    specs = {name: model.model_dump(mode="json", by_alias=True, exclude_none=True) for name, model in models.items()}
+    files = {output: specs} if output else {Path(f"dashboard_{name}.json"): spec for name, spec in specs.items()}
     for path, content in files.items():
         write_json(path, content)
-    return list(files)
+        print_plain(f"written    {path}")
 
 
-def find_entity() -> str | None:
-    """Return the default entity of the account that is logged in.
-
-    Raises:
-        UserError: If W&B is switched off, nobody is logged in, or W&B cannot be reached.
-    """
+def find_entity(given: str | None) -> str:
+    """Return the entity to save under, by default that of the account, having checked that W&B can be reached."""
     mode = os.environ.get("WANDB_MODE", "online")
     if mode != "online":
         raise UserError(f"WANDB_MODE={mode} keeps W&B off the network: unset it, or use {DRY}")
     try:
-        return wandb.Api().default_entity
-    except UsageError as error:
-        raise UserError(f"Not logged in to W&B: run `wandb login` or set WANDB_API_KEY, or use {DRY}") from error
+        entity = wandb.Api().default_entity
     except WandbError as error:
-        raise UserError(f"No access to W&B ({error}): check network and login, or use {DRY}") from error
+        raise UserError(f"No access to W&B ({error}): `wandb login`, set WANDB_API_KEY, or use {DRY}") from error
+    if not (given or entity):
+        raise UserError("Your W&B account has no default entity: give --entity, your user name or that of a team")
+    return given or entity
 
 
 def save(part: Part) -> str:
-    """Save at W&B and return the URL.
-
-    Raises:
-        UserError: If W&B refuses or cannot be reached.
-    """
+    """Save at W&B and return the URL."""
     try:
         return str(part.save().url)
     # The raised class depends on the version of wandb and is not public.
@@ -79,26 +61,14 @@ def save(part: Part) -> str:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Write the dashboard to files, or save it at W&B.
-
-    Raises:
-        UserError: If it cannot be saved.
-    """
-    # Called even where an entity is given: it checks that W&B can be reached.
-    account = "" if options.dry_run else find_entity()
-    entity = options.entity or account or ""
-    if not entity and not options.dry_run:
-        raise UserError("Your W&B account has no default entity: give --entity, your user name or that of a team")
+    """Write the dashboard to files, or save it at W&B."""
+    entity = options.entity or "" if options.dry_run else find_entity(options.entity)
     project = {"entity": entity, "project": options.project, "data": options.data}
-    parts: dict[str, Part] = {}
     # The report first: saving it creates the project if there is none yet.
-    if options.only != "workspace":
-        parts["report"] = build_report(**project)
-    if options.only != "report":
-        parts["workspace"] = build_workspace(**project, name=options.name)
+    builders = {"report": build_report, "workspace": partial(build_workspace, name=options.name)}
+    parts = {name: build(**project) for name, build in builders.items() if options.only in (None, name)}
     if options.dry_run:
-        for path in write_specs(parts, options.output):
-            print_plain(f"written    {path}")
+        write_specs(parts, options.output)
     else:
         for name, part in parts.items():
             print_plain(f"{name:<10} {save(part)}")

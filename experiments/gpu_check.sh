@@ -11,7 +11,7 @@ mkdir -p "$out"
 out=$(cd "$out" && pwd)
 emulate=${2:-}
 python=${PYTHON:-python3}
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} GOMP_SPINCOUNT=20000 MPLBACKEND=Agg
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} GOMP_SPINCOUNT=20000 MPLBACKEND=Agg PYTHONUNBUFFERED=1
 marker=gpu
 if [ "$emulate" = --emulate ]; then
     # The tests of training run on the CPU then; those of the kernels are in the project's tests, and skipped here.
@@ -39,7 +39,7 @@ step training 90 "$python" -m pytest "${tests[@]}" "$out/training.jsonl" tests/g
 step times_steps 80 "$python" -m experiments.gpu_check steps "$out/times_steps.json" $emulate
 if command -v compute-sanitizer >/dev/null && [ -z "$emulate" ]; then
     for tool in memcheck racecheck synccheck; do
-        step "sanitizer_$tool" 25 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m experiments.gpu_check once
+        step "sanitizer_$tool" 25 compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m experiments.gpu_check once "$out/once_$tool.json"
     done
 fi
 "$python" -m experiments.gpu_check summary "$out" | tee "$out/summary.txt" || failed=1

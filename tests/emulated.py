@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import tempfile
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def build(folder: Path, *, mask: str | None = None, plan: str | None = None) -> 
     command = ["g++", "-O1", "-std=c++17", "-ffp-contract=off", "-shared", "-fPIC", *defines, EMULATOR, "-o", library]
     subprocess.run(command, check=True, capture_output=True)
     return EmulatedKernels(ctypes.CDLL(str(library)))
+
+
+def install() -> None:
+    """Let the emulated kernels take the device's place for the rest of this process."""
+    build(Path(tempfile.mkdtemp())).install(pytest.MonkeyPatch())
 
 
 class EmulatedKernels:

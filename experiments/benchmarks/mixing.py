@@ -1,35 +1,25 @@
-"""Mixing against the authors' formulation: masks alone, the whole step, and its memory."""
+"""Mixing against the authors' formulation: masks alone, and the whole step, its memory and its operations.
+
+The authors' formulation is written from the paper's Algorithm 1: masks come from a loop over gco, the transport from n rounds
+over a dense (B, n^2, n^2) cost, and blocks are moved by a matrix product with the dense plan. Pooling and energies are the
+plugin's own, so that the ratios measure solver and transport alone.
+"""
 
 from __future__ import annotations
 
-import os
 import statistics
 import tracemalloc
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from experiments.benchmarks.dense_mixing import host_energy, mix_densely
-from experiments.benchmarks.setup import (
-    GRID_SIZES,
-    Metrics,
-    in_milliseconds,
-    photograph_crops,
-    print_table,
-    time_interleaved,
-    trained_net,
-)
-from lightning_puzzlemix import PuzzleMixConfig, puzzle_mix
-from lightning_puzzlemix.saliency import gradient_saliency
+from experiments.benchmarks.setup import CORES, GRID_SIZES, Batch, on_host
+from experiments.benchmarks.timing import Candidates, Metrics, OperationCounter, print_table, time_interleaved
+from lightning_puzzlemix import PuzzleMixConfig
 from lightning_puzzlemix.solvers import solve_masks, solve_masks_gco
-
-CORES = os.cpu_count() or 1
 
 
 def measure_mixing(rounds: PositiveInt = 11, threads: PositiveInt = CORES) -> Metrics:
@@ -39,104 +29,77 @@ def measure_mixing(rounds: PositiveInt = 11, threads: PositiveInt = CORES) -> Me
         rounds: Measured rounds of each comparison.
         threads: Threads of the solver.
     """
-    metrics: Metrics = {"rounds": rounds, "threads": threads, "masks": measure_masks(rounds, threads)}
-    _print_by_grid("100 masks, 3 labels, 3x32x32 (median)", metrics["masks"])
-    metrics["mixing"] = measure_whole_step(rounds, threads)
-    _print_by_grid("Mixing 100 images, 3x32x32, transport on (median)", metrics["mixing"])
-    metrics["large"] = measure_large(rounds, threads)
-    rows = {name: {"": f"{value:,.1f}"} for name, value in metrics["large"].items()}
-    print_table("Mixing 32 images, 3x224x224, n = 16: median in ms, and memory", rows)
-    return metrics
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch to mix: images in [0, 1], their saliency, their partners, and lam of each, evenly spaced over [0, 1]."""
-
-    images: Tensor
-    saliency: Tensor
-    permutation: Tensor
-    lam: Tensor
-
-    @classmethod
-    def of(cls, count: int, size: int) -> Batch:
-        """Take ``count`` crops of ``size`` x ``size`` pixels."""
-        images, classes = photograph_crops(count, size)
-        parts = zip(images.split(25), classes.split(25), strict=True)
-        saliency = torch.cat([gradient_saliency(trained_net(), *part).saliency for part in parts])
-        generator = torch.Generator().manual_seed(0)
-        permutation, order = (torch.randperm(count, generator=generator) for _ in range(2))
-        return cls(images, saliency, permutation, ((torch.arange(count) + 0.5) / count)[order])
-
-    def mix(self, n: int, config: PuzzleMixConfig) -> None:
-        """Mix as a user does."""
-        puzzle_mix(
-            self.images, self.saliency, permutation=self.permutation, lam=self.lam, blocks_per_side=n, config=config
-        )
-
-
-def measure_masks(rounds: int, threads: int) -> Metrics:
-    """Masks alone, 100 of them at 32 px, in ms: the loop over gco against the exact solver."""
     batch, one, many = Batch.of(100, 32), PuzzleMixConfig(threads=1), PuzzleMixConfig(threads=threads)
-    lam = batch.lam.numpy()
-    metrics: Metrics = {}
+    masks, mixing = {}, {}
     for n in GRID_SIZES:
-        energy, _ = host_energy(batch.images, batch.saliency, batch.permutation, n, one)
-        candidates = {
-            "gco": partial(solve_masks_gco, energy, lam, one),
-            "exact_1_thread": partial(solve_masks, energy, lam, one),
-            "exact": partial(solve_masks, energy, lam, many),
-        }
-        seconds = time_interleaved(rounds, candidates)
-        metrics[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["gco"] / seconds["exact"]}
-    return metrics
+        problem = on_host(batch.energy(n, one)[0]), batch.lam.numpy()
+        gco, exact = partial(solve_masks_gco, *problem, one), partial(solve_masks, *problem)
+        solvers = {"gco": gco, "exact_1_thread": partial(exact, one), "exact": partial(exact, many)}
+        masks[str(n)] = _compare(rounds, solvers)
+        steps = {"dense": partial(mix_densely, batch, n, many), "puzzle_mix": partial(batch.mix, n, many)}
+        mixing[str(n)] = _compare(rounds, steps)
+    dense, ours = (statistics.mean(row[name] for row in mixing.values()) for name in ("dense", "puzzle_mix"))
+    mixing["mean"] = {"dense": dense, "puzzle_mix": ours, "ratio": dense / ours}
+    print_table("100 masks by n, 3 labels, 3x32x32: median ms", masks)
+    print_table("Mixing 100 images by n, 3x32x32, transport on: median ms", mixing)
+    large = measure_large(rounds, threads)
+    print_table("Mixing 32 images, 3x224x224, n = 16", {name: {"": value} for name, value in large.items()})
+    return {"rounds": rounds, "threads": threads, "masks": masks, "mixing": mixing, "large": large}
 
 
-def measure_whole_step(rounds: int, threads: int) -> Metrics:
-    """The whole mixing step, 100 images at 32 px, in ms: the dense formulation with gco against ``puzzle_mix``."""
-    batch, config = Batch.of(100, 32), PuzzleMixConfig(threads=threads)
-    metrics: Metrics = {}
-    for n in GRID_SIZES:
-        dense = partial(mix_densely, batch.images, batch.saliency, batch.permutation, batch.lam, n, config)
-        seconds = time_interleaved(rounds, {"dense": dense, "puzzle_mix": partial(batch.mix, n, config)})
-        metrics[str(n)] = in_milliseconds(seconds) | {"ratio": seconds["dense"] / seconds["puzzle_mix"]}
-    mean = {name: statistics.mean(row[name] for row in metrics.values()) for name in ("dense", "puzzle_mix")}
-    return metrics | {"mean": {**mean, "ratio": mean["dense"] / mean["puzzle_mix"]}}
-
-
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation returned."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation and count what it returns."""
-        result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self.elements = max(self.elements, value.numel())
-        return result
+def _compare(rounds: int, candidates: Candidates) -> Metrics:
+    """Return the milliseconds of each, and those of the first over those of the last as the ratio."""
+    times = time_interleaved(rounds, candidates)
+    first, *_, last = times.values()
+    return times | {"ratio": first / last}
 
 
 def measure_large(rounds: int, threads: int) -> Metrics:
-    """The whole mixing step on 32 images at 224 px, n = 16, in ms, and its memory."""
+    """The whole mixing step on 32 images at 224 px, n = 16: its ms, kernel launches and memory."""
     batch, config = Batch.of(32, 224), PuzzleMixConfig(neighborhood_size=2, threads=threads)
-    seconds = time_interleaved(rounds, {"puzzle_mix": partial(batch.mix, 16, config)})
+    times = time_interleaved(rounds, {"puzzle_mix": partial(batch.mix, 16, config)})
     tracemalloc.start()
-    with LargestTensor() as largest:
+    with OperationCounter() as operations:
         batch.mix(16, config)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return in_milliseconds(seconds) | {
-        "largest_tensor_elements": largest.elements,
+    return times | {
+        "kernel_launches": operations.launches,
+        "largest_tensor_elements": operations.largest,
         "batch_elements": batch.images.numel(),
         "dense_plan_elements": 32 * 16**4,
         "peak_host_arrays_mib": peak / 2**20,
     }
 
 
-def _print_by_grid(title: str, metrics: Metrics) -> None:
-    def cells(row: Metrics) -> dict[str, str]:
-        return {name: f"{value:.1f}x" if name == "ratio" else f"{value:.2f} ms" for name, value in row.items()}
+@torch.no_grad()
+def mix_densely(batch: Batch, n: int, config: PuzzleMixConfig) -> tuple[Tensor, Tensor]:
+    """Mix square images whose side the grid divides; return (B, C, H, W) images and (B,) ratios."""
+    (energy, shares), size = batch.energy(n, config), batch.images.shape[-1]
+    labels = solve_masks_gco(on_host(energy), batch.lam.numpy(), config)
+    mask = torch.from_numpy(labels).float() / (config.num_labels - 1)
 
-    print_table(title, {f"n = {n}" if n != "mean" else n: cells(row) for n, row in metrics.items()})
+    def moved(images: Tensor, shares: Tensor, mask: Tensor) -> Tensor:
+        blocks = F.unfold(images, size // n, stride=size // n)
+        return F.fold(blocks @ dense_plan(mask, shares, config.transport_cost), size, size // n, stride=size // n)
+
+    first = moved(batch.images, shares, mask)
+    second = moved(batch.images[batch.permutation], shares[batch.permutation], 1 - mask)
+    weight = F.interpolate(mask.unsqueeze(1), size=size)
+    return weight * first + (1 - weight) * second, mask.mean((1, 2))
+
+
+def dense_plan(mask: Tensor, shares: Tensor, transport_cost: float) -> Tensor:
+    """Return the (B, n^2, n^2) plan, 1 where block i moves to block j, of one image under (B, n, n) ``mask``."""
+    batch, n = mask.shape[:2]
+    row, col = torch.arange(n * n) // n, torch.arange(n * n) % n
+    squared = (row[:, None] - row) ** 2 + (col[:, None] - col) ** 2
+    visible = (mask > 0).float().view(batch, 1, n * n)
+    cost = transport_cost * squared / (n - 1) ** 2 - shares.view(batch, n * n, 1) * visible
+    won = torch.zeros_like(cost)
+    for _ in range(n):
+        wanted = torch.zeros_like(cost).scatter_(2, cost.argmin(2, keepdim=True), 1.0)
+        cheapest = (wanted * cost).argmin(1, keepdim=True)
+        won = torch.zeros_like(cost).scatter_(1, cheapest, 1.0) * wanted
+        cost = cost + (wanted - won)
+    return won

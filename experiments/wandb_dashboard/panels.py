@@ -1,9 +1,9 @@
 """Panels of the dashboard by subject; workspace and report arrange them. Tests compare the names with what runs log."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
+from wandb_workspaces import expr
 
 from experiments.loggers import CALIBRATION, CONFUSION, PER_CLASS
 from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
@@ -12,42 +12,35 @@ from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
 EPOCH, STEP = "epoch", "trainer/global_step"
 METHODS = ("puzzlemix", "mixup", "cutmix", "manifoldmix")
 # Settings in the config of a run, where defaults are missing. A group of runs differs in the seed alone.
-DATA = "choices.data"
-GROUP = (DATA, "choices.model", "choices.mix")
-# Settings that the sweeps of the study change; `sweep=optuna` searches the first four.
-SWEPT = {
-    "mix.config.beta": "beta, weight of the label smoothness",
-    "mix.config.gamma": "gamma, weight of the data smoothness",
-    "mix.config.eta": "eta, weight of the prior",
-    "mix.config.transport_cost": "transport_cost, cost of moving a block",
-    "data.fraction": "fraction of the training images",
-    "optimizer.lr": "learning rate",
-}
-SEARCHED = list(SWEPT)[:4]
+GROUP = ("choices.data", "choices.model", "choices.mix")
+# Settings that `sweep=optuna` searches, and those that other sweeps of the study change.
+SEARCHED = tuple(f"mix.config.{name}" for name in ("beta", "gamma", "eta", "transport_cost"))
+OTHERS = ("config.alpha", "config.grid_sizes", "config.num_labels", "config.transport", "prob", "adversarial_prob")
+SWEPT = (*SEARCHED, *(f"mix.{name}" for name in OTHERS), "data.fraction", "optimizer.lr")
 # Width of a report in the units of its grid, and the number of lines or bars in a plot.
-GRID_WIDTH, MOST_SHOWN = 24, 50
+GRID_WIDTH, MAX_RUNS = 24, 50
 MATRIX, LINES, BARS = "wandb/confusion_matrix/v1", "wandb/lineseries/v0", "wandb/bar/v0"
 LINES_COLUMNS = {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
-OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "max_runs_to_show": MOST_SHOWN}
+OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "max_runs_to_show": MAX_RUNS}
 SMOOTHED = {"smoothing_type": "exponentialTimeWeighted", "smoothing_factor": 0.8, "smoothing_show_original": True}
 
 
-def curve(title: str, metrics: Sequence[str], unit: str = "", **settings: Any) -> wr.LinePlot:
-    """Plot metrics over the epochs: mean of each group of runs, with a band of one standard deviation."""
-    axes = {"x": EPOCH, "title_x": "epoch", "title_y": unit}
-    return wr.LinePlot(title=title, y=list(metrics), **{**axes, **OVER_SEEDS, **settings})
+def of_data(data: str) -> expr.FilterExpr:
+    """Select the runs of a data set."""
+    # W&B stores a setting under "value"; unlike groups, filters must name it.
+    return expr.Config("choices.value.data") == data
 
 
-def step_curve(title: str, metrics: Sequence[str], unit: str, **settings: Any) -> wr.LinePlot:
-    """Plot metrics over the optimizer's steps, smoothed: every batch has a mixing ratio of its own."""
-    return curve(title, metrics, unit, x=STEP, title_x="step", **SMOOTHED, **settings)
+def curve(title: str, *metrics: str, unit: str = "fraction", **settings: Any) -> wr.LinePlot:
+    """Plot the mean of each group of runs, with one standard deviation."""
+    # What callbacks log at every logging step is smoothed: every batch has a mixing ratio of its own.
+    axis, smoothing = (STEP, SMOOTHED) if "/" in metrics[0] else (EPOCH, {})
+    return wr.LinePlot(title=title, x=axis, y=list(metrics), title_y=unit, **OVER_SEEDS, **smoothing, **settings)
 
 
-def bar(title: str, metric: str, unit: str) -> wr.BarPlot:
+def bar(title: str, metric: str, unit: str = "fraction") -> wr.BarPlot:
     """Plot a bar for each group of runs: mean over the seeds, with one standard deviation."""
-    return wr.BarPlot(
-        title=title, metrics=[metric], orientation="h", title_x=unit, max_bars_to_show=MOST_SHOWN, **OVER_SEEDS
-    )
+    return wr.BarPlot(title=title, metrics=[metric], title_x=unit, max_bars_to_show=MAX_RUNS, **OVER_SEEDS)
 
 
 def chart(title: str, kind: str, key: str, columns: dict[str, str], **strings: str) -> wr.CustomChart:
@@ -56,88 +49,74 @@ def chart(title: str, kind: str, key: str, columns: dict[str, str], **strings: s
     return wr.CustomChart(query=query, chart_name=kind, chart_fields=columns, chart_strings={"title": title, **strings})
 
 
-def media(title: str, *keys: str) -> wr.MediaBrowser:
-    """Show logged images, with a slider for the step."""
-    return wr.MediaBrowser(title=title, media_keys=list(keys), num_columns=2)
-
-
 def training_panels() -> dict[str, list[Any]]:
     """Make the panels of metrics that are logged during training, by subject."""
+    ratios, seconds, images = ([f"{name}/{key}" for name in METHODS] for key in ("ratio", "mixing_seconds", "mix"))
+    retained = ("puzzlemix/retained_saliency", "puzzlemix/retained_saliency_cutmix")
     return {
         "accuracy": [
-            bar("Test accuracy, last epoch", "test_accuracy", "fraction"),
-            bar("Test accuracy, median of the last 10 epochs", "test_accuracy_median_last_10", "fraction"),
-            bar("Test top-5 accuracy", "test_top5", "fraction"),
+            bar("Test accuracy, last epoch", "test_accuracy"),
+            bar("Test accuracy, median of the last 10 epochs", "test_accuracy_median_last_10"),
+            bar("Test top-5 accuracy", "test_top5"),
         ],
         "learning": [
-            curve("Validation accuracy", ["val_accuracy"], "fraction"),
-            curve("Test accuracy", ["test_accuracy"], "fraction"),
-            curve("Training accuracy, against the dominant label of a mix", ["train_accuracy"], "fraction"),
-            curve("Training loss, of the mixed images", ["train_loss"], "nats"),
-            curve("Top-5 accuracy", ["val_top5", "test_top5"], "fraction"),
-            curve("Learning rate", ["lr"]),
+            curve("Validation accuracy", "val_accuracy"),
+            curve("Test accuracy", "test_accuracy"),
+            curve("Training accuracy, against the dominant label of a mix", "train_accuracy"),
+            curve("Training loss, of the mixed images", "train_loss", unit="nats"),
+            curve("Top-5 accuracy", "val_top5", "test_top5"),
+            curve("Learning rate", "lr", unit=""),
         ],
         "calibration": [
-            bar("Test calibration error", "test_calibration_error", "fraction"),
+            bar("Test calibration error", "test_calibration_error"),
             bar("Test negative log-likelihood", "test_nll", "nats"),
         ],
         "calibration curves": [
-            curve("Calibration error, validation", ["val_calibration_error"], "fraction"),
-            curve("Calibration error, test", ["test_calibration_error"], "fraction"),
-            curve("Negative log-likelihood, validation", ["val_nll"], "nats"),
-            curve("Negative log-likelihood, test", ["test_nll"], "nats"),
+            curve("Calibration error, validation", "val_calibration_error"),
+            curve("Calibration error, test", "test_calibration_error"),
+            curve("Negative log-likelihood, validation", "val_nll", unit="nats"),
+            curve("Negative log-likelihood, test", "test_nll", unit="nats"),
         ],
-        "retained saliency": [
-            step_curve(
-                "Retained saliency: Puzzle Mix, and a CutMix box of the same area",
-                ["puzzlemix/retained_saliency", "puzzlemix/retained_saliency_cutmix"],
-                "fraction",
-            )
-        ],
+        "retained saliency": [curve("Retained saliency: Puzzle Mix, and a CutMix box of the same area", *retained)],
         "mixing": [
-            step_curve("Ratio of the first image", [f"{name}/ratio" for name in METHODS], "ratio", range_y=(0, 1)),
-            step_curve("Mask entropy: 0 one image in each block, 1 both equally", ["puzzlemix/mask_entropy"], "bits"),
-            step_curve("Visible blocks that were moved", ["puzzlemix/moved_blocks"], "fraction"),
+            curve("Ratio of the first image", *ratios, unit="ratio", range_y=(0, 1)),
+            curve("Mask entropy: 0 one image in each block, 1 both equally", "puzzlemix/mask_entropy", unit="bits"),
+            curve("Visible blocks that were moved", "puzzlemix/moved_blocks"),
         ],
-        "images": [media("Mixed images", *(f"{name}/mix" for name in METHODS))],
+        "images": [wr.MediaBrowser(title="Mixed images", media_keys=images, num_columns=2)],
         "cost": [
-            curve("Seconds of a training epoch", ["epoch_seconds"], "s"),
-            step_curve("Seconds of a batch's saliency", ["puzzlemix/saliency_seconds"], "s"),
-            step_curve("Seconds of a batch's mixing", [f"{name}/mixing_seconds" for name in METHODS], "s"),
+            curve("Seconds of a training epoch", "epoch_seconds", unit="s"),
+            curve("Seconds of a batch's saliency", "puzzlemix/saliency_seconds", unit="s"),
+            curve("Seconds of a batch's mixing", *seconds, unit="s"),
         ],
     }
 
 
 def result_panels() -> dict[str, list[Any]]:
     """Make the panels of tests, evaluations and sweeps, by subject."""
-    matrix = {name: name for name in ("Actual", "Predicted", "nPredictions")}
-    scatters = [
-        wr.ScatterPlot(title=f"Validation accuracy over {name}", x=wr.Config(key), y=wr.SummaryMetric("val_accuracy"))
-        for key, name in SWEPT.items()
-    ]
-    searched = [*map(wr.Config, SEARCHED), wr.SummaryMetric("val_accuracy")]
-    columns = [wr.ParallelCoordinatesPlotColumn(metric=metric) for metric in searched]
+    accuracy = wr.SummaryMetric("val_accuracy")
+    searched = [wr.ParallelCoordinatesPlotColumn(metric=each) for each in (*map(wr.Config, SEARCHED), accuracy)]
     return {
         "test": [
-            chart("Confusion matrix", MATRIX, CONFUSION, matrix),
+            chart("Confusion matrix", MATRIX, CONFUSION, {key: key for key in ("Actual", "Predicted", "nPredictions")}),
             chart("Reliability diagram", LINES, CALIBRATION, LINES_COLUMNS, xname="confidence"),
             chart("Accuracy of each class", BARS, PER_CLASS, {"label": "class", "value": "accuracy"}),
-            media("Confusion matrix and accuracies, with many classes", CONFUSION, PER_CLASS),
+            wr.MediaBrowser(title="Images of many classes", media_keys=[CONFUSION, PER_CLASS], num_columns=2),
         ],
         "tables": [wr.WeavePanelSummaryTable(table_name=name) for name in ("test/most_confused", "test/classes")],
         "robustness": [
-            bar("Accuracy under FGSM, eps 8/255", "robustness/fgsm_8", "fraction"),
-            bar("Accuracy under PGD, 20 steps", "robustness/pgd_20", "fraction"),
-            bar("Accuracy on corrupted images, mean", "robustness/corrupted", "fraction"),
+            bar("Accuracy under FGSM, eps 8/255", "robustness/fgsm_8"),
+            bar("Accuracy under PGD, 20 steps", "robustness/pgd_20"),
+            bar("Accuracy on corrupted images, mean", "robustness/corrupted"),
         ],
         "robustness by run": [
             chart("Accuracy under attacks", BARS, ATTACKS, {"label": "attack", "value": "accuracy"}),
             chart("Accuracy on corrupted images", LINES, CORRUPTIONS, LINES_COLUMNS, xname="severity"),
-            media("Attacks and corruptions", PLOT),
+            wr.MediaBrowser(title="Attacks and corruptions", media_keys=[PLOT], num_columns=2),
         ],
         "sweeps": [
-            *scatters,
-            wr.ParallelCoordinatesPlot(title="Searched hyperparameters and validation accuracy", columns=columns),
+            *(wr.ScatterPlot(title=f"Validation accuracy over {key}", x=wr.Config(key), y=accuracy) for key in SWEPT),
+            wr.ParallelCoordinatesPlot(title="Searched hyperparameters and validation accuracy", columns=searched),
             wr.ParameterImportancePlot(with_respect_to="val_accuracy"),
         ],
         "comparison": [wr.RunComparer(diff_only="split")],
@@ -146,9 +125,8 @@ def result_panels() -> dict[str, list[Any]]:
 
 def arrange(panels: list[Any], *, columns: int, height: int = 8) -> list[Any]:
     """Lay panels out in full-width rows of `columns`, `height` units of the grid high; their layout is replaced."""
-    for first in range(0, len(panels), columns):
-        row = panels[first : first + columns]
-        width = GRID_WIDTH // len(row)
-        for place, panel in enumerate(row):
-            panel.layout = wr.Layout(x=place * width, y=first // columns * height, w=width, h=height)
+    for index, panel in enumerate(panels):
+        row, column = divmod(index, columns)
+        width = GRID_WIDTH // min(columns, len(panels) - row * columns)
+        panel.layout = wr.Layout(x=column * width, y=row * height, w=width, h=height)
     return panels
