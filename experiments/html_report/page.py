@@ -1,38 +1,55 @@
 """One HTML page about all runs in and below some folders."""
 
+import base64
+import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from PIL import Image as PILImage
 
 from experiments.common import UserError, leads_out, short, with_progress, write_text
-from experiments.html_report.images import PLOT_STYLE, Image, ImageFiles, embed_figure
-from experiments.html_report.metrics import Curve, Metrics
-from experiments.html_report.plots import ACCURACY, EPOCH_METRICS, LEARNING, LOSS, MIXING, plot_groups, plot_metrics
-from experiments.html_report.run_folder import Contents, plain_table, read_run, step_of
-from experiments.runs import summary_table
-from experiments.sweep_results import FinishedRun, compare_runs, load_runs, plot_comparison, run_cells, table_cells
-from experiments.test_results import TestResults, plot_calibration, plot_confusion, plot_per_class
+from experiments.html_report import curves
+from experiments.html_report.run_folder import Contents, read_file, read_run
+from experiments.sweep_results import (
+    STYLE,
+    Cells,
+    FinishedRun,
+    compare_pairs,
+    compare_runs,
+    find_runs,
+    plot_comparison,
+    plot_differences,
+)
+from experiments.test_results import plot_calibration, plot_confusion, plot_per_class
 
 REPORT = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
-# Bytes of all image files on a page.
-IMAGE_BUDGET = 6_000_000
-# More runs are only in the tables: the page must open on a phone.
-MAX_DETAILED = 60
-MAX_EPOCH_ROWS, MAX_PAIRS = 60, 15
+# More are only in the folder, or in the tables: the page must open on a phone.
+MAX_IMAGES, MAX_DETAILED, MAX_EPOCHS = 40, 60, 60
+IMAGE_WIDTH, WEBP_QUALITY = 1100, 85
+# Text of plots stays text, which the reader's fonts show. The same plot gives the same file.
+PAGE_STYLE = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["DejaVu Sans"]}
+
+
+class Image(NamedTuple):
+    """A data URI, and the width in CSS pixels."""
+
+    source: str
+    caption: str
+    width: int
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
-    """Write a page about all runs in and below the folders; it refers to no other file.
+    """Write a page about all runs in and below the folders, at least one; it refers to no other file.
 
     Args:
-        folders: At least one; run folders, or folders above them.
+        folders: Run folders, or folders above them.
         output: The file to write; None: `report.html` in the first folder.
         title: Title of the page; None: the name of the run, or of the first folder.
 
@@ -47,111 +64,105 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
         raise UserError(f"{path} is a link to {path.resolve()}, which would be written over; give --output FILE")
     if path.is_dir():
         raise UserError(f"--output must be a file, got {path}: that is a folder; give {path / REPORT}")
-    finished, unfinished = load_runs(folders)
+    finished, unfinished = find_runs(folders)
     runs = [*map(read_run, finished), *map(read_run, unfinished)]
-    files = ImageFiles(IMAGE_BUDGET)
-    content: Contents = {"title": title, "name": folders[0].resolve().name, "total": len(runs), "run": None}
-    with mpl.rc_context(PLOT_STYLE):
-        content |= {"run": _describe_run(runs[0], files)} if len(runs) == 1 else _describe_sweep(finished, runs, files)
+    with mpl.rc_context(PAGE_STYLE):
+        shown = _describe_run(runs[0]) if len(runs) == 1 else _describe_sweep(finished, runs)
+    templates = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title.lower()).strip("-")
     environment.filters["short"] = short
-    write_text(path, environment.get_template("page.html.j2").render(content))
+    content = {"title": title, "name": folders[0].resolve().name, "total": len(runs), "run": None, **shown}
+    write_text(path, environment.get_template("page.html.j2").render(content, cells=Cells))
     return path
 
 
-def _describe(run: Contents, plots: Sequence[Any]) -> Contents:
-    """What every page shows of a run."""
-    confused = run["test"].most_confused(MAX_PAIRS) if run["test"] else []
-    return {
-        **run,
-        "results": plain_table(summary_table(run["summary"]))[2] if run["summary"] else [],
-        "curves": _embed(plot_metrics(run["metrics"].by_epoch, plots)),
-        "pairs": [(pair.true, pair.predicted, str(pair.count), f"{100 * pair.share:.1f}") for pair in confused],
-    }
+def _embed_figures(plots: Iterable[tuple[Figure, str]]) -> list[Image]:
+    """Plots as SVG, which have ids of their own within `img`."""
+    images = []
+    for figure, caption in plots:
+        file = io.BytesIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, bbox_inches="tight", metadata=metadata)
+        images.append(_embed(file, "svg+xml", caption, round(96 * figure.get_figwidth())))
+    return images
 
 
-def _embed(plots: Iterable[tuple[Figure, str]]) -> list[Image]:
-    return [embed_figure(figure, caption) for figure, caption in plots]
+def _embed_files(paths: Iterable[Path], caption: str = "") -> list[Image]:
+    """Image files as WebP, wide ones smaller; without a caption their names are captions."""
+    return [read_file(path, partial(_embed_file, caption=caption)) for path in paths]
 
 
-def _describe_run(run: Contents, files: ImageFiles) -> Contents:
+def _embed_file(path: Path, caption: str) -> Image:
+    file = io.BytesIO()
+    name = re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
+    with PILImage.open(path) as image:
+        image.thumbnail((IMAGE_WIDTH, image.height))
+        image.convert("RGB").save(file, "WEBP", quality=WEBP_QUALITY)
+        return _embed(file, "webp", caption or name, image.width)
+
+
+def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Image:
+    return Image(f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}", caption, width)
+
+
+def _describe_run(run: Contents) -> Contents:
     """What the page about a single run shows."""
-    how = "not mixed" if run["choices"].get("mix") in (None, "none") else "mixed by the trained model"
-    images = [(run["image"], f"Training images, {how}")] if run["image"] else []
-    mixes = [(path, _mix_caption(path)) for path in run["mix_images"]]
-    chosen = {0, len(mixes) // 2, len(mixes) - 1}
-    images += [each for index, each in enumerate(mixes) if index in chosen]
-    plots = [[(each["plot"], f"{each['name']}: accuracies")] if each["plot"] else [] for each in run["evaluations"]]
-    steps = {name: curves for name, curves in run["metrics"].by_step.items() if "ratio" in curves}
-    return {
-        **_describe(run, LEARNING),
-        "epoch_table": _epoch_table(run["metrics"].by_epoch),
-        "mixing": {name: _embed(plot_metrics(curves, MIXING, by_step=True)) for name, curves in steps.items()},
-        "images": files.embed(images),
-        "more_images": files.embed([each for index, each in enumerate(mixes) if index not in chosen]),
-        **_describe_test(run["test"]),
-        "evaluation_plots": [files.embed(each) for each in plots],
+    metrics, test, mixes = run["metrics"], run["test"], run["mixes"]
+    mixed = "not mixed" if run["choices"].get("mix") in (None, "none") else "mixed by the trained model"
+    first = dict.fromkeys(mixes[index] for index in (0, len(mixes) // 2, -1) if mixes)
+    more = [path for path in mixes if path not in first]
+    callbacks = dict.fromkeys(name.rpartition("/")[0] for name in metrics if name.endswith("/ratio"))
+    plots = {"Confusion matrix": plot_confusion, "Accuracy of each class, lowest first": plot_per_class,
+             "Reliability diagram: accuracy over confidence": plot_calibration}  # fmt: skip
+    shown = {
+        **run,
+        "curves": _embed_figures(curves.plot_metrics(metrics, curves.LEARNING)),
+        "epoch_table": _epoch_table(metrics),
+        "mixing": {name: _embed_figures(curves.plot_metrics(metrics, curves.MIXING, name)) for name in callbacks},
+        "images": [*_embed_files(run["images"], f"Training images, {mixed}"), *_embed_files(first)],
+        "more_images": _embed_files(more[:MAX_IMAGES]),
+        "left_out": len(more[MAX_IMAGES:]),
+        "test_plots": _embed_figures((plot(test), caption) for caption, plot in plots.items() if test),
+        "evaluations": [{**each, "plots": _embed_files(each["plots"])} for each in run["evaluations"]],
     }
+    return {"run": shown}
 
 
-def _mix_caption(image: Path) -> str:
-    name, step = image.stem.partition("_step_")[0], step_of(image)
-    return f"{name}, a training batch" + (f" after {step} optimizer steps" if step >= 0 else "")
-
-
-def _epoch_table(curves: Mapping[str, Curve]) -> Contents:
+def _epoch_table(metrics: curves.Metrics) -> Cells:
     """The metrics of the epochs; of many epochs every nth, counted from the last one."""
-    metrics = [name for name in EPOCH_METRICS if name in curves]
-    values = [dict(zip(curves[name].x, EPOCH_METRICS[name][1] * curves[name].y, strict=True)) for name in metrics]
-    epochs = sorted({epoch for each in values for epoch in each})
-    shown = epochs[:: -max(1, math.ceil(len(epochs) / MAX_EPOCH_ROWS))][::-1]
-    rows = [[f"{epoch:.0f}", *(f"{each[epoch]:.5g}" if epoch in each else "-" for each in values)] for epoch in shown]
-    return {"heads": ["epoch", *(EPOCH_METRICS[name][0] for name in metrics)], "rows": rows, "total": len(epochs)}
+    columns = {label: curves.values_by_epoch(metrics, name) for name, label in curves.EPOCH_METRICS.items()}
+    columns = {label: column for label, column in columns.items() if column}
+    epochs = sorted({epoch for column in columns.values() for epoch in column})
+    shown = epochs[:: -max(1, math.ceil(len(epochs) / MAX_EPOCHS))][::-1]
+    rows = [[f"{epoch:.0f}", *(f"{column.get(epoch, math.nan):.5g}" for column in columns.values())] for epoch in shown]
+    return Cells(f"Metrics of {len(rows)} of {len(epochs)} epochs", ["epoch", *columns], rows)
 
 
-def _describe_test(test: TestResults | None) -> Contents:
-    if test is None:
-        return {"test_plots": [], "classes": []}
-    plots = [
-        (plot_confusion(test), f"Confusion matrix of {len(test.class_names)} classes."),
-        (plot_per_class(test), "Accuracy of each class, lowest first."),
-        (plot_calibration(test), "Reliability diagram: accuracy over confidence."),
-    ]
-    classes = zip(test.class_names, test.per_class_accuracy(), test.per_class_count(), strict=True)
-    rows = [(name, f"{100 * accuracy:.2f}" if count else "-", str(count)) for name, accuracy, count in classes]
-    return {"test_plots": _embed(plots), "classes": rows}
-
-
-def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents], files: ImageFiles) -> Contents:
+def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -> Contents:
     """What the page about several runs shows."""
-    detailed = []
-    for run in with_progress([run for run in runs if run["summary"]][:MAX_DETAILED], "report"):
-        images = [path for path in (run["image"], *run["mix_images"]) if path][-1:]
-        embedded = files.embed([(path, f"Training images of {run['path'].name}") for path in images], shrink=True)
-        detailed.append({**_describe(run, (ACCURACY, LOSS)), "images": embedded})
-    return {
-        "finished": len(finished),
-        "comparison": _compare(finished, {run["path"]: run["metrics"] for run in runs}) if finished else None,
-        "detailed": detailed,
-        "unfinished": [_describe(run, (ACCURACY, LOSS)) for run in runs if run["unfinished"]],
-    }
-
-
-def _compare(finished: Sequence[FinishedRun], metrics: Mapping[Path, Metrics]) -> Contents:
-    comparison = compare_runs(finished)
-    groups = {group.label: [metrics[run.folder] for run in group.runs] for group in comparison.groups}
-    metric = comparison.metrics[0]
-    return {
-        "names": comparison.names,
-        "groups": table_cells(comparison, metric),
-        "runs": run_cells(comparison),
-        "plot": embed_figure(plot_comparison(comparison, metric, ""), "Mean and standard deviation of each group."),
-        "curves": _embed(plot_groups(groups)),
-    }
+    detailed = [run for run in runs if run["summary"]][:MAX_DETAILED]
+    unfinished = [run for run in runs if run["unfinished"]]
+    few = {axis: curves.LEARNING[axis] for axis in ("accuracy", "loss")}
+    for run in with_progress([*detailed, *unfinished], "report"):
+        run["curves"] = _embed_figures(curves.plot_metrics(run["metrics"], few))
+        run["images"] = _embed_files([*run["images"], *run["mixes"]][-1:], f"Training images of {run['path'].name}")
+    content = {"finished": len(finished), "comparison": None, "detailed": detailed, "unfinished": unfinished}
+    if finished:
+        comparison = compare_runs(finished)
+        differences = compare_pairs(comparison)
+        plots = [(plot_comparison(comparison, "accuracy", ""), "Mean and standard deviation of each group")]
+        if differences:
+            plots.append((plot_differences(differences, ""), "Paired differences with their confidence intervals"))
+        metrics = {run["path"]: run["metrics"] for run in runs}
+        groups = {group.label: [metrics[run.folder] for run in group.runs] for group in comparison.groups}
+        content["comparison"] = {
+            "names": comparison.names,
+            "tables": [Cells.of_groups(each) for each in (comparison, differences) if each],
+            "runs": Cells.of_runs(comparison, finished, "Every finished run"),
+            "plots": _embed_figures(plots),
+            "curves": _embed_figures(curves.plot_groups(groups)),
+        }
+    return content

@@ -1,66 +1,101 @@
-"""Runs of the same setting as one group, with mean and standard deviation over seeds."""
+"""Runs of the same setting as one group, with mean and standard deviation; methods compared by pairs of runs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from experiments.common import UserError
-from experiments.sweep_results.runs import NOT_COMPARED, FinishedRun
+from scipy import stats
+
+from experiments.common import UserError, key_of
+from experiments.sweep_results.runs import FinishedRun
 
 Values = tuple[Any, ...]
+Pairs = Mapping[Values, Sequence[FinishedRun]]
+FGSM = "fgsm_"
 
 
 class Metric(NamedTuple):
-    """How a score is shown: heading in tables, label in plots, factor from the unit of `summary.json`, digits."""
+    """How a score is shown: heading, factor from the unit of `summary.json`, digits."""
 
     title: str
-    label: str
     factor: float = 100.0
     digits: int = 2
 
-    def format(self, score: float | None) -> str:
-        """A score in the unit shown."""
-        return "-" if score is None else f"{self.factor * score:.{self.digits}f}"
+    def format(self, score: float | None, sign: str = "") -> str:
+        """A score in the unit shown; with the sign "+" also of what is positive."""
+        return "-" if score is None else f"{self.factor * score:{sign}.{self.digits}f}"
 
 
 # Line breaks keep the columns narrow.
 METRICS = {
-    "accuracy": Metric("accuracy %", "test accuracy of the last epoch in %"),
-    "median_last_10": Metric("median of\nlast 10 %", "test accuracy, median of the last 10 epochs, in %"),
-    "best": Metric("best\nepoch %", "test accuracy of the best epoch in %, chosen on these images"),
-    "top5": Metric("top-5 %", "top-5 test accuracy in %"),
-    "calibration_error": Metric("calibration\nerror %", "calibration error on the test images in %"),
-    "nll": Metric("nll", "negative log-likelihood on the test images, nats", factor=1.0, digits=3),
-    "epoch_seconds": Metric("seconds\nan epoch", "seconds an epoch", factor=1.0, digits=1),
-    "val_accuracy": Metric("validation\naccuracy %", "validation accuracy of the last epoch in %"),
-}
-# For choosing settings, not for comparing them: in the table only when asked for.
-NOT_TABULATED = ("val_accuracy",)
+    "accuracy": Metric("accuracy %"), "median_last_10": Metric("median of\nlast 10 %"), "best": Metric("best\nepoch %"),
+    "top5": Metric("top-5 %"), "calibration_error": Metric("calibration\nerror %"), "nll": Metric("nll", 1.0, 3),
+    "epoch_seconds": Metric("seconds\nan epoch", 1.0, 1), "val_accuracy": Metric("validation\naccuracy %"),
+}  # fmt: skip
+
+
+def metric_of(name: str) -> Metric:
+    """How a score is shown: one of METRICS, or the accuracy of an evaluation, "fgsm_4" or "fgsm_4_last"."""
+    eps, _, checkpoint = name.removeprefix(FGSM).partition("_")
+    return METRICS.get(name) or Metric(f"FGSM {eps}/255\n{checkpoint} %".replace("\n ", " "))
+
+
+class Mean(NamedTuple):
+    """Over the runs of a group; the standard deviation is that with n-1, None for a single run."""
+
+    mean: float | None = None
+    sd: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Mean":
+        """Of any number of values."""
+        return cls(fmean(values) if values else None, stdev(values) if len(values) > 1 else None)
+
+    def show(self, metric: Metric) -> str:
+        """As in a table."""
+        return "-" if self.mean is None else f"{metric.format(self.mean)} ± {metric.format(self.sd)}"
+
+
+class Difference(NamedTuple):
+    """Over pairs of runs: mean, standard deviation, bounds of the 95 % confidence interval; None: too few pairs."""
+
+    pairs: int
+    mean: float | None = None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Difference":
+        """Of any number of differences; the interval is that of Student's t."""
+        mean, sd = Mean.of(values)
+        if mean is None or sd is None:
+            return cls(len(values), mean)
+        half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
+        return cls(len(values), mean, sd, mean - half, mean + half)
+
+    def show(self, metric: Metric) -> str:
+        """As in a table."""
+        mean, low, high = (metric.format(value, "+") for value in (self.mean, self.low, self.high))
+        if self.pairs < 2:
+            return f"{mean}\nno interval from {self.pairs}"
+        return f"{mean} ± {metric.format(self.sd)}\n[{low}, {high}] from {self.pairs}"
 
 
 class Group(NamedTuple):
-    """Runs that agree in the values of the keys; `label` tells the group from the others."""
+    """Runs that agree in the values of the keys, and a row of a table."""
 
     values: Values
-    label: str
+    label: str  # tells the group from the others
     runs: Sequence[FinishedRun]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, each once."""
-        return sorted({run.seed for run in self.runs})
-
-    def scores(self, metric: str) -> list[float]:
-        """The metric of each run that has it, in the unit of `summary.json`."""
-        return [run.scores[metric] for run in self.runs if metric in run.scores]
+    notes: Mapping[str, Any]  # cells between those of the keys and those of the metrics, by heading
+    scores: Mapping[str, Any]  # by metric: a Mean or a Difference, in the units of `summary.json`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Runs in groups, which differ in the keys: Hydra groups and dotted settings."""
 
-    runs: Sequence[FinishedRun]
+    title: str
     keys: Sequence[str]
     names: Sequence[str]  # the keys in short
     groups: Sequence[Group]  # numbers in ascending order, then names
@@ -76,19 +111,81 @@ def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Compari
     keys = [_find_key(runs, name) for name in by] or _differing_keys(runs)
     ends = [key.split(".")[-1] for key in keys]
     names = [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
-    groups = [Group(values, label_of(names, values) or "all runs", members) for values, members in _gather(runs, keys)]
-    metrics = [name for name in METRICS if any(name in run.scores for run in runs)]
-    return Comparison(runs=runs, keys=keys, names=names, groups=groups, metrics=metrics)
+    known = {name for run in runs for name in run.scores}
+    metrics = [*filter(known.__contains__, METRICS), *sorted(name for name in known if name.startswith(FGSM))]
+    groups = []
+    for values, members in _gather(runs, keys):
+        seeds = " ".join(map(str, sorted({run.summary.seed for run in members})))
+        scores = {name: Mean.of([run.scores[name] for run in members if name in run.scores]) for name in metrics}
+        label = label_of(names, values) or "all runs"
+        groups.append(Group(values, label, members, {"seeds": seeds, "runs": len(members)}, scores))
+    return Comparison(f"{len(runs)} runs, mean ± standard deviation", keys, names, groups, metrics)
 
 
-def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean, and the standard deviation with n-1; None for a single value."""
-    return fmean(values), stdev(values) if len(values) > 1 else None
+def compare_pairs(comparison: Comparison, reference: str | None = None) -> Comparison | None:
+    """Compare methods by pairs of runs with the same seed and the same settings outside `mix`.
+
+    Args:
+        comparison: Its groups differ in the method where `mix` or settings of it are among the keys.
+        reference: The label of a method, or one of its values; by default "none" if there is such a method, else the first.
+
+    Returns:
+        All groups but those of the reference, with a `Difference` for each metric; None where all groups have the same
+        method, and no reference is given.
+
+    Raises:
+        UserError: If `reference` is no method, or several.
+    """
+    mixing = [index for index, key in enumerate(comparison.keys) if key.split(".")[0] == "mix"]
+    methods = [tuple(group.values[index] for index in mixing) for group in comparison.groups]
+    labels = {method: label_of([comparison.names[index] for index in mixing], method) for method in methods}
+    if len(labels) < 2 and reference is None:
+        return None
+    found = [each for each, label in labels.items() if (reference or "none") in (label, *map(format_value, each))]
+    if reference is not None and len(found) != 1:
+        known = "; ".join(filter(None, labels.values())) or "(they do not differ in mix)"
+        raise UserError(f"--reference {reference} is {len(found)} methods of these runs; give one of {known}")
+    chosen = [*found, *labels][0]
+    sides = list(zip(methods, comparison.groups, strict=True))
+    base = _by_pair(run for method, group in sides if method == chosen for run in group.runs)
+    others = [group for method, group in sides if method != chosen]
+    metrics = [
+        name for name in comparison.metrics if name in ("accuracy", "calibration_error") or name.startswith(FGSM)
+    ]
+    scores = [{name: _compare(_by_pair(group.runs), base, name) for name in metrics} for group in others]
+    notes = {"reference": labels[chosen]}
+    groups = [group._replace(notes=notes, scores=found) for group, found in zip(others, scores, strict=True)]
+    title = (
+        f"difference to {labels[chosen]}: mean ± standard deviation, [95 % confidence interval] from so many pairs of\nruns "
+        "with the same seed and the same settings outside mix"
+    )
+    return comparison._replace(title=title, groups=groups, metrics=metrics)
+
+
+def _by_pair(runs: Iterable[FinishedRun]) -> Pairs:
+    """Runs by their seed and all settings outside `mix`; the name of an experiment stands for settings."""
+    found: dict[Values, list[FinishedRun]] = {}
+    for run in runs:
+        equal = {key: value for key, value in run.settings.items() if key.split(".")[0] not in ("mix", "experiment")}
+        found.setdefault((run.summary.seed, *sorted(map(str, equal.items()))), []).append(run)
+    return found
+
+
+def _compare(runs: Pairs, base: Pairs, metric: str) -> Difference:
+    values = []
+    for pair in runs:
+        # Of a run that was repeated the mean counts.
+        first, second = (
+            [run.scores[metric] for run in side.get(pair, ()) if metric in run.scores] for side in (runs, base)
+        )
+        if first and second:
+            values.append(fmean(first) - fmean(second))
+    return Difference.of(values)
 
 
 def value_of(run: FinishedRun, key: str) -> Any:
     """The option of a Hydra group, or the value of a setting; "default" for one that is left to the code."""
-    return run.choices[key] if key in run.choices else run.settings.get(key, "default")
+    return run.settings.get(key, "default")
 
 
 def is_number(value: Any) -> bool:
@@ -113,18 +210,17 @@ def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
 
     Other settings are added only where runs that agree in those still differ: what follows from an option is left out.
     """
-    groups, settings = _all_keys(runs)
-    given = {key for run in runs for key in run.given}
-    keys = [key for key in [*groups, *settings] if _differ(runs, key) and (key in groups or key in given)]
+    given = {key for run in runs for key in [*run.summary.choices, *map(key_of, run.summary.overrides)]}
+    differing = [key for key in _all_keys(runs) if _differ(runs, key)]
+    keys = [key for key in differing if key in given]
     for _, members in _gather(runs, keys):
-        keys += [key for key in settings if key not in keys and _differ(members, key)]
+        keys += [key for key in differing if key not in keys and _differ(members, key)]
     return keys
 
 
 def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
     """The key that ends with the name: "mix.config.beta" for "beta"."""
-    groups, settings = _all_keys(runs)
-    known = [*groups, *settings]
+    known = _all_keys(runs)
     fitting = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
     if len(fitting) != 1:
         found = f"is one of {', '.join(fitting)}" if fitting else "is no group or setting of these runs"
@@ -133,10 +229,11 @@ def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
     return fitting[0]
 
 
-def _all_keys(runs: Sequence[FinishedRun]) -> tuple[list[str], list[str]]:
-    """Hydra groups in their order, and settings by name."""
-    groups = [group for group in dict.fromkeys(key for run in runs for key in run.choices) if group not in NOT_COMPARED]
-    return groups, sorted({key for run in runs for key in run.settings} - set(groups))
+def _all_keys(runs: Sequence[FinishedRun]) -> list[str]:
+    """Hydra groups in their order, then settings by name."""
+    keys = {key for run in runs for key in run.settings}
+    groups = dict.fromkeys(group for run in runs for group in run.summary.choices if group in keys)
+    return [*groups, *sorted(keys - set(groups))]
 
 
 def _differ(runs: Sequence[FinishedRun], key: str) -> bool:
@@ -148,8 +245,4 @@ def _gather(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[tuple[Valu
     members: dict[Values, list[FinishedRun]] = {}
     for run in runs:
         members.setdefault(tuple(value_of(run, key) for key in keys), []).append(run)
-    return sorted(members.items(), key=lambda item: list(map(_order, item[0])))
-
-
-def _order(value: Any) -> tuple[bool, float, str]:
-    return not is_number(value), value if is_number(value) else 0.0, str(value)
+    return sorted(members.items(), key=lambda item: [(0, v, "") if is_number(v) else (1, 0, str(v)) for v in item[0]])
