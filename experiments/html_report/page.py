@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -31,7 +30,7 @@ from experiments.test_results import plot_calibration, plot_confusion, plot_per_
 
 REPORT = "report.html"
 # More are only in the folder, or in the tables: the page must open on a phone.
-MAX_IMAGES, MAX_DETAILED, MAX_EPOCHS = 40, 60, 60
+MAX_IMAGES, MAX_DETAILED = 40, 60
 IMAGE_WIDTH, WEBP_QUALITY = 1100, 85
 # Text of plots stays text, which the reader's fonts show. The same plot gives the same file.
 PAGE_STYLE = {**STYLE, "svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["DejaVu Sans"]}
@@ -46,15 +45,9 @@ class Image(NamedTuple):
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
-    """Write a page about all runs in and below the folders, at least one; it refers to no other file.
+    """Write a page about all runs in and below the folders, which refers to no other file; return its path.
 
-    Args:
-        folders: Run folders, or folders above them.
-        output: The file to write; None: `report.html` in the first folder.
-        title: Title of the page; None: the name of the run, or of the first folder.
-
-    Returns:
-        The file.
+    By default it is `report.html` in the first folder, and its title is the name of the run, or of that folder.
 
     Raises:
         UserError: If there is no run, or a file in a run folder is not what a run writes. The message names the file.
@@ -111,6 +104,7 @@ def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Image:
 def _describe_run(run: Contents) -> Contents:
     """What the page about a single run shows."""
     metrics, test, mixes = run["metrics"], run["test"], run["mixes"]
+    columns = {label: curves.values_by_epoch(metrics, name) for name, label in curves.EPOCH_METRICS.items()}
     mixed = "not mixed" if run["choices"].get("mix") in (None, "none") else "mixed by the trained model"
     first = dict.fromkeys(mixes[index] for index in (0, len(mixes) // 2, -1) if mixes)
     more = [path for path in mixes if path not in first]
@@ -120,7 +114,7 @@ def _describe_run(run: Contents) -> Contents:
     shown = {
         **run,
         "curves": _embed_figures(curves.plot_metrics(metrics, curves.LEARNING)),
-        "epoch_table": _epoch_table(metrics),
+        "by_epoch": {label: column for label, column in columns.items() if column},
         "mixing": {name: _embed_figures(curves.plot_metrics(metrics, curves.MIXING, name)) for name in callbacks},
         "images": [*_embed_files(run["images"], f"Training images, {mixed}"), *_embed_files(first)],
         "more_images": _embed_files(more[:MAX_IMAGES]),
@@ -129,16 +123,6 @@ def _describe_run(run: Contents) -> Contents:
         "evaluations": [{**each, "plots": _embed_files(each["plots"])} for each in run["evaluations"]],
     }
     return {"run": shown}
-
-
-def _epoch_table(metrics: curves.Metrics) -> Cells:
-    """The metrics of the epochs; of many epochs every nth, counted from the last one."""
-    columns = {label: curves.values_by_epoch(metrics, name) for name, label in curves.EPOCH_METRICS.items()}
-    columns = {label: column for label, column in columns.items() if column}
-    epochs = sorted({epoch for column in columns.values() for epoch in column})
-    shown = epochs[:: -max(1, math.ceil(len(epochs) / MAX_EPOCHS))][::-1]
-    rows = [[f"{epoch:.0f}", *(f"{column.get(epoch, math.nan):.5g}" for column in columns.values())] for epoch in shown]
-    return Cells(f"Metrics of {len(rows)} of {len(epochs)} epochs", ["epoch", *columns], rows)
 
 
 def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -> Contents:

@@ -9,6 +9,7 @@ from scipy import stats
 from experiments.common import UserError, key_of
 from experiments.sweep_results.runs import FinishedRun
 
+CONFIDENCE = 0.95
 Values = tuple[Any, ...]
 Pairs = Mapping[Values, Sequence[FinishedRun]]
 FGSM = "fgsm_"
@@ -40,46 +41,31 @@ def metric_of(name: str) -> Metric:
     return METRICS.get(name) or Metric(f"FGSM {eps}/255\n{checkpoint} %".replace("\n ", " "))
 
 
-class Mean(NamedTuple):
-    """Over the runs of a group; the standard deviation is that with n-1, None for a single run."""
+class Statistics(NamedTuple):
+    """Of some values: standard deviation with n-1, and confidence interval by Student's t; None: there are too few."""
 
-    mean: float | None = None
-    sd: float | None = None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Mean":
-        """Of any number of values."""
-        return cls(fmean(values) if values else None, stdev(values) if len(values) > 1 else None)
-
-    def show(self, metric: Metric) -> str:
-        """As in a table."""
-        return "-" if self.mean is None else f"{metric.format(self.mean)} ± {metric.format(self.sd)}"
-
-
-class Difference(NamedTuple):
-    """Over pairs of runs: mean, standard deviation, bounds of the 95 % confidence interval; None: too few pairs."""
-
-    pairs: int
+    n: int
     mean: float | None = None
     sd: float | None = None
     low: float | None = None
     high: float | None = None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Difference":
-        """Of any number of differences; the interval is that of Student's t."""
-        mean, sd = Mean.of(values)
-        if mean is None or sd is None:
-            return cls(len(values), mean)
-        half = float(stats.t.ppf(0.975, len(values) - 1)) * sd / len(values) ** 0.5
+    def of(cls, values: Sequence[float]) -> "Statistics":
+        """Of any number of values."""
+        if len(values) < 2:
+            return cls(len(values), *values)
+        mean, sd = fmean(values), stdev(values)
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * sd / len(values) ** 0.5
         return cls(len(values), mean, sd, mean - half, mean + half)
 
-    def show(self, metric: Metric) -> str:
-        """As in a table."""
-        mean, low, high = (metric.format(value, "+") for value in (self.mean, self.low, self.high))
-        if self.pairs < 2:
-            return f"{mean}\nno interval from {self.pairs}"
-        return f"{mean} ± {metric.format(self.sd)}\n[{low}, {high}] from {self.pairs}"
+    def show(self, metric: Metric, *, signed: bool) -> str:
+        """Mean and standard deviation; with signs and the interval if it is of differences."""
+        mean, low, high = (metric.format(value, "+" if signed else "") for value in (self.mean, self.low, self.high))
+        if not signed:
+            return f"{mean} ± {metric.format(self.sd)}" if self.n else "-"
+        interval = f" ± {metric.format(self.sd)}\n[{low}, {high}] from" if self.n > 1 else "\nno interval from"
+        return f"{mean}{interval} {self.n}"
 
 
 class Group(NamedTuple):
@@ -89,7 +75,7 @@ class Group(NamedTuple):
     label: str  # tells the group from the others
     runs: Sequence[FinishedRun]
     notes: Mapping[str, Any]  # cells between those of the keys and those of the metrics, by heading
-    scores: Mapping[str, Any]  # by metric: a Mean or a Difference, in the units of `summary.json`
+    scores: Mapping[str, Statistics]  # by metric, in the units of `summary.json`
 
 
 class Comparison(NamedTuple):
@@ -100,6 +86,7 @@ class Comparison(NamedTuple):
     names: Sequence[str]  # the keys in short
     groups: Sequence[Group]  # numbers in ascending order, then names
     metrics: Sequence[str]  # that at least one run has
+    reference: str | None = None  # scores are paired differences to this method
 
 
 def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Comparison:
@@ -116,22 +103,17 @@ def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Compari
     groups = []
     for values, members in _gather(runs, keys):
         seeds = " ".join(map(str, sorted({run.summary.seed for run in members})))
-        scores = {name: Mean.of([run.scores[name] for run in members if name in run.scores]) for name in metrics}
+        scores = {name: Statistics.of([run.scores[name] for run in members if name in run.scores]) for name in metrics}
         label = label_of(names, values) or "all runs"
         groups.append(Group(values, label, members, {"seeds": seeds, "runs": len(members)}, scores))
     return Comparison(f"{len(runs)} runs, mean ± standard deviation", keys, names, groups, metrics)
 
 
 def compare_pairs(comparison: Comparison, reference: str | None = None) -> Comparison | None:
-    """Compare methods by pairs of runs with the same seed and the same settings outside `mix`.
+    """Differences of all other methods to the reference, over pairs of runs with the same seed and settings outside `mix`.
 
-    Args:
-        comparison: Its groups differ in the method where `mix` or settings of it are among the keys.
-        reference: The label of a method, or one of its values; by default "none" if there is such a method, else the first.
-
-    Returns:
-        All groups but those of the reference, with a `Difference` for each metric; None where all groups have the same
-        method, and no reference is given.
+    A method is the values of `mix` and its settings among the keys. The reference is named by its label or one of its values;
+    by default it is "none" if there is such a method, else the first. None: there is one method only, and no name given.
 
     Raises:
         UserError: If `reference` is no method, or several.
@@ -156,10 +138,10 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     notes = {"reference": labels[chosen]}
     groups = [group._replace(notes=notes, scores=found) for group, found in zip(others, scores, strict=True)]
     title = (
-        f"difference to {labels[chosen]}: mean ± standard deviation, [95 % confidence interval] from so many pairs of\nruns "
-        "with the same seed and the same settings outside mix"
+        f"difference to {labels[chosen]}: mean ± standard deviation,\n[{CONFIDENCE:.0%} confidence interval] from n pairs of "
+        "runs with the same seed and settings outside mix"
     )
-    return comparison._replace(title=title, groups=groups, metrics=metrics)
+    return comparison._replace(title=title, groups=groups, metrics=metrics, reference=labels[chosen])
 
 
 def _by_pair(runs: Iterable[FinishedRun]) -> Pairs:
@@ -171,7 +153,7 @@ def _by_pair(runs: Iterable[FinishedRun]) -> Pairs:
     return found
 
 
-def _compare(runs: Pairs, base: Pairs, metric: str) -> Difference:
+def _compare(runs: Pairs, base: Pairs, metric: str) -> Statistics:
     values = []
     for pair in runs:
         # Of a run that was repeated the mean counts.
@@ -180,7 +162,7 @@ def _compare(runs: Pairs, base: Pairs, metric: str) -> Difference:
         )
         if first and second:
             values.append(fmean(first) - fmean(second))
-    return Difference.of(values)
+    return Statistics.of(values)
 
 
 def value_of(run: FinishedRun, key: str) -> Any:
@@ -223,9 +205,9 @@ def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
     known = _all_keys(runs)
     fitting = [name] if name in known else [key for key in known if key.endswith(f".{name}")]
     if len(fitting) != 1:
-        found = f"is one of {', '.join(fitting)}" if fitting else "is no group or setting of these runs"
+        found = ", ".join(fitting) or "no group or setting of these runs"
         differing = ", ".join(_differing_keys(runs)) or "nothing but the seed"
-        raise UserError(f"--by {name} {found}; the runs differ in {differing}")
+        raise UserError(f"--by {name} is {found}; the runs differ in {differing}")
     return fitting[0]
 
 

@@ -1,6 +1,5 @@
 """Plots of a sweep: single runs and their mean, over the swept numbers or group by group; paired differences."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,11 +25,11 @@ LOG_RATIO, MAX_TICKS = 10.0, 10
 
 @mpl.rc_context(STYLE)
 def plot_comparison(comparison: Comparison, metric: str, title: str) -> Figure:
-    """One swept number: a line over it for each of the other settings. Several: a panel for each. None: a row a group."""
-    groups = [group for group in comparison.groups if group.scores[metric].mean is not None]
+    """Where a single number was swept, a line over it for each of the other settings; else a row for each group."""
+    groups = [group for group in comparison.groups if group.scores[metric].n]
     columns = list(zip(*(group.values for group in groups), strict=True))
     swept = [index for index, values in enumerate(columns) if all(map(is_number, values)) and len(set(values)) > 1]
-    figure = _plot_swept(comparison, groups, swept, metric) if swept else _plot_rows(groups, metric)
+    figure = _plot_swept(comparison, groups, swept[0], metric) if len(swept) == 1 else _plot_rows(groups, metric)
     figure.suptitle(title)
     return figure
 
@@ -49,8 +48,7 @@ def plot_differences(differences: Comparison, title: str) -> Figure:
         axes.axvline(0, color=BLACK, linewidth=1)
         _name_rows(axes, groups)
         axes.set_xlabel(_label(metric))
-    reference = groups[0].notes["reference"]
-    figure.supxlabel(f"difference to {reference}: mean and 95 % confidence interval")
+    figure.supxlabel(f"difference to {differences.reference}: mean and 95 % confidence interval")
     figure.suptitle(title)
     return figure
 
@@ -73,47 +71,34 @@ def _name_rows(axes: Axes, groups: Sequence[Group]) -> None:
     axes.set_ylim(len(groups) - 0.4, -0.6)
 
 
-def _plot_swept(comparison: Comparison, groups: Sequence[Group], swept: Sequence[int], metric: str) -> Figure:
-    # Settings without an axis make the lines.
-    others = [index for index in range(len(comparison.keys)) if index not in swept]
+def _plot_swept(comparison: Comparison, groups: Sequence[Group], key: int, metric: str) -> Figure:
+    names, *columns = (each[:key] + each[key + 1 :] for each in (comparison.names, *(group.values for group in groups)))
     lines: dict[str, list[Group]] = {}
-    for group in groups:
-        label = label_of([comparison.names[index] for index in others], [group.values[index] for index in others])
-        lines.setdefault(label, []).append(group)
-    columns = min(len(swept), 2)
-    rows = math.ceil(len(swept) / columns)
-    figure = Figure(figsize=(6.4, 4.2) if len(swept) == 1 else (3.4 * columns, 2.9 * rows + 0.5))
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
-    for axes, key in zip(panels, swept, strict=False):
-        for label, members in lines.items():
-            ordered = sorted(members, key=lambda group: group.values[key])
-            x, (means, sds, singles) = [group.values[key] for group in ordered], _numbers(ordered, metric)
-            # Over one of several numbers, a line would jump between the values of the others.
-            line = axes.errorbar(x, means, sds, label=label, **({} if len(swept) == 1 else {"linestyle": ""}))[0]
-            for value, scores in zip(x, singles, strict=True):
-                axes.plot([value] * len(scores), scores, "_", color=line.get_color(), markersize=9, alpha=0.8)
-        _scale_x(axes, sorted({group.values[key] for group in groups}))
-        axes.set_xlabel(f"{comparison.keys[key]}\nmean ± sd, – single runs")
-    for axes in panels[len(swept) :]:
-        axes.set_visible(False)
-    figure.supylabel(_label(metric))
-    if len(lines) > 1:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
-
-
-def _scale_x(axes: Axes, values: Sequence[float]) -> None:
+    for group, others in zip(groups, columns, strict=True):
+        lines.setdefault(label_of(names, others), []).append(group)
+    figure = Figure(figsize=(6.4, 4.2))
+    axes = figure.subplots()
+    for label, members in lines.items():
+        x, (means, sds, singles) = [group.values[key] for group in members], _numbers(members, metric)
+        line = axes.errorbar(x, means, sds, label=label)[0]
+        for value, scores in zip(x, singles, strict=True):
+            axes.plot([value] * len(scores), scores, "_", color=line.get_color(), markersize=9, alpha=0.8)
+    values = sorted({group.values[key] for group in groups})
     if values[0] > 0 and values[-1] / values[0] >= LOG_RATIO:
         axes.set_xscale("log")
     if len(values) <= MAX_TICKS:
         axes.set_xticks(values, [format_value(value) for value in values])
         axes.minorticks_off()
+    axes.set(xlabel=f"{comparison.keys[key]}\nmean ± sd, – single runs", ylabel=_label(metric))
+    if len(lines) > 1:
+        figure.legend(loc="outside lower center", ncols=2)
+    return figure
 
 
 def _numbers(groups: Sequence[Group], metric: str) -> tuple[Any, Any, list[Any]]:
     """Means, standard deviations and single scores of the groups, in the unit shown; NaN: there is no deviation."""
     factor = metric_of(metric).factor
-    means, sds = factor * np.array([group.scores[metric] for group in groups], dtype=float).T
+    _, means, sds, *_ = factor * np.array([group.scores[metric] for group in groups], dtype=float).T
     return means, sds, [factor * np.array([run.scores.get(metric, np.nan) for run in group.runs]) for group in groups]
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from experiments.common import UserError, as_typed_here, print_plain, replacing, save_figure, short, write_text
 from experiments.sweep_results.comparison import (
     Comparison,
+    Statistics,
     compare_pairs,
     compare_runs,
     format_value,
@@ -43,9 +44,9 @@ class Cells(NamedTuple):
             *comparison.groups[0].notes,
             *(metric_of(name).title for name in comparison.metrics),
         ]
-        rows = []
+        signed, rows = comparison.reference is not None, []
         for group in comparison.groups:
-            scores = (group.scores[name].show(metric_of(name)) for name in comparison.metrics)
+            scores = [group.scores[name].show(metric_of(name), signed=signed) for name in comparison.metrics]
             rows.append([*map(format_value, group.values), *map(str, group.notes.values()), *scores])
         return cls(comparison.title, heads, rows, len(comparison.names))
 
@@ -87,15 +88,7 @@ def summarize_runs(
 ) -> Sequence[UnfinishedRun]:  # fmt: skip
     """Print tables, files and unfinished runs; write CSV, Markdown and plots into the first folder.
 
-    Args:
-        console: Where to print.
-        folders: Run folders, or folders above them; each run counts once.
-        by: What to group by, see `compare_runs`.
-        metric: What is plotted: a key of METRICS, or the accuracy of an evaluation, such as "fgsm_4".
-        reference: The method that the others are compared with, see `compare_pairs`.
-
-    Returns:
-        The unfinished runs.
+    `by` is for `compare_runs`, `reference` for `compare_pairs`; `metric` is plotted. Returns the unfinished runs.
 
     Raises:
         UserError: If there is no run, no run has the metric, or `by` or `reference` names nothing that there is.
@@ -118,29 +111,28 @@ def _write_summary(
     if metric not in comparison.metrics:
         raise UserError(f"--metric {metric} is in none of the runs; they have {', '.join(comparison.metrics)}")
     name, differences = folder.resolve().name, compare_pairs(comparison, reference)
-    tables, files = [comparison], {"table": TABLE_CSV, "for a README": TABLE_MD, f"plot of {metric}": PLOT}
+    files = {"table": TABLE_CSV, "for a README": TABLE_MD, f"plot of {metric}": PLOT}
+    tables = {TABLE_CSV: comparison}
     save_figure(plot_comparison(comparison, metric, name), folder / PLOT, dpi=DPI)
     if differences:
-        tables, files = (
-            [*tables, differences],
-            {**files, "differences": DIFFERENCES_CSV, "their plot": DIFFERENCES_PLOT},
-        )
+        files |= {"differences": DIFFERENCES_CSV, "their plot": DIFFERENCES_PLOT}
+        tables[DIFFERENCES_CSV] = differences
         save_figure(plot_differences(differences, name), folder / DIFFERENCES_PLOT, dpi=DPI)
-    for table, file in zip(tables, (TABLE_CSV, DIFFERENCES_CSV), strict=False):
+    for file, table in tables.items():
         _write_csv(folder / file, table)
         Cells.of_groups(table._replace(title=f"{name}, {table.title}")).print(console)
-    write_text(folder / TABLE_MD, "\n".join(Cells.of_groups(table).as_markdown() for table in tables))
+    write_text(folder / TABLE_MD, "\n".join(Cells.of_groups(table).as_markdown() for table in tables.values()))
     for label, file in files.items():
         print_plain(f"{label:<{len(metric) + 10}}{short((folder / file).resolve())}", console)
 
 
 def _write_csv(path: Path, table: Comparison) -> None:
     """A line for each group, numbers in full and in the units of `summary.json`; an empty cell where there is none."""
-    first = table.groups[0]
-    heads = [f"{name}_{part}" for name in table.metrics for part in first.scores[name]._fields]
+    parts = ("mean", "sd") if table.reference is None else Statistics._fields
+    heads = [f"{name}_{part}" for name in table.metrics for part in parts]
     with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow([*table.keys, *first.notes, *heads])
+        writer.writerow([*table.keys, *table.groups[0].notes, *heads])
         for group in table.groups:
-            scores = [value for name in table.metrics for value in group.scores[name]]
+            scores = [getattr(group.scores[name], part) for name in table.metrics for part in parts]
             writer.writerow([*group.values, *group.notes.values(), *scores])

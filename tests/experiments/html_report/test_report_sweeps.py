@@ -141,7 +141,7 @@ PROBE = """
 <script>
   const told = document.documentElement.dataset;
   document.addEventListener("securitypolicyviolation", (event) => { told.violation = event.blockedURI; });
-  const table = document.querySelectorAll("table.sortable")[1];
+  const table = [...document.querySelectorAll("table.sortable")].find((each) => each.caption.textContent === "Every finished run");
   const buttons = table.querySelectorAll("thead button");
   const first = (column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent).join(" ");
   buttons[3].click();
