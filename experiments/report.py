@@ -14,12 +14,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.common import UserError, print_plain, short
+from experiments.common import UserError, exit_with_error, print_plain, short
 from experiments.html_report import REPORT, write_report
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 1 with a message if there is nothing to show."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit with code 1 and a message if there is nothing to show."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.report", description=__doc__, formatter_class=style)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders above them")
@@ -28,11 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         path = write_report(**vars(parser.parse_args(arguments)))
     except (UserError, OSError) as error:
-        print_plain(str(error), style="red")
-        return 1
+        exit_with_error(str(error))
     print_plain(f"report  {short(path.resolve())}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rich import get_console
 
-from experiments.common import UserError, print_plain
+from experiments.common import UserError, exit_with_error
 from experiments.sweep_results import METRICS, summarize_runs
 
 BY = """\
@@ -31,8 +31,8 @@ mix.config.beta); default: all that differ, except the seed"""
 METRIC = f"of the plot: {', '.join(METRICS)}, fgsm_4, ...; default: accuracy"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 1 with a message if there is nothing to show."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit with code 1 and a message if there is nothing to show."""
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m experiments.summarize", description=__doc__, formatter_class=style)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders above them")
@@ -42,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         summarize_runs(get_console(), **vars(parser.parse_args(arguments)))
     except UserError as error:
-        print_plain(str(error), style="red")
-        return 1
-    return 0
+        exit_with_error(str(error))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.runs.metrics_file import read_lines
+from experiments.sweep_results import STYLE
 
 # By name of the metric: (n,3) epochs that are over by then, optimizer steps, value.
 Metrics = Mapping[str, npt.NDArray[np.float64]]
@@ -55,8 +57,8 @@ def values_by_epoch(metrics: Metrics, name: str) -> dict[float, float]:
 
 def plot_metrics(
     metrics: Metrics, plots: Mapping[str, Mapping[str, str]], callback: str = ""
-) -> Iterator[tuple[Figure, str]]:
-    """Figures and names of the plots that there are metrics for.
+) -> Iterator[tuple[str, Figure]]:
+    """Names and figures of the plots that there are metrics for.
 
     What a callback has logged is drawn over optimizer steps: as points, and as a line of the means by epoch.
     """
@@ -73,11 +75,11 @@ def plot_metrics(
                 some = points[:: -(-len(points) // MAX_POINTS)]
                 axes.plot(some[:, 1], some[:, 2], ".", color=line.get_color(), alpha=0.5, markeredgewidth=0)
         if axes.lines:
-            yield _finish(axes), ylabel
+            yield ylabel, _finish(axes)
 
 
-def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Iterator[tuple[Figure, str]]:
-    """Figure and name of each metric that the runs have logged: mean and standard deviation of each group of runs."""
+def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Iterator[tuple[str, Figure]]:
+    """Name and figure of each metric that the runs have logged: mean and standard deviation of each group of runs."""
     for name in COMPARED:
         axes = _make_axes(EPOCH_METRICS[name], "epochs")
         for label, runs in groups.items():
@@ -89,9 +91,10 @@ def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Iterator[tuple[Figur
             color = _draw(axes, label, epochs, means).get_color()
             axes.fill_between(epochs, means - sds, means + sds, color=color, alpha=0.18, linewidth=0)
         if any(len(line.get_xdata()) > 1 for line in axes.lines):
-            yield _finish(axes), EPOCH_METRICS[name]
+            yield EPOCH_METRICS[name], _finish(axes)
 
 
+@mpl.rc_context(STYLE)
 def _make_axes(ylabel: str, xlabel: str) -> Axes:
     axes = Figure(figsize=(5.0, 3.0)).subplots()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -106,6 +109,7 @@ def _draw(axes: Axes, label: str, x: Any, y: Any) -> Any:
     return line
 
 
+@mpl.rc_context(STYLE)
 def _finish(axes: Axes) -> Any:
     """The figure, with a legend where there are several lines, but not more than can be told apart."""
     labels = axes.get_legend_handles_labels()[1]

@@ -1,6 +1,6 @@
 """Runs of the same setting as one group, with mean and standard deviation; methods compared by pairs of runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -11,7 +11,6 @@ from experiments.sweep_results.runs import FinishedRun
 
 CONFIDENCE = 0.95
 Values = tuple[Any, ...]
-Pairs = Mapping[Values, Sequence[FinishedRun]]
 FGSM = "fgsm_"
 
 
@@ -128,15 +127,17 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
         known = "; ".join(filter(None, labels.values())) or "(they do not differ in mix)"
         raise UserError(f"--reference {reference} is {len(found)} methods of these runs; give one of {known}")
     chosen = [*found, *labels][0]
-    sides = list(zip(methods, comparison.groups, strict=True))
-    base = _by_pair(run for method, group in sides if method == chosen for run in group.runs)
-    others = [group for method, group in sides if method != chosen]
-    metrics = [
-        name for name in comparison.metrics if name in ("accuracy", "calibration_error") or name.startswith(FGSM)
+    base = [
+        run for method, group in zip(methods, comparison.groups, strict=True) if method == chosen for run in group.runs
     ]
-    scores = [{name: _compare(_by_pair(group.runs), base, name) for name in metrics} for group in others]
-    notes = {"reference": labels[chosen]}
-    groups = [group._replace(notes=notes, scores=found) for group, found in zip(others, scores, strict=True)]
+    metrics = [name for name in comparison.metrics if name.startswith(("accuracy", "calibration_error", FGSM))]
+    groups = []
+    for group in (group for method, group in zip(methods, comparison.groups, strict=True) if method != chosen):
+        scores = {}
+        for name in metrics:
+            own, other = _means_by_pair(group.runs, name), _means_by_pair(base, name)
+            scores[name] = Statistics.of([own[pair] - other[pair] for pair in own if pair in other])
+        groups.append(group._replace(notes={"reference": labels[chosen]}, scores=scores))
     title = (
         f"difference to {labels[chosen]}: mean ± standard deviation,\n[{CONFIDENCE:.0%} confidence interval] from n pairs of "
         "runs with the same seed and settings outside mix"
@@ -144,25 +145,14 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     return comparison._replace(title=title, groups=groups, metrics=metrics, reference=labels[chosen])
 
 
-def _by_pair(runs: Iterable[FinishedRun]) -> Pairs:
-    """Runs by their seed and all settings outside `mix`; the name of an experiment stands for settings."""
-    found: dict[Values, list[FinishedRun]] = {}
+def _means_by_pair(runs: Sequence[FinishedRun], metric: str) -> dict[Values, float]:
+    """Scores by seed and all settings outside `mix`, the mean of a run that was repeated; an experiment is its settings."""
+    found: dict[Values, list[float]] = {}
     for run in runs:
         equal = {key: value for key, value in run.settings.items() if key.split(".")[0] not in ("mix", "experiment")}
-        found.setdefault((run.summary.seed, *sorted(map(str, equal.items()))), []).append(run)
-    return found
-
-
-def _compare(runs: Pairs, base: Pairs, metric: str) -> Statistics:
-    values = []
-    for pair in runs:
-        # Of a run that was repeated the mean counts.
-        first, second = (
-            [run.scores[metric] for run in side.get(pair, ()) if metric in run.scores] for side in (runs, base)
-        )
-        if first and second:
-            values.append(fmean(first) - fmean(second))
-    return Statistics.of(values)
+        pair = (run.summary.seed, *sorted(map(str, equal.items())))
+        found.setdefault(pair, []).extend([run.scores[metric]] if metric in run.scores else [])
+    return {pair: fmean(scores) for pair, scores in found.items() if scores}
 
 
 def value_of(run: FinishedRun, key: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from omegaconf import OmegaConf
 
 from experiments.common import UserError, flatten, mask_text, mask_texts, read_plain_yaml, resume_command, short
-from experiments.runs import CHECKPOINTS, CONFIG, SUMMARY, UNREADABLE, Summary
+from experiments.runs import CONFIG, SUMMARY, UNREADABLE, Summary
 
 # These differ between runs of the same setting.
 NOT_COMPARED = ("paths", "resume", "name", "logger")
@@ -103,15 +103,12 @@ def _fgsm_accuracies(folder: Path) -> dict[str, float]:
 
 def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
     """The run as the only element; none if the folder is not of a training run."""
-    try:
-        hydra = OmegaConf.select(OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")), "hydra")
-        is_training = hydra.job.name == "train"
-    except UNREADABLE:
-        # The file is cut off; other files tell whose folder it is.
-        hydra, is_training = OmegaConf.create({}), any((folder / name).exists() for name in (CONFIG, CHECKPOINTS))
-    if not is_training:
+    hydra, overrides, message = OmegaConf.create(), [], _last_message(folder)
+    # A file that was cut off does not hide the run.
+    with suppress(*UNREADABLE):
+        hydra = OmegaConf.create(read_plain_yaml(folder / ".hydra" / "hydra.yaml")).hydra
+    if not (folder / ".hydra").is_dir() or OmegaConf.select(hydra, "job.name") not in ("train", None):
         return []
-    message, overrides = _last_message(folder), []
     try:
         overrides = mask_texts(read_plain_yaml(folder / ".hydra" / "overrides.yaml"))
     except UNREADABLE:

@@ -21,7 +21,6 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments import common
-from experiments.common import print_plain, quote, short
 from experiments.html_report import REPORT, write_report
 from experiments.runs import optional
 from experiments.sweep_results import ERROR, summarize_runs
@@ -57,8 +56,8 @@ class SweepReport(Callback):
             hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
             excluded = [*hydra.job.config.override_dirname.exclude_keys, *(key for key in given if key not in swept)]
             hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quote(hydra.sweep.dir)}",
-                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quote, excluded))}]",
+                f"hydra.sweep.dir={common.quote(hydra.sweep.dir)}",
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(common.quote, excluded))}]",
             ]
         SweepReport.folder = Path(hydra.sweep.dir)
         # A sweeper with a direction searches by what the run returns.
@@ -89,7 +88,7 @@ class SweepReport(Callback):
             path = Path(config.hydra.runtime.output_dir) / ERROR
             summary = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
             common.write_text(path, common.mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
-            log.error(f"{summary} (traceback in {short(path)})")
+            log.error(f"{summary} (traceback in {common.short(path)})")
 
 
 def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
@@ -126,16 +125,16 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     # Also for jobs that have not been begun, of which there is no folder.
     if unfinished or not complete:
         command = common.as_typed_here(remaining_command(typed, folder))
-        print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
+        common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
     with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
         if begun:
             page = write_report([folder])
-            print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}")
+            common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
 
 
 def remaining_command(typed: Sequence[str], folder: Path) -> str:
     """The command that runs the jobs of a sweep in `folder` that are not finished; `typed`: the words that started it."""
     kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
     # The folder may be named after the time.
-    words = [*kept, "resume=auto", common.override("hydra.sweep.dir", short(folder))]
+    words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
     return shlex.join(["python", "-m", "experiments.train", *words])

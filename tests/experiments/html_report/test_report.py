@@ -67,8 +67,8 @@ def test_metrics_by_epoch_are_those_of_the_file(full: Path, page: ReadPage) -> N
 
 def test_curves_hold_the_logged_values_at_their_epochs(full: Path) -> None:
     metrics = read_metrics(full / "logs/metrics.csv")
-    accuracy, loss, *_ = (figure.axes[0] for figure, _ in plot_metrics(metrics, LEARNING))
-    mixing = [figure.axes[0] for figure, _ in plot_metrics(metrics, MIXING, "puzzlemix")]
+    accuracy, loss, *_ = (figure.axes[0] for _, figure in plot_metrics(metrics, LEARNING))
+    mixing = [figure.axes[0] for _, figure in plot_metrics(metrics, MIXING, "puzzlemix")]
     lines = {line.get_label(): line for line in accuracy.lines}
     np.testing.assert_allclose(lines["validation"].get_xdata(), [1, 2, 3, 4])
     np.testing.assert_allclose(lines["validation"].get_ydata(), [0, 0.2, 0.4, 0.6])

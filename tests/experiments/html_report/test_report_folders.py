@@ -130,10 +130,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file: str, content:
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path / "runs/[red]1")
-    assert main(["runs/[red]1"]) == 0
+    main(["runs/[red]1"])
     assert capsys.readouterr().out == "report  runs/[red]1/report.html\n"
     assert ReadPage(Path("runs/[red]1/report.html").read_text()).titles[0] == "digits_puzzlemix, seed 0"
-    assert main(["runs", "--output", "new/page.html", "--title", "Mine"]) == 0
+    main(["runs", "--output", "new/page.html", "--title", "Mine"])
     assert capsys.readouterr().out == "report  new/page.html\n"
     assert ReadPage(Path("new/page.html").read_text()).titles[0] == "Mine"
     (tmp_path / "empty").mkdir()
@@ -142,7 +142,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
         (["absent"], "DIR must be a folder, got absent"),
         (["runs", "--output", "new"], "--output must be a file, got new"),
     ):
-        assert main(arguments) == 1
+        with pytest.raises(SystemExit, match="^1$"):
+            main(arguments)
         assert hint in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit):
         main(["--help"])

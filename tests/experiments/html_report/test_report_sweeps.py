@@ -72,10 +72,10 @@ def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
         for names in (("none_0", "none_1", "none_2"), ("cutmix_0",))
     )
     plots = list(plot_groups({"none": none, "cutmix": cutmix, "nothing": []}))
-    assert [figure.axes[0].get_ylabel() for figure, _ in plots] == [
+    assert [figure.axes[0].get_ylabel() for _, figure in plots] == [
         "validation accuracy", "test accuracy", "training loss", "validation loss", "total seconds an epoch",
     ]  # fmt: skip
-    axes = plots[0][0].axes[0]
+    axes = plots[0][1].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     values = np.array([[0.2 * epoch + 0.01 * seed for epoch in range(4)] for seed in range(3)])
     np.testing.assert_allclose(lines["none"].get_xdata(), [1, 2, 3, 4])
@@ -141,7 +141,8 @@ PROBE = """
 <script>
   const told = document.documentElement.dataset;
   document.addEventListener("securitypolicyviolation", (event) => { told.violation = event.blockedURI; });
-  const table = [...document.querySelectorAll("table.sortable")].find((each) => each.caption.textContent === "Every finished run");
+  const tables = [...document.querySelectorAll("table.sortable")];
+  const table = tables.find((each) => each.caption.textContent === "Every finished run");
   const buttons = table.querySelectorAll("thead button");
   const first = (column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent).join(" ");
   buttons[3].click();
