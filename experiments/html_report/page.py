@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -31,14 +31,6 @@ MAX_IMAGES, MAX_DETAILED = 40, 60
 IMAGE_WIDTH, WEBP_QUALITY = 1100, 85
 # Text of plots stays text, which the reader's fonts show, and is no formula. The same plot gives the same file.
 SVG = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["DejaVu Sans"], "text.parse_math": False}
-
-
-class Image(NamedTuple):
-    """A data URI, and the width in CSS pixels."""
-
-    source: str
-    caption: str
-    width: int
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
@@ -149,7 +141,7 @@ def _cells_of(table: Table) -> Cells:
     return Cells(str(table.title), heads, list(zip(*(map(str, column.cells) for column in table.columns), strict=True)))
 
 
-def _embed_figures(plots: Iterable[tuple[str, Figure]]) -> list[Image]:
+def _embed_figures(plots: Iterable[tuple[str, Figure]]) -> list[Contents]:
     """Plots as SVG, which have ids of their own within `img`."""
     images = []
     for caption, figure in plots:
@@ -160,12 +152,12 @@ def _embed_figures(plots: Iterable[tuple[str, Figure]]) -> list[Image]:
     return images
 
 
-def _embed_files(paths: Iterable[Path], caption: str = "") -> list[Image]:
+def _embed_files(paths: Iterable[Path], caption: str = "") -> list[Contents]:
     """Image files as WebP, wide ones smaller; without a caption their names are captions."""
     return [_read_file(path, partial(_embed_file, caption=caption)) for path in paths]
 
 
-def _embed_file(path: Path, caption: str) -> Image:
+def _embed_file(path: Path, caption: str) -> Contents:
     file = io.BytesIO()
     name = re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
     with PILImage.open(path) as image:
@@ -174,8 +166,9 @@ def _embed_file(path: Path, caption: str) -> Image:
         return _embed(file, "webp", caption or name, image.width)
 
 
-def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Image:
-    return Image(f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}", caption, width)
+def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Contents:
+    source = f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return {"source": source, "caption": caption, "width": width}
 
 
 def _describe_run(run: Contents) -> Contents:

@@ -12,6 +12,7 @@ from experiments.sweep_results.runs import FinishedRun
 CONFIDENCE = 0.95
 Values = tuple[Any, ...]
 FGSM = "fgsm_"
+PAIRS = "pairs of runs\nwith the same seed and the same settings outside mix"
 
 
 class Metric(NamedTuple):
@@ -138,10 +139,7 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
             own, other = _means_by_pair(group.runs, name), _means_by_pair(base, name)
             scores[name] = Statistics.of([own[pair] - other[pair] for pair in own if pair in other])
         groups.append(group._replace(notes={"reference": labels[chosen]}, scores=scores))
-    title = (
-        f"difference to {labels[chosen]}: mean ± standard deviation,\n[{CONFIDENCE:.0%} confidence interval] from n pairs of "
-        "runs with the same seed and settings outside mix"
-    )
+    title = f"Difference to {labels[chosen]}: mean ± standard deviation, [{CONFIDENCE:.0%} confidence interval] from n {PAIRS}"
     return comparison._replace(title=title, groups=groups, metrics=metrics, reference=labels[chosen])
 
 

@@ -120,7 +120,7 @@ def _write_summary(
         save_figure(plot_differences(differences, name), folder / DIFFERENCES_PLOT, dpi=DPI)
     for file, table in tables.items():
         _write_csv(folder / file, table)
-        Cells.of_groups(table._replace(title=f"{name}, {table.title}")).print(console)
+        Cells.of_groups(table._replace(title=f"{name}: {table.title}")).print(console)
     write_text(folder / TABLE_MD, "\n".join(Cells.of_groups(table).as_markdown() for table in tables.values()))
     for label, file in files.items():
         print_plain(f"{label:<{len(metric) + 10}}{short((folder / file).resolve())}", console)

@@ -7,7 +7,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,11 @@ DISTRIBUTED = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_S
 
 
 class SweepReport(Callback):
-    """Prepares the folders of a sweep and remembers where it is, for `report_sweep`.
+    """Prepares the folders of a sweep and remembers where it is, for `report_sweep`."""
 
-    Attributes:
-        folder: The folder of the sweep that this process has started; None: none, as in the processes of its jobs.
-        metric: What its plot shows.
-    """
-
+    # Of the sweep that this process has started; None: none, as in the processes of its jobs.
     folder: Path | None = None
+    # What its plot shows.
     metric = "accuracy"
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -107,20 +104,16 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     """Print and save the summary of the sweep that this process has started, if any; never raises.
 
     To be called when Hydra is done, be it by an error: it raises the first failed job's, and then calls no callback.
-
-    Args:
-        typed: The words of the command line behind `python -m experiments.train`.
-        complete: Whether all jobs have been run and none has failed.
+    `typed` are the words behind `python -m experiments.train`; `complete`: all jobs have been run and none has failed.
     """
     folder, SweepReport.folder = SweepReport.folder, None
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
-    if (ray := sys.modules.get("ray")) is not None:
-        # It then prints the output of the jobs here, not below the summary.
-        with suppress(Exception):
-            ray.shutdown()
     begun, unfinished = any(folder.rglob(".hydra")), []
     with optional("the table of the sweep", common.summary_command(folder)):
+        if "ray" in sys.modules:
+            # It then prints the output of the jobs here, not below the summary.
+            sys.modules["ray"].shutdown()
         unfinished = summarize_runs(get_console(), [folder], metric=SweepReport.metric) if begun else []
     # Also for jobs that have not been begun, of which there is no folder.
     if unfinished or not complete:

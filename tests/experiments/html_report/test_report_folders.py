@@ -142,7 +142,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
         (["absent"], "DIR must be a folder, got absent"),
         (["runs", "--output", "new"], "--output must be a file, got new"),
     ):
-        with pytest.raises(SystemExit, match="^1$"):
+        with pytest.raises(SystemExit, match=r"^1$"):
             main(arguments)
         assert hint in " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit):

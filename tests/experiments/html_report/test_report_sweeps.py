@@ -53,7 +53,7 @@ def test_the_comparison_and_all_runs(page: ReadPage) -> None:
     assert [row[:4] for row in table.rows] == [
         ["cutmix", "0", "1", "97.10 ± -"], ["none", "0 1 2", "3", f"{none.mean():.2f} ± {none.std(ddof=1):.2f}"],
     ]  # fmt: skip
-    (differences,) = (table for caption, table in page.tables.items() if "difference to none" in caption)
+    (differences,) = (table for caption, table in page.tables.items() if "Difference to none" in caption)
     assert differences.rows[0][:2] == ["cutmix", "none"]
     assert differences.rows[0][2].split("\n") == ["+7.10", "no interval from 1"]
     runs = page.tables["Every finished run"]

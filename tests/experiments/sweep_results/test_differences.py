@@ -124,7 +124,7 @@ def test_the_plot_has_a_dot_and_an_interval_for_each_method(sweep: Path) -> None
 def test_the_command_prints_and_writes_them(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(sweep), "--reference", "cutmix", "--metric", "fgsm_4_last"])
     printed = capsys.readouterr().out
-    assert "difference to cutmix" in printed
+    assert "Difference to cutmix" in printed
     with (sweep / "summary_differences.csv").open(newline="") as file:
         lines = {line["mix"]: line for line in csv.DictReader(file)}
     assert set(lines) == {"none", "puzzlemix"}

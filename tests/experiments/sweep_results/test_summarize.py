@@ -181,12 +181,12 @@ def test_scores_that_a_run_does_not_have_are_left_out(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_said_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         main([str(tmp_path)])
     printed = capsys.readouterr().out
     for hint in ("No runs found in", str(tmp_path), "summary.json", ".hydra/"):
         assert hint in printed
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         main([str(tmp_path / "absent")])
     assert "no such folder" in capsys.readouterr().out
 
@@ -201,7 +201,7 @@ def test_the_command_line_writes_into_the_first_folder(tmp_path: Path, capsys: p
     ]  # fmt: skip
     assert not list((tmp_path / "second").glob("summary_*"))
     capsys.readouterr()
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         main([*arguments, "--metric", "top5"])
     assert "--metric top5 is in none of the runs; they have accuracy" in capsys.readouterr().out
     with pytest.raises(SystemExit):
