@@ -124,9 +124,12 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     if len(labels) < 2 and reference is None:
         return None
     found = [each for each, label in labels.items() if (reference or "none") in (label, *map(format_value, each))]
+    if len(labels) < 2:
+        raise UserError(f"--reference {reference} has nothing to be compared with: the groups do not differ in mix")
     if reference is not None and len(found) != 1:
-        known = "; ".join(filter(None, labels.values())) or "(they do not differ in mix)"
-        raise UserError(f"--reference {reference} is {len(found)} methods of these runs; give one of {known}")
+        raise UserError(
+            f"--reference {reference} is {len(found)} of the methods; give one of {'; '.join(labels.values())}"
+        )
     chosen = [*found, *labels][0]
     base = [
         run for method, group in zip(methods, comparison.groups, strict=True) if method == chosen for run in group.runs
