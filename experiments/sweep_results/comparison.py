@@ -1,6 +1,8 @@
 """Runs of the same setting as one group, with mean and standard deviation; methods compared by pairs of runs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -119,24 +121,24 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
         UserError: If `reference` is no method, or several.
     """
     mixing = [index for index, key in enumerate(comparison.keys) if key.split(".")[0] == "mix"]
-    methods = [tuple(group.values[index] for index in mixing) for group in comparison.groups]
-    labels = {method: label_of([comparison.names[index] for index in mixing], method) for method in methods}
-    if len(labels) < 2 and reference is None:
+    names, methods = [comparison.names[index] for index in mixing], defaultdict(list)
+    for group in comparison.groups:
+        methods[tuple(group.values[index] for index in mixing)].append(group)
+    if len(methods) < 2 and reference is None:
         return None
+    labels = {method: label_of(names, method) for method in methods}
     found = [each for each, label in labels.items() if (reference or "none") in (label, *map(format_value, each))]
-    if len(labels) < 2:
+    if len(methods) < 2:
         raise UserError(f"--reference {reference} has nothing to be compared with: the groups do not differ in mix")
     if reference is not None and len(found) != 1:
         raise UserError(
             f"--reference {reference} is {len(found)} of the methods; give one of {'; '.join(labels.values())}"
         )
     chosen = [*found, *labels][0]
-    base = [
-        run for method, group in zip(methods, comparison.groups, strict=True) if method == chosen for run in group.runs
-    ]
+    base = [run for group in methods.pop(chosen) for run in group.runs]
     metrics = [name for name in comparison.metrics if name.startswith(("accuracy", "calibration_error", FGSM))]
     groups = []
-    for group in (group for method, group in zip(methods, comparison.groups, strict=True) if method != chosen):
+    for group in chain.from_iterable(methods.values()):
         scores = {}
         for name in metrics:
             own, other = _means_by_pair(group.runs, name), _means_by_pair(base, name)
