@@ -124,12 +124,12 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     names, methods = [comparison.names[index] for index in mixing], defaultdict(list)
     for group in comparison.groups:
         methods[tuple(group.values[index] for index in mixing)].append(group)
-    if len(methods) < 2 and reference is None:
-        return None
+    if len(methods) < 2:
+        if reference is None:
+            return None
+        raise UserError(f"--reference {reference} has nothing to be compared with: the groups do not differ in mix")
     labels = {method: label_of(names, method) for method in methods}
     found = [each for each, label in labels.items() if (reference or "none") in (label, *map(format_value, each))]
-    if len(methods) < 2:
-        raise UserError(f"--reference {reference} has nothing to be compared with: the groups do not differ in mix")
     if reference is not None and len(found) != 1:
         raise UserError(
             f"--reference {reference} is {len(found)} of the methods; give one of {'; '.join(labels.values())}"

@@ -39,12 +39,9 @@ class Cells(NamedTuple):
     @classmethod
     def of_groups(cls, comparison: Comparison) -> "Cells":
         """A row for each group."""
-        heads = [
-            *comparison.names,
-            *comparison.groups[0].notes,
-            *(metric_of(name).title for name in comparison.metrics),
-        ]
-        signed, rows = comparison.reference is not None, []
+        titles = [metric_of(name).title for name in comparison.metrics]
+        heads, rows = [*comparison.names, *comparison.groups[0].notes, *titles], []
+        signed = comparison.reference is not None
         for group in comparison.groups:
             scores = [group.scores[name].show(metric_of(name), signed=signed) for name in comparison.metrics]
             rows.append([*map(format_value, group.values), *map(str, group.notes.values()), *scores])
