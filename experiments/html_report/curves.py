@@ -45,9 +45,12 @@ def read_metrics(path: Path) -> Metrics:
         epoch, step = float(line.pop("epoch")), float(line.pop("step"))
         for name, value in line.items():
             rows[name].append((epoch + 1, step, float(value)))
-    # The test at the end is logged as an epoch of its own.
     last = max((epoch for epoch, *_ in rows.get("train_loss", [])), default=np.inf)
-    return {name: np.minimum(found, (np.inf if "/" in name else last, np.inf, np.inf)) for name, found in rows.items()}
+    # Of the epoch that is running there are batches only. The test at the end is logged as an epoch of its own.
+    return {
+        name: np.array([row for row in found if "/" in name or row[0] <= last] or [(last, *found[-1][1:])])
+        for name, found in rows.items()
+    }
 
 
 def values_by_epoch(metrics: Metrics, name: str) -> dict[float, float]:

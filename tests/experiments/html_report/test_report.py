@@ -59,7 +59,7 @@ def test_metrics_by_epoch_are_those_of_the_file(full: Path, page: ReadPage) -> N
     assert [row[0] for row in table.rows] == ["1", "2", "3", "4"]
     for head, key in (
         ("training loss", "train_loss"), ("validation accuracy", "val_accuracy"), ("learning rate", "lr"),
-        ("total seconds an epoch", "epoch_seconds"), ("validation loss", "val_nll"),
+        ("total seconds an epoch", "epoch_seconds"), ("validation loss", "val_nll"), ("test accuracy", "test_accuracy"),
     ):  # fmt: skip
         shown = [float(row[table.heads.index(head)]) for row in table.rows]
         assert shown == pytest.approx([float(line[key]) for line in lines], abs=5e-5), head
@@ -74,7 +74,7 @@ def test_curves_hold_the_logged_values_at_their_epochs(full: Path) -> None:
     np.testing.assert_allclose(lines["validation"].get_ydata(), [0, 0.2, 0.4, 0.6])
     # The test at the end, after 4 epochs, is no fifth one.
     np.testing.assert_allclose(lines["test"].get_xdata(), [1, 2, 3, 4])
-    np.testing.assert_allclose(lines["test"].get_ydata()[:3], [0, 0.15, 0.3])
+    np.testing.assert_allclose(lines["test"].get_ydata(), [0, 0.15, 0.3, 0.45])
     (train,) = (line for line in loss.lines if line.get_label() == "training")
     np.testing.assert_allclose(train.get_ydata(), [2, 1, 2 / 3, 0.5])
     assert [axes.get_ylabel() for axes in mixing] == list(MIXING)

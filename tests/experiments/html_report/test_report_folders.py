@@ -26,9 +26,10 @@ def test_a_test_at_the_end_alone_is_a_point_there(tmp_path: Path) -> None:
 
 def test_the_line_that_is_being_written_and_the_epoch_that_is_running(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
-    path.write_text("epoch,step,cutmix/ratio,train_loss\n0,9,,2.0\n1,14,0.5,\n1,19,0.7,\n1,24,0.9")
+    path.write_text("epoch,step,cutmix/ratio,train_loss,lr\n0,9,,2.0,0.2\n1,10,,,0.1\n1,14,0.5,,\n1,19,0.7,,\n1,24,0.9")
     metrics = read_metrics(path)
     assert values_by_epoch(metrics, "train_loss") == {1.0: 2.0}
+    assert values_by_epoch(metrics, "lr") == {1.0: 0.2}
     assert metrics["cutmix/ratio"].tolist() == [[2, 14, 0.5], [2, 19, 0.7]]
     path.write_text("epoch,step\n")
     assert read_metrics(path) == read_metrics(tmp_path / "absent.csv") == {}
