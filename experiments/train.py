@@ -42,7 +42,6 @@ from experiments.runs import (
     Summary,
     check_folder,
     check_start,
-    clear_folder,
     find_start,
     interruptible,
     is_done,
@@ -69,7 +68,7 @@ register()
 def run(cfg: DictConfig) -> Summary:
     """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
 
-    Without `resume` the files of an earlier run are removed; the command line asks `check_folder` before.
+    The files of an earlier run are replaced; the command line asks `check_folder` before.
 
     Raises:
         MissingDataError: If the data set is not there.
@@ -109,10 +108,11 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[RunComponents, Mappi
     """Build all parts, train, and test; return the parts and the test metrics."""
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     start = find_start(cfg.resume, run_dir)
-    notes = [*filter(None, [start.note]), *check_start(cfg, start)]
+    notes = check_start(cfg, start)
     parts = build_components(cfg, kept_steps=start.steps)
     if parts.trainer.is_global_zero:
-        clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
+        # From here on it is no finished run.
+        (run_dir / SUMMARY).unlink(missing_ok=True)
         write_text(run_dir / CONFIG, OmegaConf.to_yaml(mask_config(cfg)))
         write_json(run_dir / "versions.json", gather_versions())
         log_settings(parts.trainer.loggers, cfg, choices())

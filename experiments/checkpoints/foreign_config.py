@@ -1,99 +1,75 @@
-"""Settings from a run folder that may be somebody else's: read as plain values, and checked for what may be built from them.
+"""Settings of run folders, which may be somebody else's: read as plain values, and checked for what may be built from them.
 
-Foreign is every `config.yaml` that lies beside a checkpoint, also one's own: who wrote it is unknown. Trusted are the
-command line and the options of `conf/` that it names.
+Foreign is every `config.yaml` beside a checkpoint, also one's own: who wrote it is unknown. Trusted are the command line and
+the options of `conf/` that it names.
 """
 
-import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.common import UserError
 
-# What may be built from each group of a foreign config.
+# What may be built from each group of a foreign config, as it is named in `conf/`.
 ALLOWED = {
-    "data": (
+    "data": [f"experiments.data.{name}" for name in (
         "CIFAR10DataModule", "CIFAR100DataModule", "DigitsDataModule", "FolderDataModule", "ImageNetDataModule", "Phase",
         "PhasedDataModule", "TinyImageNetDataModule", "build_imagenet_phases",
-    ),
-    "models": ("PreActResNet", "PyramidNet", "WideResNet", "build_timm", "build_torchvision"),
+    )],
+    "model": [f"experiments.models.{name}" for name in (
+        "PreActResNet", "PyramidNet", "WideResNet", "build_timm", "build_torchvision",
+    )],
 }  # fmt: skip
-TARGET, CONVERT = "_target_", "_convert_"
+TARGET = "_target_"
 # Of pretrained weights, which those of the checkpoint replace: nothing is downloaded or read for them.
-PRETRAINED = {
-    "build_timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
-    "build_torchvision": ("weights", "progress"),
-}
+PRETRAINED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights")
 # torchvision gives these networks another input where it gives them weights.
 TRANSFORMING = ("googlenet", "inception_v3")
 DOWNLOADING = ("CIFAR10DataModule", "CIFAR100DataModule", "TinyImageNetDataModule")
-MAX_WORKERS = 256
-
-log = logging.getLogger(__name__)
 
 
 def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] = ()) -> dict[str, Any]:
     """The group "data" or "model" of the foreign config `path`, without what would download or write anything.
 
-    Args:
-        path: The config, for messages.
-        group: "data" or "model".
-        node: Its content, as `read_plain_yaml` gives it.
-        allow: Further classes and functions that may be built.
+    `node` is its content, as `read_plain_yaml` gives it; `allow` names further classes and functions that may be built.
 
     Raises:
         UserError: If it names anything else that is to be built or called, or holds interpolations.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
         raise UserError(f"{path}: {group} must name what is built, as {group}.{TARGET}; give {group}=NAME")
-    allowed = {*allow, *allowed_names(group)}
 
     def check(key: str, value: Any) -> Any:
         name = key.rpartition(".")[2]
         # Whole names: an attribute of an allowed module is something else.
-        if name == TARGET and not (isinstance(value, str) and value in allowed):
-            raise UserError(_refusal(path, group, key, value))
-        if name.startswith("_") and name.endswith("_") and name not in (TARGET, CONVERT):
+        if name == TARGET and value not in [*allow, *ALLOWED[group]]:
+            raise UserError(
+                f"{path}: {key} is {value!r}, which is not built from a run folder, and nothing of it was run. Allowed are "
+                f"only {', '.join(ALLOWED[group])}. If you know and trust it, allow it by name (allow=[{value}], of "
+                f"show_mixing --allow {value}), or give evaluate {group}=NAME, an option of conf/{group}"
+            )
+        if name.startswith("_") and name.endswith("_") and name not in (TARGET, "_convert_"):
             raise UserError(f"{path}: {key} is not taken from a run folder; give {group}=NAME and its settings")
         if "${" in key or (isinstance(value, str) and "${" in value):
             raise UserError(
                 f"{path}: {key}: {value} is an interpolation, not resolved for a run folder; give {key}=..."
             )
-        if name == "num_workers" and isinstance(value, int) and value > MAX_WORKERS:
-            raise UserError(f"{path}: {key}={value} is more than {MAX_WORKERS}; give {key}=...")
         if isinstance(value, Mapping):
             return _without_side_effects({name: check(f"{key}.{name}", each) for name, each in value.items()})
-        return (
-            [check(f"{key}[{place}]", each) for place, each in enumerate(value)] if isinstance(value, list) else value
-        )
+        if isinstance(value, list):
+            return [check(f"{key}[{place}]", each) for place, each in enumerate(value)]
+        return value
 
-    checked: dict[str, Any] = check(group, node)
-    return checked
-
-
-def allowed_names(group: str) -> list[str]:
-    """What may be built from a foreign config, as it is named in `conf/`."""
-    package = {"data": "data", "model": "models"}[group]
-    return [f"experiments.{package}.{name}" for name in ALLOWED[package]]
-
-
-def _refusal(path: Path, group: str, key: str, target: Any) -> str:
-    return (
-        f"{path}: {key} is {target!r}, which is not built from a run folder, and nothing of it was run. Allowed are only "
-        f"{', '.join(allowed_names(group))}. If you know and trust it, allow it by name "
-        f"(allow=[{target}], of show_mixing --allow {target}), or give evaluate {group}=NAME, an option of conf/{group}"
-    )
+    return dict(check(group, node))
 
 
 def _without_side_effects(node: dict[str, Any]) -> dict[str, Any]:
     builder = str(node.get(TARGET)).rpartition(".")[2]
-    if builder == "build_torchvision" and node.get("weights") and node.get("name") in TRANSFORMING:
-        node.setdefault("transform_input", True)
-    dropped = [key for key in PRETRAINED.get(builder, ()) if node.pop(key, None)]
-    if dropped:
-        log.info(f"left out for the weights of the checkpoint: {', '.join(f'model.{key}' for key in dropped)}")
     if builder in DOWNLOADING:
         # Never into a folder that a foreign config names; the command line may say data.download=true.
-        node["download"] = False
-    return node
+        return {**node, "download": False}
+    if builder not in ("build_timm", "build_torchvision"):
+        return node
+    if node.get("weights") and node.get("name") in TRANSFORMING:
+        node.setdefault("transform_input", True)
+    return {key: value for key, value in node.items() if key not in PRETRAINED}

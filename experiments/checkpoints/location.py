@@ -38,39 +38,27 @@ def find_checkpoint(setting: str | None) -> CheckpointLocation:
     if setting is None:
         raise UserError("checkpoint has no default; give checkpoint=PATH, a checkpoint or a run folder")
     path = Path(setting).expanduser()
-    if path.is_dir():
-        candidates = [path / BEST_CHECKPOINT, path / LAST_CHECKPOINT]
-        found = next((each for each in candidates if each.is_file()), None)
-        if found is None:
-            searched = " and ".join(str(each.absolute()) for each in candidates)
-            raise UserError(f"checkpoint={setting} is a folder, but not that of a run: there is no {searched}")
-        path = found
-    if not path.is_file():
-        raise UserError(
-            f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {path.absolute()}"
-        )
-    run_dir = path.absolute().parents[1]
-    is_run = path.absolute().parent.name == BEST_CHECKPOINT.parent.name and (run_dir / CONFIG).is_file()
-    return CheckpointLocation(path, run_dir if is_run else None)
+    candidates = [path / BEST_CHECKPOINT, path / LAST_CHECKPOINT] if path.is_dir() else [path]
+    found = next((each for each in candidates if each.is_file()), None)
+    if found is None:
+        searched = " and no ".join(str(each.absolute()) for each in candidates)
+        raise UserError(f"checkpoint must be a checkpoint or a run folder, got {setting}: there is no {searched}")
+    run_dir = found.absolute().parents[1]
+    is_run = found.absolute().parent.name == BEST_CHECKPOINT.parent.name and (run_dir / CONFIG).is_file()
+    return CheckpointLocation(found, run_dir if is_run else None)
 
 
 def choose_output_dir(setting: str | None, fallback: str) -> str:
-    """The default folder of an evaluation, beside the checkpoint.
+    """The default folder of an evaluation: `evaluation` in a run folder; for other checkpoints `evaluation_<name>` beside them.
 
-    `<run>/evaluation` for a run folder or its best checkpoint, `<run>/evaluation_last` for `last.ckpt`; for other files
-    `evaluation_<name>` in their folder. The fallback where there is no checkpoint, or where that folder or a file in it is
-    a link out of it.
+    The fallback where there is no checkpoint, or where that folder or a file in it is a link out of it.
     """
     try:
         found = find_checkpoint(setting)
     except UserError:
         return fallback
-    stem = found.path.name.split(".")[0]
-    name = f"evaluation_{stem}"
-    if found.run_dir is not None and (
-        Path(str(setting)).expanduser().is_dir() or found.path.name == BEST_CHECKPOINT.name
-    ):
-        name = "evaluation"
+    is_default = Path(str(setting)).expanduser().is_dir() or found.path.name == BEST_CHECKPOINT.name
+    name = "evaluation" if found.run_dir and is_default else f"evaluation_{found.path.name.split('.')[0]}"
     folder = (found.run_dir or found.path.absolute().parent) / name
     # In a folder of somebody else, writing could overwrite any file.
     written = (folder, *folder.glob("*"), *folder.glob(".hydra/*"))
@@ -84,21 +72,17 @@ def complete_config(cfg: DictConfig, location: CheckpointLocation, *, allow: Col
         UserError: If neither names a data set and a model, or the run what is not built from a run folder (`checked_group`).
     """
     completed = cfg.copy()
-    with open_dict(completed):
-        for group in ("data", "model"):
-            if "_target_" not in completed[group]:
-                completed[group] = OmegaConf.merge(_read_group(location, group, allow), completed[group])
+    for group in ("data", "model"):
+        if "_target_" in completed[group]:
+            continue
+        if location.run_dir is None:
+            raise UserError(
+                f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
+                f"{group}=NAME, an option of conf/{group}"
+            )
+        path = location.run_dir / CONFIG
+        config = read_plain_yaml(path)
+        found = checked_group(path, group, config.get(group) if isinstance(config, dict) else None, allow=allow)
+        with open_dict(completed):
+            completed[group] = OmegaConf.merge(found, completed[group])
     return completed
-
-
-def _read_group(location: CheckpointLocation, group: str, allow: Collection[str]) -> DictConfig:
-    if location.run_dir is None:
-        raise UserError(
-            f"{location.path} is not from a run of this study (there is no ../{CONFIG}), so {group} must be given: "
-            f"{group}=NAME, an option of conf/{group}"
-        )
-    path = location.run_dir / CONFIG
-    config = read_plain_yaml(path)
-    if not isinstance(config, dict) or group not in config:
-        raise UserError(f"{path} has no {group}; give {group}=NAME, an option of conf/{group}")
-    return OmegaConf.create(checked_group(path, group, config[group], allow=allow))

@@ -1,8 +1,7 @@
 """Weights from checkpoints: Lightning's of this study, and `checkpoint.pth.tar` of the Puzzle Mix authors' code."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,103 +9,123 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from experiments.checkpoints.authors_names import rename
-from experiments.checkpoints.safe_loading import safe_load
 from experiments.common import UserError
+from experiments.models import PreActResNet, PyramidNet, WideResNet
 
+# What the authors' files hold besides tensors: their record of the training, made of NumPy arrays (NumPy 1 and 2).
+ALLOWED_GLOBALS = (
+    "logger.RecorderMeter", "utils.RecorderMeter", "numpy.ndarray", "numpy.dtype", "_codecs.encode",
+    "numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
+)  # fmt: skip
 # Set by Lightning in every checkpoint.
 LIGHTNING_KEY = "pytorch-lightning_version"
-NET, METRICS = "net.", re.compile(r"(train|val|test)_metrics\.")
-# Of DataParallel and of torch.compile.
-WRAPPERS = ("module.", "_orig_mod.")
-MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
-COUNTER = "num_batches_tracked"
-# Percentages that the authors' code and its ancestors record: name here, and whether it is an error instead of an accuracy.
-AUTHORS_RESULTS = {
-    "best_prec1": ("best_test_accuracy", False),
-    "best_err1": ("best_test_accuracy", True),
-    "best_err5": ("best_test_top5", True),
+# Of this study's module (net), DataParallel and torch.compile; and what that module holds beside the network.
+PREFIXES = re.compile(r"((module|_orig_mod)\.)*(net\.)?((module|_orig_mod)\.)*")
+METRICS = re.compile(r"(train|val|test)_metrics\.")
+# How a name in the authors' code begins, and what it begins with here: outside the stages by network, and inside them.
+OUTER: dict[type[nn.Module], dict[str, str]] = {
+    PreActResNet: {r"conv1\.": "stem.", r"linear\.": "head."},
+    WideResNet: {r"conv1\.": "stem.", r"bn1\.": "norm.", r"linear\.": "head."},
+    PyramidNet: {r"conv1\.": "stem.0.", r"bn1\.": "stem.1.", r"bn_final\.": "norm.", r"fc\.": "head."},
 }
+INNER = {r"(layer\d+\.\d+)\.bn(\d+)\.": r"\1.norm\2.", r"(layer\d+\.\d+)\.shortcut\.0\.": r"\1.shortcut."}
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds.
-
-    Args:
-        source: "study": Lightning's of this study; "authors": of the Puzzle Mix authors' code, or in its form.
-        epoch: The epoch of the weights, counted from 1; None: not in the file.
-        architecture: The authors' name of the network, e.g. preactresnet18; None: not in the file.
-        weights: Parameters and buffers by the names in the file, without prefixes of wrappers.
-        results: Accuracies that the file records as plain numbers, in [0,1], by name, e.g. `best_val_accuracy`.
-    """
+    """What a checkpoint holds; `study` is Lightning's of this study, `authors` of the authors' code or in its form."""
 
     source: Literal["study", "authors"]
-    epoch: int | None
-    architecture: str | None
-    weights: dict[str, Tensor]
-    results: dict[str, float]
+    epoch: int | None  # Of the weights, counted from 1; None: not in the file.
+    architecture: str | None  # The authors' name of the network, e.g. preactresnet18; None: not in the file.
+    weights: dict[str, Tensor]  # Parameters and buffers by the names in the file, without prefixes of wrappers.
+    results: dict[str, float]  # Accuracies that the file records as plain numbers, in [0,1].
+
+
+class OpaqueObject:
+    """Stands for an object that is not built; it keeps nothing of its content."""
+
+    def __new__(cls, *args: Any) -> "OpaqueObject":
+        """Ignore the arguments of the constructor."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+def safe_load(path: str | Path) -> Any:
+    """Read a file of torch.save on the CPU: tensors and plain values as they are, `ALLOWED_GLOBALS` as `OpaqueObject`.
+
+    Raises:
+        UserError: If the file is missing, unreadable, or holds anything else; nothing of that has been run then.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"There is no checkpoint {path.absolute()}")
+    # Torch would also build what libraries have told it to; it keeps one list per process.
+    hidden = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals([(OpaqueObject, name) for name in ALLOWED_GLOBALS]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged or hostile file can raise anything in the reader.
+    except Exception as error:
+        found = re.search(r"GLOBAL [`']?([\w.]+)", str(error))
+        asked = f"it asks for {found[1]}, which weights do not need" if found else type(error).__name__
+        # Not torch's own message, which advises to read the file without care.
+        raise UserError(
+            f"{path} cannot be read as a checkpoint, and nothing in it was run: {asked}. Readable are checkpoints of this "
+            "study and of the Puzzle Mix authors' code; from others take the state_dict alone: "
+            "torch.save({'state_dict': weights}, PATH), written where the file is trusted"
+        ) from error
+    finally:
+        torch.serialization.add_safe_globals(hidden)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint, without running anything that is pickled in it.
-
-    Args:
-        path: A .ckpt of this study, or a file with the key `state_dict` and, if possible, `epoch` and `arch`, as the
-            authors' code writes it.
+    """Read a .ckpt of this study, or what the authors' code writes: a dict with `state_dict`, and perhaps `epoch` and `arch`.
 
     Raises:
         UserError: If the file is missing, unreadable, holds more than weights and plain values, or is neither of the two.
     """
     content = safe_load(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
-        held = f"the keys {_join(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
         raise UserError(
-            f"{path} must hold a dict with a state_dict, as this study and the Puzzle Mix authors' code write it, got {held}; "
-            "bare weights can be wrapped: torch.save({'state_dict': weights}, PATH)"
+            f"{path} must hold a dict with a state_dict, as this study and the Puzzle Mix authors' code write it; bare weights "
+            "can be wrapped: torch.save({'state_dict': weights}, PATH)"
         )
-    weights = {str(name): value for name, value in content["state_dict"].items()}
-    wrong = [name for name, value in weights.items() if not _is_dense(value)]
+    is_study = LIGHTNING_KEY in content
+    named = {str(name): value for name, value in content["state_dict"].items()}
+    weights = {PREFIXES.sub("", name, count=1): each for name, each in named.items() if not METRICS.match(name)}
+    wrong = [name for name, value in named.items() if not isinstance(value, Tensor)]
     if wrong:
-        raise UserError(f"{path}: its state_dict must hold dense tensors only, but these are none: {_join(wrong)}")
-    weights = _unwrap({name: value.detach() for name, value in weights.items()})
-    if LIGHTNING_KEY in content:
-        return Checkpoint("study", _study_epoch(content), None, _study_weights(path, weights), _results(content))
-    epoch = content["epoch"] if isinstance(content.get("epoch"), int) else None
+        raise UserError(f"{path}: its state_dict must hold tensors only, but these are none: {', '.join(wrong)}")
+    epoch = _study_epoch(content) if is_study else content.get("epoch")
     architecture = content["arch"] if isinstance(content.get("arch"), str) else None
-    return Checkpoint("authors", epoch, architecture, weights, _results(content))
+    return Checkpoint(
+        "study" if is_study else "authors", epoch if isinstance(epoch, int) else None, architecture,
+        {name: value.detach() for name, value in weights.items()}, _results(content),
+    )  # fmt: skip
 
 
 def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
     """Load a checkpoint into `net`, strictly: every key of either side must find its partner.
 
-    Only the counters of BatchNorm may be absent, all together: PyTorch before 0.4.1 had none. Strides leave no trace in the
-    weights: whether `stem_stride` is that of the training cannot be checked.
-
-    Args:
-        net: The network; changed in place, and not at all if there is an error.
-        path: As for `read_checkpoint`.
+    Only the counters of BatchNorm may be absent, which evaluation does not use: PyTorch before 0.4.1 had none. Strides leave
+    no trace in the weights: whether `stem_stride` is that of the training cannot be checked.
 
     Raises:
-        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; all of them are listed.
+        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; `net` is then as it was.
     """
     checkpoint = read_checkpoint(path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    names = {name: name for name in checkpoint.weights}
-    if checkpoint.source == "authors":
-        names |= {name: renamed for name in names if (renamed := rename(name, net)) in before}
+    names = {name: rename(name, net) if checkpoint.source == "authors" else name for name in checkpoint.weights}
     weights = {names[name]: value for name, value in checkpoint.weights.items()}
-    targets, counters = list(names.values()), [name for name in before if name.endswith(COUNTER)]
-    kept = [name for name in counters if name in weights]
-    complaints = {
-        "Twice in the file, under two names": [name for name in names if targets.count(names[name]) > 1],
-        # Torch would accept that some counters are missing, and convert numbers with a loss.
-        "Missing in the file": [name for name in counters if kept and name not in kept],
-        "Numbers of another kind in the file": [
-            name for name in before if name in weights and _number_kind(before[name]) != _number_kind(weights[name])
-        ],
-    }
-    problems = [f"{problem}: {', '.join(found)}" for problem, found in complaints.items() if found]
+    twice = [name for name, key in names.items() if list(names.values()).count(key) > 1]
+    # Torch would convert them, with a loss.
+    others = [key for key in before if key in weights and _is_real(weights[key]) != _is_real(before[key])]
+    problems = [f"Twice in the file: {', '.join(twice)}"] if twice else []
+    problems += [f"Numbers of another kind: {', '.join(others)}"] if others else []
     try:
         net.load_state_dict(weights)
     # Whatever a network raises that reads weights in a way of its own.
@@ -114,36 +133,26 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
         problems.append(str(error))
     if problems:
         net.load_state_dict(before)
-        lines = [f"{path} does not fit the model, which was left as it was. {_describe_network(checkpoint)}", *problems]
-        raise UserError("\n".join(lines))
+        named = f"; its arch is {checkpoint.architecture}" if checkpoint.architecture else ""
+        raise UserError("\n".join([f"{path} does not fit the model, which was left as it was{named}.", *problems]))
     return checkpoint
 
 
-def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_nested
+def rename(name: str, net: nn.Module) -> str:
+    """What `net` calls the parameter or buffer that is `name` in the authors' code; unknown names stay as they are.
+
+    Torchvision's networks, which the authors use for ImageNet, have the same names on both sides.
+    """
+    outer = next((rules for kind, rules in OUTER.items() if isinstance(net, kind)), None)
+    if outer is None:
+        return name
+    for pattern, replacement in (outer | INNER).items():
+        name = re.sub(f"^{pattern}", replacement, name)
+    return re.sub(r"^layer(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.", name)
 
 
-def _number_kind(value: Tensor) -> tuple[bool, bool]:
-    return value.is_floating_point(), value.is_complex()
-
-
-def _unwrap(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop prefixes of wrappers as long as all names have one."""
-    for prefix in WRAPPERS:
-        if weights and all(name.startswith(prefix) for name in weights):
-            return _unwrap({name.removeprefix(prefix): value for name, value in weights.items()})
-    return weights
-
-
-def _study_weights(path: str | Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    kept = {name: value for name, value in weights.items() if not METRICS.match(name)}
-    others = [name for name in kept if not name.startswith(NET)]
-    if others or not kept:
-        held = f"it also holds {_join(others)}" if others else "it holds none"
-        raise UserError(
-            f"{path} is a Lightning checkpoint, but not of this study: all weights must be below {NET!r}, and {held}"
-        )
-    return _unwrap({name.removeprefix(NET): value for name, value in kept.items()})
+def _is_real(value: Tensor) -> bool:
+    return value.is_floating_point()
 
 
 def _study_epoch(content: Mapping[str, Any]) -> int | None:
@@ -155,43 +164,13 @@ def _study_epoch(content: Mapping[str, Any]) -> int | None:
 
 
 def _results(content: Mapping[str, Any]) -> dict[str, float]:
-    callbacks = content.get("callbacks")
-    states = list(callbacks.values()) if isinstance(callbacks, Mapping) else []
+    """The validation accuracy of this study's best epoch, or the authors' test accuracy, a percentage."""
+    states = content["callbacks"].values() if isinstance(content.get("callbacks"), Mapping) else ()
     best = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val_accuracy"]
-    found = {"best_val_accuracy": _number(best[0].get("best_model_score")) if best else None}
-    for key, (name, is_error) in AUTHORS_RESULTS.items():
-        percent = _number(content.get(key))
-        if percent is not None:
-            found[name] = 1 - percent / 100 if is_error else percent / 100
-    return {name: value for name, value in found.items() if value is not None}
+    score, percentage = best[0].get("best_model_score") if best else None, content.get("best_prec1")
+    found = {"best_val_accuracy": (score, 1), "best_test_accuracy": (percentage, 100)}
+    return {name: float(value) / scale for name, (value, scale) in found.items() if _is_number(value)}
 
 
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
-    return float(value) if is_number else None
-
-
-def _describe_network(checkpoint: Checkpoint) -> str:
-    """What the file tells of its network, and the options of `conf/model` that may be meant."""
-    where = (
-        "Its network is in config.yaml of its run" if checkpoint.source == "study" else "Its network is not named in it"
-    )
-    if checkpoint.architecture is not None:
-        wanted = checkpoint.architecture.lower().replace("-", "_")
-        options = sorted(path.stem for path in MODELS.glob("*.yaml") if path.stem.startswith(wanted))
-        where = f"Its arch is {checkpoint.architecture}" + (f" (try model={' or '.join(options)})" if options else "")
-    weights = checkpoint.weights
-    traits = [f"{value.shape[0]} classes" for value in weights.values() if value.ndim == 2][-1:]
-    blocks: dict[int, set[str]] = defaultdict(set)
-    for found in filter(None, (re.match(r"(?:layer|stages\.)(\d+)\.(\d+)\.", name) for name in weights)):
-        blocks[int(found[1])].add(found[2])
-    if blocks:
-        traits.append(f"stages of {'+'.join(str(len(blocks[stage])) for stage in sorted(blocks))} blocks")
-    filters = [value.shape[0] for value in weights.values() if value.ndim == 4]
-    traits += [f"{channels} channels after the first convolution" for channels in filters[:1]]
-    return f"{where}; it has {', '.join(traits)}." if traits else f"{where}."
-
-
-def _join(names: Iterable[Any], limit: int = 12) -> str:
-    names = [str(name) for name in names]
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)

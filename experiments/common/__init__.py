@@ -1,31 +1,17 @@
-"""What all commands of the study share: console, files, configs, secrets, random numbers.
+"""What all commands of the study share; `versions`, which imports torch, and `config_checks` are not imported here."""
 
-`config_checks` and `versions` are imported from their modules, as they import torch.
-"""
-
+# isort: off
 from experiments.common.atomic_files import (
-    explained,
-    remove_drafts,
-    replacing,
-    save_figure,
-    write_bytes,
-    write_json,
-    write_text,
-)
+    explained, remove_drafts, replacing, save_figure, write_bytes, write_json, write_text,
+)  # fmt: skip
 from experiments.common.commands import (
-    as_typed_here,
-    command_line,
-    report_command,
-    resume_command,
-    summary_command,
-    training_command,
-)
-from experiments.common.console import exit_with_error, print_plain, short
+    as_typed_here, command_line, report_command, resume_command, summary_command, training_command,
+)  # fmt: skip
+from experiments.common.console import exit_with_error, print_plain, short, with_progress
 from experiments.common.errors import RunFolderError, UnwritableError, UserError
 from experiments.common.masking import check_masked, hide_secrets, mask_config, mask_settings, mask_text, mask_texts
 from experiments.common.overrides import key_of, override, quote
 from experiments.common.plain_yaml import flatten, leads_out, read_plain_yaml
-from experiments.common.progress import with_progress
 from experiments.common.random_streams import Stream, seed_sequence, torch_seed
 
 __all__ = [

@@ -5,7 +5,6 @@ import json
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,12 @@ from experiments.common.errors import UnwritableError
 DRAFT = ".part"
 
 
-@contextmanager
+@contextlib.contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a path to write a new version of `path` to, which takes its place at the end, in one step.
+    """Yield a draft to write to, which takes the place of `path` at the end, in one step; what is no file is written in place.
 
-    The draft lies in the same folder under a hidden name that ends in `.part`: writers that go by the ending
-    (`Figure.savefig`) must be told the format. Whatever is raised inside leaves the old file as it was and no draft.
-
-    Args:
-        path: The file. Its folder is made; a link is followed. What is no regular file (/dev/stdout) is written in place.
-        durable: Whether the new file has reached the disk before the old one goes, so that neither is lost when the machine
-            fails. Costs some milliseconds.
-
-    Raises:
-        UnwritableError: If the file cannot be written.
+    Whatever is raised inside leaves the old file and no draft; an OSError becomes an `UnwritableError`. `durable`: the new
+    file is on the disk before the old one goes, should the machine fail; costs milliseconds.
     """
     with explained(path):
         if path.exists() and not path.is_file() and not path.is_dir():
@@ -39,12 +30,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         try:
             yield draft
             if durable:
-                _flush(draft)
+                with draft.open("rb+") as file:
+                    os.fsync(file.fileno())
             draft.replace(target)
-            if durable:
-                # Windows opens no folders, and some network file systems refuse this for them.
-                with contextlib.suppress(OSError):
-                    _flush(target.parent)
         except BaseException:
             # On a broken disk this fails as well, and is not what went wrong first.
             with contextlib.suppress(OSError):
@@ -52,13 +40,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise
 
 
-@contextmanager
+@contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Have an error of the operating system that is raised inside name the file, in one sentence.
-
-    Raises:
-        UnwritableError: Instead of any other OSError.
-    """
+    """Have an OSError that is raised inside become an `UnwritableError` that names the file, in one sentence."""
     try:
         yield
     except OSError as error:
@@ -67,13 +51,10 @@ def explained(path: Path) -> Iterator[None]:
         raise message from error
 
 
-def _flush(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes, see `replacing`."""
+    with replacing(path) as draft, draft.open("wb") as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -81,14 +62,8 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Write bytes, see `replacing`."""
-    with replacing(path) as draft, draft.open("wb") as file:
-        file.write(content)
-
-
 def write_json(path: Path, content: Any, **options: Any) -> None:
-    """Write JSON, indented by two unless the options of `json.dumps` say otherwise, and a line end, see `replacing`."""
+    """Write JSON, indented by two unless the options of `json.dumps` say otherwise, see `replacing`."""
     write_text(path, json.dumps(content, **{"indent": 2, **options}) + "\n")
 
 

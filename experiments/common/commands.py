@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from experiments.common.console import short, start_folder
+from experiments.common.console import short
 from experiments.common.masking import mask_texts
 from experiments.common.overrides import key_of, override
 
@@ -27,36 +27,28 @@ def as_typed_here(command: str) -> str:
     """A command that starts with `python`, with the path of this very Python where `python` would be another one."""
     found, here = shutil.which("python"), Path(sys.executable).absolute()
     # Not resolved: the Pythons of two environments are links to the same file.
-    if found is not None and Path(found).absolute().parent == here.parent:
-        return command
-    # "./", as a shell looks for a bare name elsewhere.
-    path = f"./{here.relative_to(start_folder())}" if here.is_relative_to(start_folder()) else str(here)
-    return shlex.quote(path) + command.removeprefix("python")
+    is_found = found is not None and Path(found).absolute().parent == here.parent
+    return command if is_found else shlex.quote(str(short(here))) + command.removeprefix("python")
 
 
 def training_command(overrides: Sequence[str], *, hydra: Any = None) -> str:
-    """`python -m experiments.train` with these overrides, as they were typed, and with what else such a start needs.
-
-    `hydra` is that node of the config of the run that they are of; None: of the run that this process has started.
-    """
+    """`python -m experiments.train` with these overrides, as typed; `hydra`: that node of their run; None: of this one."""
     if hydra is None:
         hydra = HydraConfig.get() if HydraConfig.initialized() else OmegaConf.create({})
     sources = OmegaConf.select(hydra, "runtime.config_sources") or []
-    # `--config-dir` of the command line: a folder with options that are not of this project.
-    folders = [Path(each.path) for each in sources if each.provider == "command-line" and each.schema == "file"]
-    words = [word for path in folders for word in ("--config-dir", str(short(path)))]
-    # Settings of Hydra's own that another start needs too, such as `hydra.searchpath`.
+    # `--config-dir`: a folder with options that are not of this project.
+    folders = [each.path for each in sources if each.provider == "command-line" and each.schema == "file"]
+    words = [word for folder in folders for word in ("--config-dir", str(short(Path(folder))))]
+    # Settings of Hydra's own, such as `hydra.searchpath`.
     given = mask_texts(OmegaConf.select(hydra, "overrides.hydra") or [])
     kept = [each for each in given if not f"{key_of(each).replace('/', '.')}.".startswith(OF_ONE_START)]
     return shlex.join(["python", "-m", "experiments.train", *words, *mask_texts(overrides), *kept])
 
 
 def resume_command(overrides: Sequence[str], run_dir: Path, *, hydra: Any = None) -> str:
-    """The command that resumes the run in `run_dir`, from its last checkpoint or else from its start."""
+    """What resumes the run in `run_dir`, from its last checkpoint or else from its start; alone, even a job of a sweep."""
     kept = [each for each in overrides if key_of(each) != "resume"]
-    # Alone, even where the run was a job of a sweep.
-    alone = ["resume=auto", override("hydra.run.dir", run_dir), "hydra.mode=RUN"]
-    return training_command([*kept, *alone], hydra=hydra)
+    return training_command([*kept, "resume=auto", override("hydra.run.dir", run_dir), "hydra.mode=RUN"], hydra=hydra)
 
 
 def report_command(folder: Path) -> str:

@@ -2,10 +2,7 @@
 
 
 class UserError(ValueError):
-    """Commands print the message, which names the value and the way out, and exit with code 1, without a traceback.
-
-    Subclasses exist only where a caller handles one apart.
-    """
+    """Commands print the message, which names the value and the way out, and exit with code 1, without a traceback."""
 
 
 class UnwritableError(UserError):

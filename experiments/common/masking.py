@@ -1,69 +1,60 @@
 """Secrets in the settings: those of the command line move into the environment; in whatever is written they are masked."""
 
+import functools
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from experiments.common.atomic_files import write_text
 from experiments.common.errors import UserError
-from experiments.common.overrides import parse_value, write_value
-from experiments.common.plain_yaml import flatten
+from experiments.common.overrides import parse_value
+from experiments.common.plain_yaml import flatten, read_plain_yaml
 
 MASK = "***"
 # The environment variable that holds a secret of the command line: this, and the key.
 VARIABLE = "PUZZLEMIX_SECRET_"
-# Of a key in lower case, its words joined by "_": `group_key` and `num_tokens` hold no secrets.
+# Keys that hold a secret: `api_key`, `dbPassword`; but not `group_key`, `num_tokens`, `author`.
 SECRET_KEY = re.compile(
-    r"password|passphrase|passwd|(^|_)(secrets?|credentials?|authorization)(_|$)|(^|_)(token|auth|pwd|pass|pw|cookie)$"
-    r"|(api|access|private|secret|account|auth|ssh|signing|encryption|master|license|service|subscription|shared|session"
-    r"|wandb|comet|neptune)_?(key|token)$|^key$"
-)
-# Refers to a secret without holding it: an environment variable without a default, or another setting.
-REFERENCE = re.compile(r"\$\{(?:oc\.env:\w+|[\w.]+)\}")
-OVERRIDE = re.compile(r"([+~]*[\w./@-]+)=(.*)", re.DOTALL)
-PAIR = re.compile(
-    r"([\w.-]*(?:pass|pwd|pw|secret|credential|auth|token|cookie|key)[\w-]*)"
-    r"([\"']?\s*[=:]\s*)(\$\{[^}]*\}|\"[^\"]*\"|'[^']*'|[^\s,;&(){}\[\]\"']+)",
+    r"[\w-]*(passw|passphrase|pwd|secret|credential|authorization)[\w-]*|([\w-]*[_-])?(pass|pw)|[\w-]*(token|auth|cookie)"
+    r"|([\w-]*(api|access|private|account|auth|ssh|signing|encryption|license|service|wandb|comet|neptune)[_-]?)?key",
     re.IGNORECASE,
 )
-LOGIN = re.compile(r"(\b[A-Za-z][\w+.-]*://)([^\s/?#\"'<>]+)@")
-# Secrets that are recognized by their form.
-FORMS = re.compile(
-    r"\b(?:sk-[\w-]{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_\w{16,}|AKIA[A-Z0-9]{16}|xox[abprs]-[\w-]{10,}"
-    r"|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}|wandb_v\d_\w{16,}|AIza[\w-]{30,})"
-    r"|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w.~+/=-]{8,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    re.DOTALL,
+# What stands for a secret without holding it, such as a reference to an environment variable without a default.
+NO_SECRET = re.compile(r"['\"]?(\$\{(oc\.env:\w+|[\w.]+)\}|null|true|false|)['\"]?")
+# The password, or a long name, in the login of a URL; and tokens of well-known services.
+FORMS = (
+    (r"(\w://[^\s/?#\"'<>:@]*):[^\s/?#\"'<>]+@", rf"\1:{MASK}@"),
+    (r"(\w://)[^\s/?#\"'<>:@]{16,}@", rf"\1{MASK}@"),
+    (r"\b(sk-|gh[pousr]_|github_pat_|glpat-|hf_|AKIA|AIza|xox[abprs]-|wandb_v\d_|eyJ)[\w.-]{16,}", MASK),
 )
-# Shorter secrets would be found within other words; a login without a password is a token from this length on.
-SHORTEST, LONG_LOGIN = 6, 16
 
 _known: set[str] = set()
 
 
+@functools.cache
 def is_secret_key(key: object) -> bool:
-    """Whether a setting of this name holds a secret, by its last part: `logger.api_key`, `dbPassword`."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key).rpartition(".")[2])
-    return SECRET_KEY.search(name.lower().replace("-", "_")) is not None
+    """Whether a setting of this name holds a secret, by its last part: `logger.api_key`."""
+    return SECRET_KEY.fullmatch(str(key).rpartition(".")[2].lstrip("+~")) is not None
 
 
 def mask_text(text: str) -> str:
-    """A text without secrets: after a key that names one, in a URL, of a known form, or of the environment."""
-    override = None if "\n" in text else OVERRIDE.fullmatch(text)
+    """A text without secrets: all of an override whose key names one; known ones, and those of a known form."""
+    override = re.fullmatch(r"(\S*?)=(.*)", text, re.DOTALL)
     if override and is_secret_key(override[1]):
         return f"{override[1]}={_mask_value(override[2])}"
-    text = FORMS.sub(MASK, LOGIN.sub(_mask_login, text))
-    text = PAIR.sub(_mask_pair, text)
-    of_environment = {
-        value
-        for name, value in os.environ.items()
-        # Paths are none: the working directory is in PWD, and a file of credentials may be named.
-        if len(value) > SHORTEST and not value.startswith(("/", "~")) and is_secret_key(name)
-    }
-    for secret in sorted(_known | of_environment, key=len, reverse=True):
-        text = text.replace(secret, MASK)
+    for form, masked in FORMS:
+        text = re.sub(form, masked, text)
+    secrets = _known | {value for name, value in os.environ.items() if is_secret_key(name)}
+    for secret in sorted(secrets, key=len, reverse=True):
+        # Short ones would be found within other words; paths are none: PWD, or a file of credentials that is named.
+        if len(secret) > 5 and not secret.startswith(("/", "~")):
+            text = text.replace(secret, MASK)
     return text
 
 
@@ -73,14 +64,14 @@ def mask_texts(texts: Iterable[object]) -> list[str]:
     return [mask_text(str(text)) for text in texts]
 
 
-def mask_settings(node: Any, *, secret: bool = False) -> Any:
-    """Nested plain mappings and lists with masked values; `secret`: they belong to a key that names a secret."""
+def mask_settings(node: Any, key: object = "") -> Any:
+    """Nested plain mappings and lists with masked values; all of them if `key` names a secret."""
     if isinstance(node, Mapping):
-        return {key: mask_settings(value, secret=secret or is_secret_key(key)) for key, value in node.items()}
+        return {name: mask_settings(value, key if is_secret_key(key) else name) for name, value in node.items()}
     if isinstance(node, list | tuple):
-        return [mask_settings(value, secret=secret) for value in node]
-    if secret and node is not None and not isinstance(node, bool):
-        return _mask_value(node)
+        return [mask_settings(value, key) for value in node]
+    if is_secret_key(key) and node is not None and not isinstance(node, bool):
+        return _mask_value(str(node))
     return mask_text(node) if isinstance(node, str) else node
 
 
@@ -89,89 +80,58 @@ def mask_config(cfg: DictConfig) -> DictConfig:
     return OmegaConf.create(mask_settings(OmegaConf.to_container(cfg, resolve=True)))
 
 
+def _mask_value(value: str) -> str:
+    if NO_SECRET.fullmatch(value):
+        return value
+    _known.add(value.strip("'\""))
+    return MASK
+
+
 def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """Command line arguments in which secrets are replaced by references to environment variables, which are set.
+    """Command line arguments with references to environment variables, which are set, in place of secrets.
 
-    So whatever records the command line records the reference, and the processes that it is passed on to find the secret
-    in their environment: jobs of a sweep, processes of a training.
-
-    Args:
-        arguments: Overrides for Hydra, and its options.
-
-    Raises:
-        UserError: If an argument is the mask of a secret, or refers to one that an earlier command hid.
+    Whatever records the command line records the reference; jobs of a sweep and processes of a training inherit the secret.
     """
     return [_hide(argument) for argument in arguments]
 
 
-def check_masked(cfg: DictConfig | ListConfig) -> None:
-    """Refuse settings that hold a mask instead of a secret.
-
-    Raises:
-        UserError: If there are some; it names them.
-    """
-    content = dict(flatten({"": OmegaConf.to_container(cfg)}))
-    masked = sorted(key for key, value in content.items() if re.search(r"^\*{3}$|'\*{3}'|:\*{3}@", str(value)))
-    if masked:
-        raise UserError(
-            f"{', '.join(key.lstrip('.') for key in masked)} is masked ({MASK}), as run folders keep no secrets; give it "
-            "again, or leave it to the environment (W&B reads WANDB_API_KEY)"
-        )
-
-
 def _hide(argument: str) -> str:
-    found = OVERRIDE.fullmatch(argument)
-    if found is None:
-        return argument
-    key = found[1].lstrip("+~")
-    for variable in re.findall(rf"\$\{{oc\.env:({VARIABLE}\w+)\}}", argument):
-        if variable not in os.environ:
-            raise UserError(
-                f"{key} was kept out of the run's files, and is asked for again: give {key}=..., or set the environment "
-                f"variable {variable}"
-            )
-    value = parse_value(argument)
-    if is_secret_key(key):
-        check_masked(OmegaConf.create({key: value}))
-    hidden = _hide_value(value, mask_settings({key: value})[key], key)
-    return argument if hidden == value else f"{found[1]}={write_value(hidden)}"
-
-
-def _hide_value(value: Any, masked: Any, key: str) -> Any:
-    """The value with references in place of what differs from the masked value."""
-    if isinstance(value, dict):
-        return {name: _hide_value(each, masked[name], f"{key}.{name}") for name, each in value.items()}
-    if isinstance(value, list):
-        return [_hide_value(each, masked[place], f"{key}.{place}") for place, each in enumerate(value)]
-    # What refers to another place is resolved there.
-    if value == masked or "${" in str(value):
-        return value
+    key, value = argument.partition("=")[0], parse_value(argument)
     variable = VARIABLE + re.sub(r"\W+", "_", key).strip("_").upper()
+    if variable in argument and variable not in os.environ:
+        raise UserError(f"{key} was kept out of the run's files: give {key}=..., or set ${variable}")
+    # What refers to another place is resolved there.
+    if value == mask_settings(value, key) or (isinstance(value, str) and "${" in value):
+        return argument
+    if isinstance(value, dict | list):
+        raise UserError(f"{key} holds a secret, which must be a setting of its own: {key}.<name>=...")
     os.environ[variable] = str(value)
-    if len(str(value)) >= SHORTEST:
-        _known.add(str(value))
-    return f"${{oc.env:{variable}}}"
+    return f"{key}=${{oc.env:{variable}}}"
 
 
-def _mask_value(value: object) -> str:
-    text = str(value)
-    return text if REFERENCE.fullmatch(text.strip("'\"")) or text in ("", "null", "true", "false") else MASK
+def check_masked(cfg: DictConfig) -> None:
+    """Refuse settings that hold a mask instead of a secret."""
+    masked = [key for key, value in flatten(OmegaConf.to_container(cfg)) if MASK in str(value)]
+    if masked:
+        raise UserError(f"{', '.join(masked)} is masked ({MASK}), as run folders keep no secrets; give it again")
 
 
-def _mask_pair(pair: re.Match[str]) -> str:
-    key, separator, value = pair.groups()
-    if not is_secret_key(key):
-        return pair[0]
-    # In prose, "token: ..." may be followed by any word; a secret has digits.
-    is_prose = (
-        "=" not in separator and "{" not in pair.string[: pair.start()] and not re.search("pass.{3}|secret|cred", key)
-    )
-    if value == MASK or (is_prose and not re.search(r"^(?=.*\d).{6,}", value)):
-        return pair[0]
-    return f"{key}{separator}{_mask_value(value)}"
+class MaskingFormatter(logging.Formatter):
+    """Masks secrets in a line of a log, its traceback included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The masked line."""
+        return mask_text(super().format(record))
 
 
-def _mask_login(url: re.Match[str]) -> str:
-    name, colon, _ = url[2].partition(":")
-    # Without a password, a long name is a token.
-    return f"{url[1]}{name}:{MASK}@" if colon else f"{url[1]}{MASK if len(name) >= LONG_LOGIN else name}@"
+class MaskHydraFiles(Callback):
+    """Masks secrets, of an option's own YAML file, in `.hydra/` and `multirun.yaml` as soon as Hydra has written them."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Mask the files of this job, and of the sweep that it belongs to."""
+        folder = Path(config.hydra.runtime.output_dir, config.hydra.output_subdir or ".hydra")
+        for path in (*folder.glob("*.yaml"), *Path(config.hydra.sweep.dir).glob("multirun.yaml")):
+            content = read_plain_yaml(path)
+            masked = mask_settings(content)
+            if masked != content:
+                write_text(path, OmegaConf.to_yaml(OmegaConf.create(masked)))

@@ -16,10 +16,7 @@ def key_of(text: str) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """What an override sets its key to: plain values; None also where it cannot be parsed or sets several values.
-
-    Interpolations stay text.
-    """
+    """The plain value of an override, its references as text; None also where it is no override or sets several values."""
     try:
         parsed = OverridesParser.create().parse_override(text)
         return None if parsed.is_sweep_override() else parsed.value()
@@ -30,8 +27,7 @@ def parse_value(text: str) -> Any:
 def override(key: str, value: str | Path) -> str:
     """`key=value` such that Hydra reads exactly this text: in quotes where it would take it for anything else."""
     text = str(value)
-    is_plain = "${" not in text and parse_value(f"{key}={text}") == text
-    return f"{key}={text if is_plain else quote(text)}"
+    return f"{key}={text if '${' not in text and parse_value(f'{key}={text}') == text else quote(text)}"
 
 
 def quote(text: str) -> str:
@@ -39,14 +35,3 @@ def quote(text: str) -> str:
     quoted = QuotedString(text, Quote.single).with_quotes()
     # Of the backslashes before "${", each has to be doubled as well.
     return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", quoted)
-
-
-def write_value(value: Any) -> str:
-    """A value in Hydra's grammar; references to environment variables (`${oc.env:...}`) stay references."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{write_value(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(write_value, value)) + "]"
-    if isinstance(value, str):
-        return value if value.startswith("${oc.env:") else quote(value)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

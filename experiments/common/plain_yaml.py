@@ -9,48 +9,25 @@ from omegaconf._utils import get_yaml_loader
 
 from experiments.common.errors import UserError
 
-MOST_BYTES, MOST_LEVELS = 4_000_000, 40
-
-
-class _PlainLoader(get_yaml_loader()):  # type: ignore[misc]
-    """Reads values alone: no tags of Python, and no aliases, by which a few lines could stand for billions.
-
-    From OmegaConf's loader, which has no public name: numbers such as 1e-3 are read as Hydra reads them.
-    """
-
-    depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node that is neither an alias nor nested too deep."""
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it holds an alias (*name), which no run writes")
-        if self.depth > MOST_LEVELS:
-            raise yaml.YAMLError(f"it is nested in more than {MOST_LEVELS} levels")
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
+# Reads 1e-3 as Hydra does, and no objects of Python.
+LOADER = get_yaml_loader()
 
 
 def read_plain_yaml(path: Path) -> Any:
-    """Nested mappings, lists and values of a YAML file; interpolations (`${...}`) stay text.
-
-    Raises:
-        UserError: If it cannot be read, or holds what no run writes: tags, aliases, megabytes, a link out of its
-            folder.
-    """
+    """Plain values of a YAML file, references as text; no tags, aliases, megabytes or links out of its folder: a UserError."""
     try:
         if leads_out(path):
             raise ValueError(f"it is a link to {path.resolve()}, out of its folder; put the file itself there")
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-        return yaml.load(content.decode(), Loader=_PlainLoader)
+        if path.stat().st_size > 4_000_000:
+            raise ValueError("it has more than 4 MB")
+        text = path.read_text("utf-8")
+        # By aliases, a few lines stand for billions.
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, LOADER)):
+            raise ValueError("it holds an alias (*name), which no run writes")
+        return yaml.load(text, LOADER)
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         # Without the lines themselves, which YAML would quote.
-        reason = " ".join(str(getattr(error, "problem", None) or str(error).partition("\n")[0]).split())
+        reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise UserError(f"{path} cannot be read: {reason}") from error
 
 

@@ -22,13 +22,7 @@ class Stream(IntEnum):
 
 
 def seed_sequence(stream: Stream, seed: int, *key: int) -> np.random.SeedSequence:
-    """The seed of one stream, from that of the run or of its split, and from where in the run it is used (such as an epoch).
-
-    All numbers are in [0, 2**32); a stream always has as many of them.
-
-    Raises:
-        ValueError: If a number is negative.
-    """
+    """The seed of a stream, from that of the run or split and where it is used (an epoch): always as many, in [0, 2**32)."""
     if min(seed, *key, 0) < 0:
         raise ValueError(f"seed must be at least 0, got {seed} (of {stream.name.lower()}, {key})")
     return np.random.SeedSequence((seed, int(stream), *key))

@@ -11,31 +11,18 @@ PACKAGES = (
     "lightning-puzzlemix", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "numba", "hydra-core",
     "omegaconf", "timm",
 )  # fmt: skip
-REPOSITORY = Path(__file__).resolve().parents[2]
+# The commit, with "+" behind it where files differ from it; nothing outside a checkout or without git.
+COMMIT = "git describe --always --abbrev=40 --exclude='*' --dirty=+"
 
 
 def gather_versions() -> dict[str, str | None]:
     """Versions by name; None: not installed, or not known."""
-    versions: dict[str, str | None] = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    versions["cuda"] = torch.version.cuda if torch.cuda.is_available() else None
-    versions["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or None
-    return {**versions, "commit": _commit()}
-
-
-def _commit() -> str | None:
-    """The checked-out commit, with "+" behind it where files differ from it; None outside a checkout or without git."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        return f"{commit}+" if _git("status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(REPOSITORY), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    installed = {each.name: each.version for each in metadata.distributions()}
+    packages = {each: installed.get(each) for each in PACKAGES}
+    commit = subprocess.run(COMMIT, cwd=Path(__file__).parent, shell=True, capture_output=True, text=True, check=False)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(), "platform": platform.platform(), **packages,
+        "cuda": torch.version.cuda if gpu else None, "device": gpu or platform.processor() or None,
+        "commit": commit.stdout.strip() or None,
+    }  # fmt: skip

@@ -1,19 +1,18 @@
 """Run folders: their owner, their files, resuming, stopping, the summary at the end."""
 
 from experiments.runs.checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
-from experiments.runs.final_summary import optional, print_early_end, print_final_summary
 from experiments.runs.hydra_setup import make_command_repeatable, register, store_permissive_groups
+from experiments.runs.lock import owned
 from experiments.runs.metrics_file import EpochLine, build_metrics_logger
-from experiments.runs.resume import RunRecord, Start, check_start, comparable_settings, find_start, is_done
+from experiments.runs.resume import RunRecord, check_folder, check_start, comparable_settings, find_start, is_done
 from experiments.runs.run_folder import CHECKPOINTS, CONFIG, LAST_CHECKPOINT, SUMMARY, UNREADABLE, comparable_overrides
-from experiments.runs.stopping import GracefulStop, RunStopped, interruptible
-from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary, summary_table
-from experiments.runs.taking import check_folder, clear_folder, owned
+from experiments.runs.stopping import GracefulStop, RunStopped, interruptible, optional, print_early_end
+from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary, print_final_summary, summary_table
 
 __all__ = [
     "CHECKPOINTS", "CONFIG", "LAST_CHECKPOINT", "SUMMARY", "UNREADABLE", "AccuracyByEpoch", "AtomicCheckpointIO", "EpochLine",
-    "EpochSeconds", "GracefulStop", "RunRecord", "RunStopped", "Start", "Summary", "build_best_checkpoint",
-    "build_last_checkpoint", "build_metrics_logger", "check_folder", "check_start", "clear_folder", "comparable_overrides",
-    "comparable_settings", "find_start", "interruptible", "is_done", "make_command_repeatable", "optional", "owned",
-    "print_early_end", "print_final_summary", "register", "store_permissive_groups", "summary_table",
+    "EpochSeconds", "GracefulStop", "RunRecord", "RunStopped", "Summary", "build_best_checkpoint", "build_last_checkpoint",
+    "build_metrics_logger", "check_folder", "check_start", "comparable_overrides", "comparable_settings", "find_start",
+    "interruptible", "is_done", "make_command_repeatable", "optional", "owned", "print_early_end", "print_final_summary",
+    "register", "store_permissive_groups", "summary_table",
 ]  # fmt: skip

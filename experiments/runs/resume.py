@@ -1,132 +1,76 @@
 """What a run resumes from, and what it may then do otherwise."""
 
 import json
+import textwrap
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import RunFolderError, flatten, mask_settings, read_plain_yaml
-from experiments.runs.lock import find_owner
-from experiments.runs.run_folder import (
-    AUTO,
-    BEST_CHECKPOINT,
-    CHECKPOINTS,
-    CONFIG,
-    LAST_CHECKPOINT,
-    METRICS,
-    SUMMARY,
-    UNREADABLE,
-    comparable_overrides,
-)
+from experiments.runs.run_folder import AUTO, BEST_CHECKPOINT, CONFIG, LAST_CHECKPOINT, SUMMARY, UNREADABLE
 from experiments.runs.summary import Summary
 
-# Where a run goes, its name and its loggers do not change what it computes; `logger` may hold keys.
-NOT_COMPARED = ("resume", "paths", "name", "logger")
-# How the machine is used; and what is told by `epochs` or the run folder.
-NOT_COMPARED_KEYS = (
-    "data.num_workers", "data.download", "trainer.max_epochs", "trainer.default_root_dir", "trainer.log_every_n_steps",
-    "trainer.enable_model_summary", "trainer.enable_progress_bar",
+# Where a run goes, its name and its loggers do not change what it computes, nor does how the machine is used; the others are
+# told by `epochs` or the run folder. Some have keys of their own.
+NOT_COMPARED = (
+    "resume", "paths", "name", "logger", "data.num_workers", "data.download", "trainer.max_epochs",
+    "trainer.default_root_dir", "trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.enable_progress_bar",
 )  # fmt: skip
 # Settings of the Trainer that change the weights.
 DECIDING = (
     "limit_train_batches", "overfit_batches", "accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm",
 )  # fmt: skip
 MAY_CHANGE = "epochs, the machine (trainer.*, data.num_workers), where the data lie, name, logger and paths"
+ANOTHER_FOLDER = "name another folder (hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: at a checkpoint, after so many optimizer steps and whole epochs, or anew (None).
-
-    `settings` are those that it was trained with, see `comparable_settings`; None: not known. `note` tells what is lost.
-    """
+    """Where a run begins: at a checkpoint, after so many optimizer steps and whole epochs, or anew (None)."""
 
     checkpoint: Path | None = None
     steps: int = 0
     epochs: int = 0
-    settings: Mapping[str, Any] | None = None
-    note: str = ""
-
-
-class BrokenCheckpointError(RunFolderError):
-    """A checkpoint is missing, cut off or damaged, or nothing that a training can resume from."""
+    settings: Mapping[str, Any] | None = None  # Those of `comparable_settings` in that training; None: not known.
 
 
 def find_start(resume: str | None, run_dir: Path) -> Start:
-    """What the setting `resume` names: null, "auto" (the last checkpoint in `run_dir`), a checkpoint or a run folder.
+    """What the setting `resume` names: null, "auto" (a checkpoint in `run_dir`, if there is one), a checkpoint or a run folder.
 
-    Of a folder whose last checkpoint is missing or not whole it is the best one, if that is. Without any, "auto" begins anew.
+    Of a folder it is the last checkpoint, or the best one where a run was killed before it had a last one.
 
     Raises:
-        RunFolderError: If there is no such checkpoint, it is not whole, or its run is still running.
+        RunFolderError: If there is no such checkpoint, or not all of it is whole.
     """
-    if resume is None:
+    path = run_dir if resume in (None, AUTO) else Path(str(resume)).expanduser()
+    candidates = [path / LAST_CHECKPOINT, path / BEST_CHECKPOINT] if resume == AUTO or path.is_dir() else [path]
+    file = next((each for each in candidates if each.is_file()), candidates[0])
+    if resume is None or (resume == AUTO and not file.is_file()):
         return Start()
-    if resume == AUTO:
-        return _start_in(run_dir)
-    path = Path(resume).expanduser()
-    owner = find_owner(path if path.is_dir() else path.absolute().parent.parent)
-    if owner is not None:
-        raise RunFolderError(
-            f"resume={resume} is of a run that is still running ({owner}): wait for it or stop it first"
-        )
-    if path.is_dir():
-        start = _start_in(path)
-    else:
-        try:
-            start = _read_start(path)
-        except BrokenCheckpointError as error:
-            start = Start(note=f"{error}. Name another checkpoint, or the run folder, whose best one is then taken")
-    if start.checkpoint is None:
-        reason = start.note or f"{path / LAST_CHECKPOINT} is missing"
-        raise RunFolderError(f"resume={resume} is no checkpoint or run folder that can be resumed: {reason}")
-    return start
-
-
-def _start_in(folder: Path) -> Start:
-    """The last checkpoint of a run folder, or else the best one, or else none, with a note on what that means."""
-    errors = []
-    for path in (folder / LAST_CHECKPOINT, folder / BEST_CHECKPOINT):
-        try:
-            start = _read_start(path)
-        except BrokenCheckpointError as error:
-            errors.append(str(error))
-            continue
-        lost = f"what was trained after its epoch {start.epochs} (step {start.steps}) is lost and trained again"
-        return replace(start, note=f"{errors[0]}: resuming from {path}; {lost}") if errors else start
-    if any(path.exists() for path in (folder / CHECKPOINTS, folder / METRICS)):
-        return Start(note=f"{'; '.join(errors)}: what was trained is lost, and training starts from the beginning")
-    return Start()
-
-
-def _read_start(path: Path) -> Start:
-    """Read the counters and settings of a checkpoint, once all of it has been found to be whole."""
-    if not path.is_file():
-        raise BrokenCheckpointError(f"{path} is missing")
     try:
-        with zipfile.ZipFile(path) as archive:
+        # Torch does not compare the checksums.
+        with zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
-        raise BrokenCheckpointError(f"{path} is not whole") from error
-    if damaged is not None:
-        raise BrokenCheckpointError(f"{path} is damaged ({damaged} in it)")
-    try:
         # mmap: only the counters are wanted, not the weights.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-        _ = content["optimizer_states"]
         settings = content["callbacks"].get(RunRecord.__name__, {}).get("settings")
-        return Start(path, int(content["global_step"]), epochs, settings)
-    # Torch and pickle raise errors of many kinds.
+        start = Start(file, int(content["global_step"]), epochs, settings)
+    # Damaged files raise errors of many kinds.
     except Exception as error:
-        raise BrokenCheckpointError(f"{path} is no checkpoint that a training can resume from") from error
+        damaged = type(error).__name__
+    if damaged is not None:
+        raise RunFolderError(
+            f"{file} is missing, damaged, or nothing that a training can resume from ({damaged}): name another checkpoint by "
+            "resume=PATH, such as best.ckpt beside it, or remove it"
+        )
+    return start
 
 
 def check_start(cfg: DictConfig, start: Start) -> list[str]:
@@ -161,31 +105,22 @@ def _may_change(key: str) -> bool:
 
 
 def comparable_settings(cfg: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by dotted key, lists as JSON, without those that do not matter to the result."""
+    """The settings by dotted key, without those that do not matter to the result."""
     content = mask_settings(OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else cfg)
     # A value that names the run folder changes when that is moved.
-    run_dir = str(content["paths"]["run_dir"])
-    return {
-        key: json.dumps(value) if isinstance(value, list) else value
-        for key, value in flatten(content)
-        if key.split(".")[0] not in NOT_COMPARED and key not in NOT_COMPARED_KEYS and run_dir not in str(value)
-    }
+    run_dir, ignored = str(content["paths"]["run_dir"]), tuple(f"{key}." for key in NOT_COMPARED)
+    settings = flatten(content)
+    return {key: value for key, value in settings if not f"{key}.".startswith(ignored) and run_dir not in str(value)}
 
 
 def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
-    """In words, by key, the settings that differ; without those that only repeat the seed."""
-    differing = {key: (before.get(key), now.get(key)) for key in sorted({*before, *now})}
-    differing = {key: pair for key, pair in differing.items() if pair[0] != pair[1]}
-    repeats = [key for key, pair in differing.items() if key.endswith(".seed") and pair == differing.get("seed")]
-    return {
-        key: f"{key}={_shown(after)} (trained with {_shown(earlier)})"
-        for key, (earlier, after) in differing.items()
-        if key not in repeats
-    }
+    """In words, by key, the settings that differ."""
 
+    def shown(value: Any) -> str:
+        return value if isinstance(value, str) else json.dumps(value)
 
-def _shown(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    pairs = {key: (shown(before.get(key)), shown(now.get(key))) for key in sorted({*before, *now})}
+    return {key: f"{key}={new} (trained with {old})" for key, (old, new) in pairs.items() if old != new}
 
 
 def is_done(cfg: DictConfig, run_dir: Path) -> bool:
@@ -196,34 +131,38 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
     """
     if cfg.resume != AUTO:
         return False
+    now = comparable_settings(cfg)
     try:
-        summary = Summary.load(run_dir / SUMMARY)
-    # A run whose summary is cut off is not finished: it is resumed, which here means that it is tested again.
+        Summary.load(run_dir / SUMMARY)
+        stored = read_plain_yaml(run_dir / CONFIG)
+        changes = find_changes(comparable_settings({key: stored[key] for key in cfg}), now)
+    # Without them, or where they are cut off, it is resumed, which here means that it is tested again.
     except UNREADABLE:
         return False
-    try:
-        stored = read_plain_yaml(run_dir / CONFIG)
-        # Cut off at the end of a line it is still YAML.
-        differing = list(
-            find_changes(comparable_settings({key: stored[key] for key in cfg}), comparable_settings(cfg)).values()
-        )
-    except UNREADABLE:
-        now = comparable_overrides(HydraConfig.get().overrides.task)
-        differing = sorted({*comparable_overrides(summary.overrides)} ^ {*now})
-    if differing:
-        raise RunFolderError(
-            f"{run_dir} holds a finished run with other settings: {', '.join(differing[:8])}; name another folder "
-            "(hydra.run.dir=... for a run, hydra.sweep.dir=... for a sweep), or remove it"
-        )
+    if changes:
+        listed = ", ".join(changes.values())
+        raise RunFolderError(f"{run_dir} holds a finished run with other settings: {listed}; {ANOTHER_FOLDER}")
     return True
 
 
-class RunRecord(pl.Callback):
-    """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume.
+def check_folder(cfg: DictConfig, folder: Path) -> None:
+    """Check that a run may go into a folder.
 
-    Args:
-        settings: See `comparable_settings`.
+    Raises:
+        RunFolderError: If it holds another run, finished or not.
     """
+    if is_done(cfg, folder) or cfg.resume == AUTO:
+        return
+    inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
+    found = [str(name) for name in (SUMMARY, LAST_CHECKPOINT, BEST_CHECKPOINT) if (folder / name).exists()]
+    if found and not inside:
+        raise RunFolderError(
+            f"{folder} holds another run ({', '.join(found)}): resume it by resume=auto, {ANOTHER_FOLDER}"
+        )
+
+
+class RunRecord(pl.Callback):
+    """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.settings = dict(settings)
@@ -244,18 +183,11 @@ class RunRecord(pl.Callback):
         Raises:
             RunFolderError: If they differ.
         """
-        here, there = self.state_dict(), state_dict
-        if here["class_names"] != there["class_names"]:
-            difference = f"other classes: {_few(there['class_names'])}; data has {_few(here['class_names'])}"
-        elif here["train_images"] != there["train_images"]:
-            difference = f"{there['train_images']} training images; data has {here['train_images']}"
-        else:
-            return
-        raise RunFolderError(
-            f"The checkpoint is of a run with {difference}. Give the data that it was trained on, or start anew with "
-            "resume=null"
-        )
-
-
-def _few(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''} ({len(names)})"
+        here = self.state_dict()
+        for key in ("class_names", "train_images"):
+            if here[key] != state_dict[key]:
+                before, now = (textwrap.shorten(str(state[key]), 80) for state in (state_dict, here))
+                raise RunFolderError(
+                    f"The checkpoint is of a run with {key}={before}; data has {now}. Give the data that it was trained on, "
+                    "or start anew with resume=null"
+                )

@@ -1,12 +1,10 @@
-"""Ctrl-C and SIGTERM end training with a checkpoint, at the next batch; anything else they end at once, with a message."""
+"""Runs that end early: Ctrl-C and SIGTERM end training with a checkpoint, at the next batch, and anything else at once."""
 
 import logging
 import os
 import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,13 +12,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from experiments.common import print_plain
+from experiments.common import as_typed_here, mask_text, print_plain, report_command, resume_command, short
+from experiments.runs.run_folder import LAST_CHECKPOINT
 
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Until a signal that was swallowed is given again; a destructor takes less.
-AGAIN_SECONDS = 0.05
 
 
 class RunStopped(SystemExit):
@@ -31,11 +28,10 @@ class RunStopped(SystemExit):
         self.signum, self.is_reported = signum, False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As made: it travels from the processes of a sweep."""
+        # It travels from the processes of a sweep.
         return type(self), (self.signum,)
 
     def __str__(self) -> str:
-        """How it was stopped."""
         return "Stopped by " + ("Ctrl-C" if self.signum == signal.SIGINT else signal.Signals(self.signum).name)
 
     def report(self) -> None:
@@ -50,8 +46,7 @@ class SignalHandler:
 
     def __init__(self) -> None:
         self.signum: int | None = None
-        self.graceful = self._is_active = False
-        self._pid = os.getpid()
+        self.graceful, self._pid = False, os.getpid()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal."""
@@ -64,59 +59,30 @@ class SignalHandler:
         log.info(f"{signal.Signals(signum).name}: stopping after this batch with a checkpoint; Ctrl-C again: at once")
 
     def install(self, *, graceful: bool = False) -> None:
-        """Handle both signals from now on; only the main thread can."""
+        """Handle both signals from now on, which only the main thread can."""
         self.graceful = graceful
-        if threading.current_thread() is threading.main_thread():
+        with suppress(ValueError):
             for signum in SIGNALS:
                 signal.signal(signum, self)
-
-    @contextmanager
-    def insisting(self) -> Iterator[None]:
-        """Inside, a signal is given again where Python has swallowed its exception: in a destructor, in a callback from C."""
-        hook, self._is_active = sys.unraisablehook, True
-
-        def send_again(signum: int) -> None:
-            if self._is_active:
-                os.kill(self._pid, signum)
-
-        def on_unraisable(unraisable: Any) -> None:
-            if not isinstance(unraisable.exc_value, RunStopped) or os.getpid() != self._pid:
-                hook(unraisable)
-                return
-            # Later, as the exception of a handler that ran in here would be swallowed too.
-            timer = threading.Timer(AGAIN_SECONDS, send_again, [unraisable.exc_value.signum])
-            timer.daemon = True
-            timer.start()
-
-        sys.unraisablehook = on_unraisable
-        try:
-            yield
-        finally:
-            sys.unraisablehook, self._is_active = hook, False
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, SIGINT and SIGTERM raise `RunStopped`, wherever the program is.
+    """Inside, SIGINT and SIGTERM raise `RunStopped`, wherever the program is; at the end, if somebody's `except` swallowed it.
 
-    Without it SIGTERM would end the process without a message, and Lightning would end it so at a KeyboardInterrupt. Only the
-    main thread can handle signals; elsewhere nothing changes.
+    Without it SIGTERM, and in Lightning a KeyboardInterrupt, would end the process without a message.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     handler, previous = SignalHandler(), {signum: signal.getsignal(signum) for signum in SIGNALS}
     handler.install()
     try:
-        with handler.insisting():
-            yield
-        # Swallowed by somebody's `except`, it has ended nothing.
+        yield
         if handler.signum is not None:
             raise RunStopped(handler.signum)
     finally:
-        for signum, former in previous.items():
-            # None: a handler that was not set by Python, which cannot be set again by it.
-            signal.signal(signum, signal.SIG_DFL if former is None else former)
+        with suppress(ValueError):
+            for signum, former in previous.items():
+                # None: a handler that was not set by Python, which cannot be set again by it.
+                signal.signal(signum, former or signal.SIG_DFL)
 
 
 class GracefulStop(pl.Callback):
@@ -126,59 +92,79 @@ class GracefulStop(pl.Callback):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self._handler = SignalHandler()
+        self.path, current = path, signal.getsignal(signal.SIGINT)
+        # That of `interruptible`, inside of which runs are built.
+        self._handler = current if isinstance(current, SignalHandler) else SignalHandler()
 
     @property
     def signum(self) -> int | None:
         """The signal that asked to stop; None: none did."""
         return self._handler.signum
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take over the handler of `interruptible`."""
-        current = signal.getsignal(signal.SIGINT)
-        self._handler = current if isinstance(current, SignalHandler) else SignalHandler()
-
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set aside Lightning's own handler of SIGTERM, which talks to other processes from inside."""
         self._handler.install()
 
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same in the test."""
-        self._handler.install()
+    on_test_start = on_sanity_check_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From here on a signal waits for the end of the batch."""
         self._handler.install(graceful=True)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any, **kwargs: Any) -> None:
         """Stop here, unless validation comes first: it is not interrupted, or its score would be of a part."""
         if not trainer.is_last_batch:
-            self._stop_if_asked(trainer)
+            self.on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop between two epochs."""
-        self._stop_if_asked(trainer)
-
-    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """Have Lightning stop where all processes can stop together."""
         if self.signum is not None:
-            # What Lightning checks where all processes can stop together. Publicly it is read only, and `should_stop` would
-            # count the epoch as finished.
+            # Publicly this is read only, and `should_stop` would count the epoch as finished.
             trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save what was reached, if all processes have stopped at the end of a batch."""
         if isinstance(exception, SIGTERMException):
             trainer.save_checkpoint(self.path, weights_only=False)
-        if isinstance(exception, RunStopped):
-            # Those that Lightning has started would wait for this one.
-            kill = getattr(trainer.strategy.launcher, "kill", None)
-            if kill is not None:
-                kill(signal.SIGTERM)
-        self._handler.graceful = False
+        # Those that Lightning has started would wait for this one.
+        elif isinstance(exception, RunStopped) and hasattr(trainer.strategy.launcher, "kill"):
+            trainer.strategy.launcher.kill(signal.SIGTERM)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on a signal stops at once."""
-        self._handler.graceful = False
+
+def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str], *, finished: bool) -> None:
+    """Print what ended a run, what is kept, and how to resume; nothing for an error of which nothing is kept.
+
+    `finished`: the result had been saved before. Not through the log, which wraps lines that are to be pasted.
+    """
+    how, checkpoint = "The run failed", run_dir / LAST_CHECKPOINT
+    if isinstance(error, RunStopped):
+        how, error.is_reported = str(error), True
+    if finished:
+        print_plain(
+            f"{how}, but the run is finished and its result is saved in {short(run_dir)}. Images and report may be missing; "
+            f"the report is made by:\n{report_command(run_dir)}"
+        )
+    elif checkpoint.is_file() or isinstance(error, RunStopped):
+        kept = f"has a checkpoint, {short(checkpoint)}" if checkpoint.is_file() else "has no checkpoint yet"
+        command = as_typed_here(resume_command(overrides, run_dir))
+        print_plain(f"{how}: the run ended early and {kept}. Resume with:\n{command}")
+
+
+@contextmanager
+def optional(what: str, remedy: str, file: Path | None = None) -> Iterator[None]:
+    """Inside, what comes after a saved result: should it fail, the result stands, and a warning names what is missing.
+
+    `remedy` is the command that makes it; `file` is what was being written, which is removed.
+    """
+    try:
+        yield
+    # Whatever it is: a full disk, a font, a service that does not answer.
+    except Exception as error:
+        log.debug("%s", what, exc_info=True)
+        if file is not None:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        reason = mask_text(" ".join(f"{type(error).__name__}: {error}".split()))
+        log.warning(f"Warning: {what} is missing ({reason}); the result is saved. To make it:")
+        # Not through the log, which wraps lines.
+        print_plain(remedy)

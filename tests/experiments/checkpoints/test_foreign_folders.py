@@ -8,7 +8,6 @@ import pickle
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,14 @@ from command_line import launch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-import experiments.data
 import experiments.evaluate
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
-from experiments.checkpoints.foreign_config import ALLOWED, allowed_names, checked_group
-from experiments.checkpoints.weights import load_weights, read_checkpoint
+from experiments.checkpoints.foreign_config import ALLOWED, checked_group
+from experiments.checkpoints.weights import load_weights
 from experiments.common.errors import UserError
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data import CIFAR10DataModule, PhasedDataModule
@@ -130,7 +128,6 @@ ATTACKS: dict[str, Callable[[Path], Any]] = {
     "interpolated key": lambda marker: {**MODEL, "${oc.env:A_SECRET}": 1},
     "a class of another kind": lambda marker: {"_target_": "experiments.training.module.Classifier"},
     "a data set for a network": lambda marker: DATA,
-    "workers": lambda marker: {**MODEL, "num_workers": 10**6},
     "no mapping": lambda marker: "os.system",
 }  # fmt: skip
 
@@ -197,7 +194,7 @@ def test_a_network_of_one_s_own_is_allowed_by_its_name(folder: Path) -> None:
 def test_every_option_of_conf_can_be_built_from_a_run_folder() -> None:
     for group in ("data", "model"):
         named = {OmegaConf.load(path)["_target_"] for path in (REPOSITORY / "conf" / group).glob("*.yaml")}
-        assert named <= set(allowed_names(group))
+        assert named <= set(ALLOWED[group])
 
 
 def test_first_weights_and_downloads_of_a_run_are_left_out(tmp_path: Path) -> None:
@@ -217,12 +214,10 @@ def test_first_weights_and_downloads_of_a_run_are_left_out(tmp_path: Path) -> No
     nested = checked_group(path, "data", {"_target_": "experiments.data.PhasedDataModule", "phases": phases})
     built: PhasedDataModule = instantiate(nested)
     assert built.last.download is False
-    downloading = {
-        name for name in ALLOWED["data"] if "download" in inspect.signature(getattr(experiments.data, name)).parameters
-    }
-    assert "TinyImageNetDataModule" in downloading
+    downloading = {name for name in ALLOWED["data"] if "download" in inspect.signature(get_object(name)).parameters}
+    assert "experiments.data.TinyImageNetDataModule" in downloading
     for name in downloading:
-        assert checked_group(path, "data", {"_target_": f"experiments.data.{name}"})["download"] is False
+        assert checked_group(path, "data", {"_target_": name})["download"] is False
 
 
 @pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", "os.system"])
@@ -367,17 +362,3 @@ def test_a_network_that_refuses_weights_midway_keeps_its_own(tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"(?s)was left as it was.*weights above 100"):
         load_weights(net, tmp_path / "a.tar")
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-def test_threads_that_read_leave_the_list_of_torch_as_it_was(checkpoint: Path, tmp_path: Path) -> None:
-    torch.save({"state_dict": {}, "x": Calls("true")}, tmp_path / "hostile.tar")
-    with torch.serialization.safe_globals([Trusted]):
-        before = set(torch.serialization.get_safe_globals())
-
-        def read(path: Path) -> None:
-            with contextlib.suppress(UserError):
-                read_checkpoint(path)
-
-        with ThreadPoolExecutor(8) as threads:
-            list(threads.map(read, [checkpoint, tmp_path / "hostile.tar"] * 20))
-        assert set(torch.serialization.get_safe_globals()) == before

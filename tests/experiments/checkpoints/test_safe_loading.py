@@ -41,7 +41,7 @@ def test_calls_are_not_made(kind: str, options: dict[str, Any], tmp_path: Path) 
     named = {"system": "system", "eval": "eval", "getattr": "getattr", "file": "open"}[kind]
     content = {"state_dict": {"linear.weight": torch.ones(2, 2)}, "recorder": hostile}
     torch.save(content, tmp_path / "a.tar", **options)
-    with pytest.raises(UserError, match=rf"was refused, and nothing in it was run: it asks for \S*{named}"):
+    with pytest.raises(UserError, match=rf"nothing in it was run: it asks for \S*{named}"):
         read_checkpoint(tmp_path / "a.tar")
     assert not sentinel.exists()
     # The test can fail: the same file, read without care, does it.
@@ -104,9 +104,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no checkpoint .*a\.tar"):
         read_checkpoint(path)
     path.write_bytes(b"\x00" * 100)
-    with pytest.raises(
-        UserError, match=r"cannot be read as a checkpoint, and nothing in it was run \(.*: Unsupp"
-    ) as caught:
+    with pytest.raises(UserError, match=r"cannot be read as a checkpoint, and nothing in it was run: \w+\.") as caught:
         read_checkpoint(path)
     # torch's own message tells the user how to run it.
     assert "weights_only" not in str(caught.value)
@@ -126,9 +124,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], r"must hold a dict with a state_dict, .* got a list"),
-        ({"fc.weight": torch.ones(1)}, r"got the keys fc\.weight; bare weights can be wrapped"),
-        ({"state_dict": {"fc.weight": torch.ones(1), "fc.bias": 3}}, r"tensors only, but these are none: fc\.bias"),
+        ([1, 2], r"must hold a dict with a state_dict"),
+        ({"fc.weight": torch.ones(1)}, r"bare weights can be wrapped"),
+        (
+            {"state_dict": {"fc.weight": torch.ones(1), "fc.bias": 3}},
+            r"tensors only, but these are none: fc\.bias",
+        ),
     ],
 )
 def test_what_holds_no_weights_is_refused(content: Any, message: str, tmp_path: Path) -> None:

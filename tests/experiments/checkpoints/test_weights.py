@@ -74,7 +74,6 @@ def test_both_formats_are_read_and_their_record_ignored(module: str, options: di
     [
         ({"best_prec1": torch.tensor(78.76)}, {"best_test_accuracy": 0.7876}),
         ({"best_prec1": 78.76}, {"best_test_accuracy": 0.7876}),
-        ({"best_err1": 15.5, "best_err5": 3.25}, {"best_test_accuracy": 0.845, "best_test_top5": 0.9675}),
         ({"best_prec1": np.float32(78.75)}, {}),
         ({"best_prec1": "78.76", "recorder": {"epoch_accuracy": 3}}, {}),
         ({"best_prec1": torch.ones(2)}, {}),
@@ -90,15 +89,13 @@ def test_recorded_accuracies_are_read_where_they_are_plain_numbers(
     assert (checkpoint.epoch, checkpoint.architecture) == (300, "resnet50")
 
 
-def test_wrappers_leave_no_prefix_but_a_layer_s_name_stays(tmp_path: Path) -> None:
+def test_wrappers_leave_no_prefix(tmp_path: Path) -> None:
     names = ("module.module.conv1.weight", "module.module._orig_mod.weight", "module._orig_mod.weight", "module.weight")
     found = []
     for name in names:
         torch.save({"state_dict": {name: torch.ones(1)}}, tmp_path / "a.tar")
         found += read_checkpoint(tmp_path / "a.tar").weights
     assert found == ["conv1.weight", "weight", "weight", "weight"]
-    torch.save({"state_dict": {"module.weight": torch.ones(1), "bias": torch.ones(1)}}, tmp_path / "a.tar")
-    assert list(read_checkpoint(tmp_path / "a.tar").weights) == ["module.weight", "bias"]
 
 
 def test_files_of_old_torch_have_no_counters(tmp_path: Path) -> None:
@@ -109,11 +106,6 @@ def test_files_of_old_torch_have_no_counters(tmp_path: Path) -> None:
     load_weights(ours, tmp_path / "old.tar")
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(ours(images), theirs(images), rtol=1e-4, atol=1e-5)
-    # Some but not all: then they have been lost.
-    del weights["module.layer1.0.bn2.num_batches_tracked"]
-    torch.save({"state_dict": weights}, tmp_path / "torn.tar")
-    with pytest.raises(UserError, match=r"Missing in the file: stages\.0\.0\.norm2\.num_batches_tracked"):
-        load_weights(ours, tmp_path / "torn.tar")
 
 
 def test_everything_that_does_not_fit_is_listed_and_the_network_left_alone(tmp_path: Path) -> None:
@@ -128,13 +120,12 @@ def test_everything_that_does_not_fit_is_listed_and_the_network_left_alone(tmp_p
     with pytest.raises(UserError) as caught:
         load_weights(net, tmp_path / "a.tar")
     first, *lines = str(caught.value).splitlines()
-    assert "arch is preactresnet18 (try model=preactresnet18); it has 100 classes" in first
-    assert "4 channels after the first convolution" in first
+    assert "its arch is preactresnet18" in first
     expected = [
-        r"Twice in the file, under two names: conv1\.weight, stem\.weight",
+        r"Twice in the file: conv1\.weight, stem\.weight",
         r"Error\(s\) in loading state_dict for PreActResNet:",
         r'Missing key\(s\) in state_dict: "stages\.1\.1\.conv2\.weight"\.',
-        r'Unexpected key\(s\) in state_dict: "layer5\.0\.conv1\.weight", "extra"\.',
+        r'Unexpected key\(s\) in state_dict: "extra", "stages\.4\.0\.conv1\.weight"\.',
         r"size mismatch for head\.weight: .*\[100, 32\]\) from checkpoint.*\[6, 32\]\)\.",
         r"size mismatch for head\.bias: .*\[100\]\) from checkpoint.*\[6\]\)\.",
     ]
@@ -142,13 +133,6 @@ def test_everything_that_does_not_fit_is_listed_and_the_network_left_alone(tmp_p
     for line, pattern in zip(lines, expected, strict=True):
         assert re.fullmatch(pattern, line.strip()), line
     torch.testing.assert_close(dict(net.state_dict()), before, rtol=0, atol=0)
-
-
-def test_the_advice_names_options_of_conf_model(tmp_path: Path) -> None:
-    torch.save({"state_dict": data_parallel(Pyramid(1, 6, 10)), "arch": "PyramidNet"}, tmp_path / "a.tar")
-    advice = r"arch is PyramidNet \(try model=pyramidnet200_a240\); it has 10 classes, stages of 1\+1\+1 blocks, 16 ch"
-    with pytest.raises(UserError, match=advice):
-        load_weights(WideResNet(10, depth=10, widen_factor=1), tmp_path / "a.tar")
 
 
 class Watcher(pl.Callback):
@@ -181,9 +165,7 @@ def test_a_checkpoint_of_the_study_comes_back(tmp_path: Path) -> None:
     assert (checkpoint.source, checkpoint.epoch, checkpoint.architecture) == ("study", 2, None)
     assert checkpoint.results == {"best_val_accuracy": pytest.approx(keeper.best_model_score.item())}
     assert read_checkpoint(tmp_path / "first.ckpt").epoch == 1
-    with pytest.raises(
-        UserError, match=r"(?s)config\.yaml of its run; it has 6 classes.*size mismatch for head\.weight"
-    ):
+    with pytest.raises(UserError, match=r"size mismatch for head\.weight"):
         load_weights(PreActResNet(7, width=4), tmp_path / "end.ckpt")
 
 
@@ -196,5 +178,5 @@ def test_of_a_lightning_checkpoint_only_the_metrics_are_passed_over(tmp_path: Pa
     assert load_weights(net, tmp_path / "a.ckpt").epoch is None
     weights["my_metrics.tp"] = torch.ones(1)
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match=r"not of this study: .* 'net\.', and it also holds my_metrics\.tp"):
+    with pytest.raises(UserError, match=r"Unexpected key\(s\) in state_dict: \"my_metrics\.tp\""):
         load_weights(net, tmp_path / "a.ckpt")

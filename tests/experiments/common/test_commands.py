@@ -19,8 +19,7 @@ from experiments.common.commands import as_typed_here, resume_command, training_
 from experiments.common.console import short
 from experiments.common.overrides import override
 from experiments.data import MissingDataError, TinyImageNetDataModule
-from experiments.runs.final_summary import next_commands
-from experiments.runs.summary import Summary
+from experiments.runs.summary import Summary, next_commands
 
 Compose = Callable[..., DictConfig]
 # What somebody calls a folder.
@@ -67,17 +66,12 @@ def test_a_plain_folder_stays_readable() -> None:
     )
 
 
-def test_the_next_commands_keep_the_places_and_drop_what_needs_the_mixing(tmp_path: Path) -> None:
-    settings = {
-        "paths.data_dir": "'/mnt/my data'",
-        "data.num_workers": 2,
-        "trainer.precision": 16,
-        "clean_stop_epoch": 3,
-    }
+def test_the_next_commands_keep_the_places_and_the_settings(tmp_path: Path) -> None:
+    settings = {"paths.data_dir": "'/mnt/my data'", "data.num_workers": 2, "trainer.precision": 16}
     summary = Summary.load(make_run(tmp_path / "run", choices={"mix": "puzzlemix"}, settings=settings) / "summary.json")
     train, evaluate, _ = (shlex.split(command) for command in next_commands(summary, tmp_path / "lr=0.1"))
-    assert {"paths.data_dir='/mnt/my data'", "data.num_workers=2", "trainer.precision=16", "mix=none"} <= set(train)
-    assert not any(word.startswith("clean_stop_epoch") for word in train)
+    assert {"paths.data_dir='/mnt/my data'", "data.num_workers=2", "trainer.precision=16", "seed=1"} <= set(train)
+    assert "seed=0" not in train
     assert read_by_hydra(evaluate[-1]) == str(tmp_path / "lr=0.1" / "checkpoints" / "last.ckpt")
 
 
@@ -108,7 +102,7 @@ def test_in_another_working_folder_paths_are_those_of_where_the_command_was_type
     monkeypatch.chdir(tmp_path / "runs" / "a")
     assert short(tmp_path / "runs" / "a") == Path("runs/a")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "python"))
-    assert as_typed_here("python -m x") == "./venv/python -m x"
+    assert as_typed_here("python -m x") == "venv/python -m x"
 
 
 def test_the_download_of_a_missing_data_set_can_be_pasted(tmp_path: Path) -> None:

@@ -18,40 +18,39 @@ from experiments.sweeps.hydra_errors import explain as explain_hydra
 Compose = Callable[..., DictConfig]
 
 REFUSED = {
-    "seed=abc": "seed must be a valid integer, got 'abc'",
-    "seed=-1": "seed must be in [0, 4294967295], got -1",
+    "seed=abc": 'seed must be a valid integer, got "abc"',
+    "seed=-1": "seed must be greater than or equal to 0, got -1",
     "seed=true": "seed must be a valid integer, got true",
     "epochs=1.5": "epochs must be a valid integer, got 1.5",
-    "epochs=0": "epochs must be in [1, inf), got 0",
+    "epochs=0": "epochs must be greater than or equal to 1, got 0",
     "epochs=null": "epochs must be a valid integer, got null",
-    "loss=mse": "loss must be 'ce' or 'bce_softmax', got 'mse'",
-    "clean_stop_epoch=-1": "clean_stop_epoch must be in [0, inf), got -1",
+    "loss=mse": "loss must be 'ce' or 'bce_softmax', got \"mse\"",
+    "clean_stop_epoch=-1": "clean_stop_epoch must be greater than or equal to 0, got -1",
     "resume=true": "resume must be a valid string or null, got true",
-    "data.batch_size=abc": "data.batch_size must be a valid integer, got 'abc'",
+    "data.batch_size=abc": 'data.batch_size must be a valid integer, got "abc"',
     "data.batch_size=true": "data.batch_size must be a valid integer, got true",
-    "data.num_workers=-1": "data.num_workers must be in [0, 1024], got -1",
-    "data.batchsize=3": "data.batchsize is no setting of DigitsDataModule; did you mean data.batch_size?",
-    "optimizer.lr=nan": "optimizer.lr must be a finite number, got nan",
-    "optimizer.lr=0": "optimizer.lr must be in (0, inf), got 0",
+    "data.batch_size=0": "data.batch_size must be greater than or equal to 1, got 0",
+    "data.num_workers=-1": "data.num_workers must be greater than or equal to 0, got -1",
+    "data.batchsize=3": "data.batchsize is no setting of DigitsDataModule; did you mean batch_size?",
+    "optimizer.lr=nan": "optimizer.lr must be a finite number, got NaN",
+    "optimizer.lr=0": "optimizer.lr must be greater than 0, got 0",
     "optimizer.nesterov=3": "optimizer.nesterov must be a valid boolean, got 3",
-    "optimizer.momentum=1": "optimizer.momentum must be in [0, 1), got 1",
+    "optimizer.momentum=1": "optimizer.momentum must be less than 1, got 1",
     "milestones=[1.5]": "milestones must be a valid integer, got [1.5]",
-    "base_batch_size=0": "base_batch_size must be in [1, inf), got 0",
+    "base_batch_size=0": "base_batch_size must be greater than or equal to 1, got 0",
     "decay_norm=1": "decay_norm must be a valid boolean, got 1",
-    "optimizer.momentun=1": "optimizer.momentun is no setting of SGD; did you mean optimizer.momentum?",
-    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs must be in [0, inf), got -1",
+    "optimizer.momentun=1": "optimizer.momentun is no setting of SGD; did you mean momentum?",
+    "scheduler.warmup_epochs=-1": "scheduler.warmup_epochs must be greater than or equal to 0, got -1",
     "scheduler.gamma=1": "scheduler.gamma is no setting of cosine; it takes ",
-    "mix.config.beta=abc": "mix.config.beta must be a valid number, got 'abc'",
-    "mix.config.grid_sizes=[x]": "mix.config.grid_sizes must be a valid integer, got ['x']",
-    "mix.config.bet=1": "mix.config.bet is no setting of PuzzleMixConfig; did you mean mix.config.beta?",
-    "model.width=0": "model.width must be in [1, inf), got 0",
+    "mix.config.beta=abc": 'mix.config.beta must be a valid number, got "abc"',
+    "mix.config.grid_sizes=[x]": 'mix.config.grid_sizes must be a valid integer, got ["x"]',
+    "mix.config.bet=1": "mix.config.bet is no setting of PuzzleMixConfig; did you mean beta?",
+    "model.width=0": "model.width must be greater than or equal to 1, got 0",
     "model.num_classes=3": "model.num_classes cannot be given: it is that of the data",
-    "trainer.devices=100000": "trainer.devices must be at most ",
-    "trainer.devices=0": "trainer.devices must be auto, a list of GPUs or at least 1, got 0",
+    "trainer.devices=100000": "trainer.devices must be less than or equal to 256, got 100000",
     "trainer.precision=foo": "trainer.precision must be 64, 32 or 16 or ",
-    "trainer.limit_train_batches=-1": "trainer.limit_train_batches must be in (0, inf), got -1",
-    "trainer.max_epoch=3": "trainer.max_epoch is no setting of pytorch_lightning.trainer.trainer.Trainer; "
-    "did you mean trainer.max_epochs?",
+    "trainer.limit_train_batches=-1": "trainer.limit_train_batches must be greater than 0, got -1",
+    "trainer.max_epoch=3": "trainer.max_epoch is no setting of Trainer; did you mean max_epochs?",
 }
 
 
@@ -63,13 +62,11 @@ def test_what_cannot_be_is_refused_by_name(override: str, compose_train: Compose
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("value", "shown"), [("none", "'none'"), (None, "null"), (3, "3")])
+@pytest.mark.parametrize(("value", "shown"), [("none", '"none"'), (None, "null"), (3, "3")])
 def test_a_value_in_the_place_of_settings_is_refused(value: Any, shown: str) -> None:
     with pytest.raises(UserError) as refused:
         check_settings(OmegaConf.create({"corruptions": value}), EVALUATE)
-    assert str(refused.value) == (
-        f"corruptions has settings of its own (corruptions.root=..., corruptions.types=...), got {shown}"
-    )
+    assert str(refused.value) == f"corruptions must be an object, got {shown}"
 
 
 def changed(cfg: DictConfig, key: str, value: Any) -> DictConfig:
@@ -108,9 +105,7 @@ def test_no_number_of_any_config_may_be_a_word_or_endless(group: tuple[str, ...]
 def test_every_range_belongs_to_a_key_that_a_user_can_set(compose_train: Compose) -> None:
     """A value outside is refused for its range, in a config that has the key."""
     options = {
-        ("model.depth", "model.widen_factor"): ("model=wrn28_10",),
-        ("model.alpha",): ("model=pyramidnet200_a240",),
-        ("model.head_std",): ("model=timm", "model.name=resnet18"),
+        ("model.widen_factor",): ("model=wrn28_10",),
         ("data.crop_padding",): ("data=cifar10",),
         ("data.eval_size", "data.eval_resize", "data.jitter", "data.lighting"): ("data=imagenet",),
     }
@@ -120,12 +115,11 @@ def test_every_range_belongs_to_a_key_that_a_user_can_set(compose_train: Compose
         cfg = compose_train(*chosen)
         for key in keys:
             value = {
-                "model.depths": [-7],
                 "milestones": [-7],
                 "scheduler.milestones": [-7],
                 "scheduler.points": [[-7, -7]],
             }.get(key, -7)
-            with pytest.raises(UserError, match=rf"^{key} must be in "):
+            with pytest.raises(UserError, match=rf"^{key} must be greater than "):
                 check_settings(changed(cfg, key, value), TRAIN)
 
 
@@ -153,7 +147,7 @@ def test_hydras_pages_become_a_sentence(message: str, expected: str) -> None:
     ("module", "words", "expected"),
     [
         ("train", ("data=foo",), "data=foo is no option of the group data; it is one of cifar10, "),
-        ("evaluate", ("checkpoint=x", "limit=0"), "limit must be in [1, inf), got 0"),
+        ("evaluate", ("checkpoint=x", "limit=0"), "limit must be greater than or equal to 1, got 0"),
     ],
 )
 def test_the_command_line_ends_with_the_sentence_alone(

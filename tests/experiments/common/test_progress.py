@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from experiments.common import progress
+from experiments.common import with_progress
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -14,7 +14,7 @@ def test_a_terminal_shows_the_description_and_a_log_stays_empty(
 ) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=80)
-    monkeypatch.setattr(progress, "get_console", lambda: console)
-    assert list(progress.with_progress(iter("abc"), "reading", total=3)) == ["a", "b", "c"]
+    monkeypatch.setattr("rich._console", console)
+    assert list(with_progress(iter("abc"), "reading", total=3)) == ["a", "b", "c"]
     assert ("reading" in output.getvalue()) is terminal
     assert terminal or output.getvalue() == ""

@@ -175,7 +175,7 @@ def test_jobs_of_a_sweep_do_not_overwrite_each_other(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["checkpoint=nowhere.ckpt"], "got nowhere.ckpt: there is no"),
-        (["checkpoint=tests"], "is a folder, but not that of a run"),
+        (["checkpoint=tests"], "must be a checkpoint or a run folder"),
         ([], "give checkpoint=PATH"),
         (["checkpoint={run}", "model.width=8"], r"best\.ckpt(.|\n)*stem\.weight"),
         (["checkpoint={run}", "model.widht=8"], "widht"),
