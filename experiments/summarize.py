@@ -1,4 +1,19 @@
-"""Runs as one table, with mean and standard deviation over seeds: `python -m experiments.summarize DIR`."""
+"""Show finished runs with mean ± standard deviation over seeds, and methods compared: `python -m experiments.summarize DIR`.
+
+A group is all runs that differ in nothing but their seed. The standard deviation is that of the sample (n-1). Accuracies are
+on the test images, on which "best epoch" was chosen; FGSM is that of evaluations on all of them. Where groups differ in
+`mix`, each is compared with a reference method by pairs of runs with the same seed and otherwise the same settings: mean
+difference, standard deviation, and 95 % confidence interval by Student's t. Unfinished runs are listed with the command that
+resumes them.
+
+Written into the first DIR: summary_table.csv and summary_differences.csv, numbers in full, as shares of 1; both tables for a
+README, summary_table.md; and their plots, summary_plot.png and summary_differences.png.
+
+Examples:
+  python -m experiments.summarize runs/sweeps/methods_digits_small --reference puzzlemix
+  python -m experiments.summarize runs --by data model mix
+  python -m experiments.summarize runs/sweeps/beta_cifar100_preactresnet18 --metric median_last_10
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -6,50 +21,28 @@ from pathlib import Path
 
 from rich import get_console
 
-from experiments.common import UserError, print_plain
-from experiments.runs import SUMMARY
-from experiments.sweep_results import METRICS, PLOT, TABLE_CSV, TABLE_MD, summarize_runs
+from experiments.common import UserError, exit_with_error
+from experiments.sweep_results import METRICS, summarize_runs
 
-DESCRIPTION = "Groups finished runs by everything but the seed, and shows mean ± standard deviation."
-EPILOG = f"""\
-A group is all runs that differ in nothing but their seed. The standard deviation is that of the sample (n-1), and "-" for one
-run. Accuracies are in % and on the test images; "best epoch" was chosen on them, the other two were not.
-
-Written into the first DIR:
-  {TABLE_CSV}   numbers in full, as shares of 1
-  {TABLE_MD}    the table as it is shown, for a README
-  {PLOT}    the metric: over the swept number if there is one, else setting by setting
-
-Runs without {SUMMARY} are running, were stopped, or failed. They are listed with their error, or the last line of their log,
-and the command that resumes that run.
-
-examples:
-  python -m experiments.summarize runs/sweeps/methods_digits_small
-  python -m experiments.summarize runs --by data model mix
-  python -m experiments.summarize runs/sweeps/beta_cifar100_preactresnet18 --metric median_last_10
-"""
 BY = """\
 group by these alone, pooling the rest: Hydra groups (data, model, mix, ...) or settings, of which the end is enough (beta for
 mix.config.beta); default: all that differ, except the seed"""
+METRIC = f"of the plot: {', '.join(METRICS)}, fgsm_4, ...; default: accuracy"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 1 with a message if there is nothing to show."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; exit with code 1 and a message if there is nothing to show."""
     style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "python -m experiments.summarize", None, DESCRIPTION, EPILOG, formatter_class=style
-    )
+    parser = argparse.ArgumentParser("python -m experiments.summarize", description=__doc__, formatter_class=style)
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="run folders, or folders above them")
     parser.add_argument("--by", metavar="KEY", nargs="+", default=[], help=BY)
-    parser.add_argument("--metric", default="accuracy", choices=METRICS, help="metric of the plot; default: accuracy")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--metric", default="accuracy", help=METRIC)
+    parser.add_argument("--reference", metavar="NAME", help="the method to compare with; default: none, else the first")
     try:
-        summarize_runs(get_console(), options.folders, by=options.by, metric=options.metric)
+        summarize_runs(get_console(), **vars(parser.parse_args(arguments)))
     except UserError as error:
-        print_plain(str(error), style="red")
-        return 1
-    return 0
+        exit_with_error(str(error))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -14,11 +14,9 @@ from experiments.common import exit_with_error
 from experiments.sweeps.jobs import SweepReport
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-# Launchers and sweepers that Hydra itself does not have.
-PACKAGES = {
-    "joblib": "hydra-joblib-launcher", "submitit_local": "hydra-submitit-launcher",
-    "submitit_slurm": "hydra-submitit-launcher", "ray": "hydra-ray-launcher", "optuna": "hydra-optuna-sweeper",
-}  # fmt: skip
+NO_OPTION = re.compile(
+    r"Could not find '([^']+)/([^'/]+)'(?:\s+Available options in '[^']+':\s+(.*?)\n(?:Config|$))?", re.S
+)
 
 
 @contextmanager
@@ -26,9 +24,7 @@ def readable(keys: Iterable[str]) -> Iterator[None]:
     """Inside, an error of Hydra's or of a job of a sweep ends the program with a sentence and exit code 1.
 
     With HYDRA_FULL_ERROR=1, by which Hydra raises what it would print and exit for, the user still sees all of it.
-
-    Args:
-        keys: Settings that there are, for a proposal where a key is misspelt.
+    `keys` are the settings that there are, for a proposal where one is misspelt.
     """
     if FULL_ERROR in os.environ:
         yield
@@ -62,17 +58,13 @@ def in_sweep() -> bool:
 
 def explain(message: str, keys: Iterable[str]) -> str:
     """The message of Hydra in a sentence or two."""
-    option = re.search(
-        r"Could not find '([^']+)/([^'/]+)'(?:\s+Available options in '[^']+':\s+(.*?)\n(?:Config|$))?", message, re.S
-    )
-    if option:
+    if option := NO_OPTION.search(message):
         group, name, others = option.groups()
-        if group.startswith("hydra/") and name in PACKAGES:
-            return f"{group}={name} needs the package {PACKAGES[name]}: pip install {PACKAGES[name]}"
         choices = f"; it is one of {', '.join((others or '').split())}" if others else ""
-        return f"{group}={name} is no option of the group {group}{choices}"
-    key = re.search(r"Could not override '([^']+)'", message)
-    if key:
+        kind = group.removeprefix("hydra/")
+        package = f", or needs: pip install hydra-{name.split('_')[0]}-{kind}" if group != kind else ""
+        return f"{group}={name} is no option of the group {group}{choices}{package}"
+    if key := re.search(r"Could not override '([^']+)'", message):
         near = difflib.get_close_matches(key[1], list(keys), n=1, cutoff=0.6)
         advice = f"did you mean {near[0]}?" if near else "python -m experiments.train --help lists all of them"
         return f"There is no setting {key[1]}; {advice}"

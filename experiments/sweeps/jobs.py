@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -20,49 +20,30 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
-from experiments.common import (
-    as_typed_here,
-    key_of,
-    mask_text,
-    mask_texts,
-    override,
-    print_plain,
-    quote,
-    report_command,
-    short,
-    summary_command,
-    write_text,
-)
+from experiments import common
 from experiments.html_report import REPORT, write_report
 from experiments.runs import optional
-from experiments.sweep_results import ERROR, find_runs, summarize_runs
+from experiments.sweep_results import ERROR, summarize_runs
 
 log = logging.getLogger(__name__)
 
 # Environment variables by which the processes of one training find each other.
-DISTRIBUTED = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+DISTRIBUTED = {"MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"}
 
 
 class SweepReport(Callback):
-    """Prepares the folders of a sweep and remembers where it is, for `report_sweep`.
+    """Prepares the folders of a sweep and remembers where it is, for `report_sweep`."""
 
-    Attributes:
-        folder: The folder of the sweep that this process has started; None: none, as in the processes of its jobs.
-        metric: What its plot shows.
-    """
-
+    # Of the sweep that this process has started; None: none, as in the processes of its jobs.
     folder: Path | None = None
+    # What its plot shows.
     metric = "accuracy"
-
-    def __init__(self) -> None:
-        self._environment: dict[str, str | None] = {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder for all jobs, and have each job's folder named by the swept values alone.
 
-        A job composes its own config, where a folder's name that depends on the data set would be another one if data sets
-        are swept. Hydra names a folder by all overrides (`hydra.job.override_dirname`), which can be more than a name holds.
-        Both are given to the jobs as overrides of Hydra's own settings, which every launcher passes on.
+        Both go to the jobs, which compose configs of their own, as overrides of Hydra's settings: the folder's name may
+        depend on a data set that is swept, and all overrides together can be more than a name holds.
         """
         given, swept = _split_keys(config)
         with read_write(config), open_dict(config):
@@ -72,8 +53,8 @@ class SweepReport(Callback):
             hydra.sweep.dir = str(Path(hydra.sweep.dir).absolute())
             excluded = [*hydra.job.config.override_dirname.exclude_keys, *(key for key in given if key not in swept)]
             hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quote(hydra.sweep.dir)}",
-                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(quote, excluded))}]",
+                f"hydra.sweep.dir={common.quote(hydra.sweep.dir)}",
+                f"hydra.job.config.override_dirname.exclude_keys=[{','.join(map(common.quote, excluded))}]",
             ]
         SweepReport.folder = Path(hydra.sweep.dir)
         # A sweeper with a direction searches by what the run returns.
@@ -83,13 +64,17 @@ class SweepReport(Callback):
         """Remove the error of an earlier attempt."""
         if config.hydra.mode == RunMode.MULTIRUN:
             (Path(config.hydra.runtime.output_dir) / ERROR).unlink(missing_ok=True)
-            self._environment = {name: os.environ.get(name) for name in DISTRIBUTED}
+            self._own = DISTRIBUTED - set(os.environ)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Write the error of a failed job, of which Hydra prints the first only, and make room for the next job."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
-        _leave_process_group(self._environment)
+        # The next job would wait for the processes of this one.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        for name in self._own:
+            os.environ.pop(name, None)
         if job_return.status != JobStatus.FAILED:
             return
         try:
@@ -99,19 +84,8 @@ class SweepReport(Callback):
         except Exception as error:
             path = Path(config.hydra.runtime.output_dir) / ERROR
             summary = f"failed: {type(error).__name__}: {' '.join(str(error).split())}"
-            write_text(path, mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
-            log.error(f"{summary} (traceback in {short(path)})")
-
-
-def _leave_process_group(environment: Mapping[str, str | None]) -> None:
-    """Undo what Lightning leaves in a process that has trained with others, or its next job would wait for them."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    for name, value in environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+            common.write_text(path, common.mask_text(f"{''.join(traceback.format_exception(error))}{summary}\n"))
+            log.error(f"{summary} (traceback in {common.short(path)})")
 
 
 def _split_keys(config: DictConfig) -> tuple[list[str], dict[str, str]]:
@@ -130,37 +104,30 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     """Print and save the summary of the sweep that this process has started, if any; never raises.
 
     To be called when Hydra is done, be it by an error: it raises the first failed job's, and then calls no callback.
-
-    Args:
-        typed: The words of the command line behind `python -m experiments.train`.
-        complete: Whether all jobs have been run and none has failed.
+    `typed` are the words behind `python -m experiments.train`; `complete`: all jobs have been run and none has failed.
     """
     folder, SweepReport.folder = SweepReport.folder, None
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
-    finished: Sequence[Any] = []
-    unfinished: Sequence[Any] = []
-    with optional("the table of the sweep", summary_command(folder)):
-        ray = sys.modules.get("ray")
-        if ray is not None and ray.is_initialized():
-            # Ray then prints the output of the jobs here, not below the summary.
-            ray.shutdown()
-        finished, unfinished = find_runs([folder])
-        if finished or unfinished:
-            summarize_runs(get_console(), [folder], metric=SweepReport.metric)
+    begun, unfinished = any(folder.rglob(".hydra")), []
+    with optional("the table of the sweep", common.summary_command(folder)):
+        if "ray" in sys.modules:
+            # It then prints the output of the jobs here, not below the summary.
+            sys.modules["ray"].shutdown()
+        unfinished = summarize_runs(get_console(), [folder], metric=SweepReport.metric) if begun else []
     # Also for jobs that have not been begun, of which there is no folder.
     if unfinished or not complete:
-        command = as_typed_here(remaining_command(typed, folder))
-        print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
-    with optional("the report of the sweep", report_command(folder), folder / REPORT):
-        if finished or unfinished:
+        command = common.as_typed_here(remaining_command(typed, folder))
+        common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
+    with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
+        if begun:
             page = write_report([folder])
-            print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{short(page)}")
+            common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
 
 
 def remaining_command(typed: Sequence[str], folder: Path) -> str:
     """The command that runs the jobs of a sweep in `folder` that are not finished; `typed`: the words that started it."""
-    kept = [each for each in mask_texts(typed) if key_of(each) not in ("resume", "hydra.sweep.dir")]
+    kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
     # The folder may be named after the time.
-    words = [*kept, "resume=auto", override("hydra.sweep.dir", short(folder))]
+    words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
     return shlex.join(["python", "-m", "experiments.train", *words])

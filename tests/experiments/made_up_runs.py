@@ -1,5 +1,6 @@
 """Folders of runs that never ran, with the files that a run leaves behind."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,3 +66,10 @@ def make_unfinished(folder: Path, *overrides: str, log: str = "", error: str = "
     for name, text in (("train.log", log), ("error.txt", error)):
         if text:
             (folder / name).write_text(text)
+
+
+def make_evaluation(folder: Path, *, accuracy: float, eps: float = 4 / 255, images: int = 128) -> None:
+    """What an evaluation under FGSM leaves in `folder`."""
+    folder.mkdir()
+    attack = {"kind": "fgsm", "eps": eps, "accuracy": accuracy, "images": images, "seconds": 1.0}
+    (folder / "evaluation.json").write_text(json.dumps({"test_images": 128, "attacks": {"a": attack}}))

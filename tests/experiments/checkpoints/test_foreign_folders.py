@@ -32,7 +32,7 @@ from experiments.common.errors import UserError
 from experiments.common.plain_yaml import read_plain_yaml
 from experiments.data import CIFAR10DataModule, PhasedDataModule
 from experiments.html_report import write_report
-from experiments.html_report.run_folder import read_run
+from experiments.html_report.page import read_run
 from experiments.models import PreActResNet
 from experiments.show import load_network
 from experiments.sweep_results.runs import UnfinishedRun, find_runs
@@ -283,7 +283,7 @@ def test_links_out_of_a_run_folder_are_not_followed(folder: Path, tmp_path: Path
     (folder / "evaluation" / "evaluation.json").unlink()
     (folder / "images.png").symlink_to(private)
     (folder / "report.html").symlink_to(private)
-    assert read_run(UnfinishedRun(folder=folder, command="", last_message=""))["image"] is None
+    assert read_run(UnfinishedRun(folder=folder, command="", last_message=""))["images"] == []
     with pytest.raises(UserError, match=r"report\.html is a link"):
         write_report([folder])
     assert private.read_text() == "data: private\n"

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_pages import CLASSES, ReadPage, make_full, read, save_evaluation, save_image
+from report_pages import CLASSES, ReadPage, make_full, read, save_evaluation, save_image, size_of
 
 from experiments.html_report import write_report
-from experiments.html_report.metrics import read_metrics
-from experiments.html_report.plots import LEARNING, MIXING, plot_metrics
+from experiments.html_report.curves import LEARNING, MIXING, plot_metrics, read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -54,48 +53,46 @@ def test_contents_link_to_every_section_and_ids_are_unique(page: ReadPage) -> No
 
 
 def test_metrics_by_epoch_are_those_of_the_file(full: Path, page: ReadPage) -> None:
-    table = page.tables["Metrics by epoch"]
+    table = page.tables["Metrics of 4 of 4 epochs"]
     with (full / "logs/metrics.csv").open(newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["train_loss"]]
     assert [row[0] for row in table.rows] == ["1", "2", "3", "4"]
-    for head, key, factor in (
-        ("training loss", "train_loss", 1), ("validation accuracy %", "val_accuracy", 100), ("learning rate", "lr", 1),
-        ("test accuracy %", "test_accuracy", 100), ("total seconds an epoch", "epoch_seconds", 1),
-        ("validation loss", "val_nll", 1),
+    for head, key in (
+        ("training loss", "train_loss"), ("validation accuracy", "val_accuracy"), ("learning rate", "lr"),
+        ("total seconds an epoch", "epoch_seconds"), ("validation loss", "val_nll"), ("test accuracy", "test_accuracy"),
     ):  # fmt: skip
         shown = [float(row[table.heads.index(head)]) for row in table.rows]
-        assert shown == pytest.approx([factor * float(line[key]) for line in lines], abs=5e-5), head
+        assert shown == pytest.approx([float(line[key]) for line in lines], abs=5e-5), head
 
 
 def test_curves_hold_the_logged_values_at_their_epochs(full: Path) -> None:
     metrics = read_metrics(full / "logs/metrics.csv")
-    assert metrics.epochs == 4
-    accuracy, loss, *_ = (figure.axes[0] for figure, _ in plot_metrics(metrics.by_epoch, LEARNING))
-    mixing = [figure.axes[0] for figure, _ in plot_metrics(metrics.by_step["puzzlemix"], MIXING, by_step=True)]
+    accuracy, loss, *_ = (figure.axes[0] for _, figure in plot_metrics(metrics, LEARNING))
+    mixing = [figure.axes[0] for _, figure in plot_metrics(metrics, MIXING, "puzzlemix")]
     lines = {line.get_label(): line for line in accuracy.lines}
     np.testing.assert_allclose(lines["validation"].get_xdata(), [1, 2, 3, 4])
-    np.testing.assert_allclose(lines["validation"].get_ydata(), [0, 20, 40, 60])
+    np.testing.assert_allclose(lines["validation"].get_ydata(), [0, 0.2, 0.4, 0.6])
     # The test at the end, after 4 epochs, is no fifth one.
-    np.testing.assert_allclose(lines["test"].get_ydata(), [0, 15, 30, 45])
+    np.testing.assert_allclose(lines["test"].get_xdata(), [1, 2, 3, 4])
+    np.testing.assert_allclose(lines["test"].get_ydata(), [0, 0.15, 0.3, 0.45])
     (train,) = (line for line in loss.lines if line.get_label() == "training")
     np.testing.assert_allclose(train.get_ydata(), [2, 1, 2 / 3, 0.5])
-    assert [axes.get_ylabel() for axes in mixing] == [
-        "ratio", "mask entropy in bits", "moved blocks", "retained saliency", "seconds a batch",
-    ]  # fmt: skip
-    # Two of five batches are logged, after 2 and 4 of them.
+    assert [axes.get_ylabel() for axes in mixing] == list(MIXING)
+    # Two of five batches are logged, at steps 1 and 3 of each epoch.
     mean, points = mixing[0].lines
-    np.testing.assert_allclose(points.get_xdata(), [0.4, 0.8, 1.4, 1.8, 2.4, 2.8, 3.4, 3.8])
+    np.testing.assert_allclose(points.get_xdata(), [1, 3, 6, 8, 11, 13, 16, 18])
     np.testing.assert_allclose(points.get_ydata(), [0.01, 0.03, 0.11, 0.13, 0.21, 0.23, 0.31, 0.33])
-    np.testing.assert_allclose(mean.get_xdata(), [0.5, 1.5, 2.5, 3.5])
+    np.testing.assert_allclose(mean.get_xdata(), [2, 7, 12, 17])
     np.testing.assert_allclose(mean.get_ydata(), [0.02, 0.12, 0.22, 0.32])
 
 
-def test_images_are_the_files_and_the_first_middle_and_last_mix_are_shown(tmp_path: Path) -> None:
+def test_all_images_are_shown_the_first_middle_and_last_mix_at_once(tmp_path: Path) -> None:
     full = make_full(tmp_path / "run")
-    save_image(full / "images.png", size=(1400, 30))
+    save_image(full / "images.png", size=(1400, 28))
     page = read(full)
-    expected = ["images.png", *(f"logs/images/puzzlemix_step_{step:08d}.png" for step in (0, 20, 100, 9, 30))]
-    assert page.files() == [(full / name).read_bytes() for name in [*expected, "evaluation/evaluation.png"]]
+    # A wide one is made smaller.
+    sizes = [(1100, 22), *((40 + step, 40) for step in (0, 20, 100, 9, 30)), (70, 30)]
+    assert [size_of(each) for each in page.files()] == sizes
     assert "More images" in page.folded
     assert len(page.named("Training images, mixed by the trained model")) == 1
     for step, width in ((0, "40"), (100, "140")):
@@ -112,7 +109,7 @@ def test_per_class_test_results(page: ReadPage) -> None:
     assert page.tables["Accuracy of each class"].rows == [
         [CLASSES[0], "70.00", "10"], [CLASSES[1], "80.00", "10"], [CLASSES[2], "100.00", "5"], [CLASSES[3], "-", "0"],
     ]  # fmt: skip
-    for caption in ("Confusion matrix of 4 classes", "Accuracy of each class", "Reliability diagram"):
+    for caption in ("Confusion matrix", "Accuracy of each class", "Reliability diagram"):
         assert len(page.named(caption)) == 1
 
 
@@ -134,7 +131,7 @@ def test_evaluations(tmp_path: Path) -> None:
     assert "/runs/x/checkpoints/<best>.ckpt, after 4 epochs" in page.text
     assert "evaluation_last/evaluation.json is not complete" in page.text
     assert "evaluation_last" not in page.tables
-    assert len(page.named("evaluation: accuracies")) == 1
+    assert len(page.named("evaluation")) == 1
 
 
 def test_versions(page: ReadPage) -> None:

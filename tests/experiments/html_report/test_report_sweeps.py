@@ -11,8 +11,7 @@ from omegaconf import OmegaConf
 from report_pages import CLASSES, ReadPage, log_metrics, make_full, make_test_results, read, save_image, size_of
 
 from experiments.html_report import write_report
-from experiments.html_report.metrics import read_metrics
-from experiments.html_report.plots import plot_groups
+from experiments.html_report.curves import plot_groups, read_metrics
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ACCURACIES = {"none": (0.90, 0.93, 0.96), "cutmix": (0.971,)}
@@ -47,13 +46,16 @@ def test_the_comparison_and_all_runs(page: ReadPage) -> None:
     ]  # fmt: skip
     assert "6 runs, 4 of them finished. They differ in mix, seed." in page.text
     assert "2 runs are not finished: dead, running. See below." in page.text
-    table = page.tables["Mean ± standard deviation over the runs of a group"]
+    table = page.tables["4 runs, mean ± standard deviation"]
     assert table.sortable
-    assert table.heads[:3] == ["mix", "seeds", "accuracy %"]
+    assert table.heads[:4] == ["mix", "seeds", "runs", "accuracy %"]
     none = 100 * np.array(ACCURACIES["none"])
-    assert [row[:3] for row in table.rows] == [
-        ["cutmix", "1", "97.10 ± -"], ["none", "3", f"{none.mean():.2f} ± {none.std(ddof=1):.2f}"],
+    assert [row[:4] for row in table.rows] == [
+        ["cutmix", "0", "1", "97.10 ± -"], ["none", "0 1 2", "3", f"{none.mean():.2f} ± {none.std(ddof=1):.2f}"],
     ]  # fmt: skip
+    (differences,) = (table for caption, table in page.tables.items() if "Difference to none" in caption)
+    assert differences.rows[0][:2] == ["cutmix", "none"]
+    assert differences.rows[0][2].split("\n") == ["+7.10", "no interval from 1"]
     runs = page.tables["Every finished run"]
     assert runs.heads[:4] == ["run", "mix", "seed", "accuracy %"]
     assert [row[:4] for row in runs.rows] == [
@@ -61,6 +63,7 @@ def test_the_comparison_and_all_runs(page: ReadPage) -> None:
         ["none_2", "none", "2", "96.00"],
     ]  # fmt: skip
     assert len(page.named("Mean and standard deviation of each group")) == 1
+    assert len(page.named("Paired differences with their confidence intervals")) == 1
 
 
 def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
@@ -69,17 +72,17 @@ def test_curves_of_groups_are_means_with_a_band(sweep: Path) -> None:
         for names in (("none_0", "none_1", "none_2"), ("cutmix_0",))
     )
     plots = list(plot_groups({"none": none, "cutmix": cutmix, "nothing": []}))
-    assert [figure.axes[0].get_ylabel() for figure, _ in plots] == [
-        "validation accuracy %", "test accuracy %", "training loss", "validation loss", "total seconds an epoch",
+    assert [figure.axes[0].get_ylabel() for _, figure in plots] == [
+        "validation accuracy", "test accuracy", "training loss", "validation loss", "total seconds an epoch",
     ]  # fmt: skip
-    axes = plots[0][0].axes[0]
+    axes = plots[0][1].axes[0]
     lines = {line.get_label(): line for line in axes.lines}
-    values = 100 * np.array([[0.2 * epoch + 0.01 * seed for epoch in range(4)] for seed in range(3)])
+    values = np.array([[0.2 * epoch + 0.01 * seed for epoch in range(4)] for seed in range(3)])
     np.testing.assert_allclose(lines["none"].get_xdata(), [1, 2, 3, 4])
     np.testing.assert_allclose(lines["none"].get_ydata(), values.mean(axis=0))
     np.testing.assert_allclose(lines["cutmix"].get_ydata(), values[0])
     # Of one run there is no deviation.
-    (band,) = axes.collections
+    band, *_ = axes.collections
     at_second = [y for x, y in band.get_paths()[0].vertices if x == 2]
     assert min(at_second) == pytest.approx(values[:, 1].mean() - values[:, 1].std(ddof=1))
     assert max(at_second) == pytest.approx(values[:, 1].mean() + values[:, 1].std(ddof=1))
@@ -138,7 +141,8 @@ PROBE = """
 <script>
   const told = document.documentElement.dataset;
   document.addEventListener("securitypolicyviolation", (event) => { told.violation = event.blockedURI; });
-  const table = document.querySelectorAll("table.sortable")[1];
+  const tables = [...document.querySelectorAll("table.sortable")];
+  const table = tables.find((each) => each.caption.textContent === "Every finished run");
   const buttons = table.querySelectorAll("thead button");
   const first = (column) => [...table.tBodies[0].rows].map((row) => row.cells[column].textContent).join(" ");
   buttons[3].click();

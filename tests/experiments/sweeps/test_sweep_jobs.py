@@ -32,7 +32,7 @@ def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
     summaries = read_summaries(folder)
     assert set(summaries) == {"mix-none_seed-0", "mix-puzzlemix_seed-0"}
     for name, summary in summaries.items():
-        (row,) = (line for line in result.stdout.splitlines() if line.split()[:1] == [summary["choices"]["mix"]])
+        row, *_ = (line for line in result.stdout.splitlines() if line.split()[:1] == [summary["choices"]["mix"]])
         assert f"{100 * summary['test']['accuracy']:.2f} ± -" in row, name
     assert str(folder / "summary_plot.png") in result.stdout
     assert result.stdout.rstrip().endswith(str(folder / "report.html"))
