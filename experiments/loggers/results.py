@@ -1,6 +1,7 @@
 """What W&B and TensorBoard get beside the metrics: the settings at the start of a run, the test results at its end."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -18,41 +19,30 @@ CONFUSION, CALIBRATION, PER_CLASS = "test/confusion_matrix", "test/calibration",
 
 
 def log_settings(loggers: Iterable[Logger], cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
-    """Log the settings of a run, as the config of a W&B run and as a text in TensorBoard.
-
-    Args:
-        loggers: Those of the run. CSV loggers are left out: `config.yaml` lies beside their file.
-        cfg: The composed config. The group `logger` is left out, as it may hold keys.
-        choices: The option chosen in each group.
-    """
+    """Log the composed config and the option chosen in each group: as config of a W&B run, as text in TensorBoard."""
     settings = _settings(cfg, choices)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # Not as hyperparameters yet: TensorBoard shows those with the scores, which are to come.
             lines = OmegaConf.to_yaml(OmegaConf.create(settings)).splitlines()
             logger.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
+        # `config.yaml` lies beside the file of a CSV logger.
         elif not isinstance(logger, CSVLogger):
             logger.log_hyperparams(settings)
 
 
 def _settings(cfg: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     content: Any = mask_settings(OmegaConf.to_container(cfg, resolve=True))
+    # `logger` may hold keys.
     return {**{str(key): value for key, value in content.items() if key != "logger"}, "choices": dict(choices)}
 
 
 def log_test_results(
     loggers: Iterable[Logger], results: TestResults, summary: Summary, cfg: DictConfig, *, step: int
 ) -> None:
-    """Log the scores of a finished run, its confusion matrix, calibration curve and the accuracy of each class.
+    """Log the scores of a finished run of `step` steps, its confusion matrix, calibration and the accuracy of each class.
 
     To W&B as summary, charts and tables, to TensorBoard as hyperparameters with their scores and as images.
-
-    Args:
-        loggers: Those of the run.
-        results: Of the test.
-        summary: Of the run.
-        cfg: The composed config.
-        step: Optimizer steps of the run.
     """
     scores = summary_scores(summary)
     for logger in loggers:
@@ -85,9 +75,8 @@ def log_figures(
 
 
 def summary_scores(summary: Summary) -> dict[str, float]:
-    """Scores by name: `test_accuracy` and the other test metrics and, of the epochs, the best and the median of the last."""
-    scores = {f"test_{name}": value for name, value in summary.test.items()}
-    by_epoch = summary.test_accuracy_by_epoch
+    """Test metrics of the run as `test_*` and, of its epochs, the best accuracy and the median of the last ones."""
+    scores, by_epoch = {f"test_{name}": value for name, value in summary.test.items()}, summary.test_accuracy_by_epoch
     if by_epoch is not None:
         scores |= {"test_accuracy_best": by_epoch.best, "test_accuracy_median_last_10": by_epoch.median_last_10}
     return scores
@@ -100,15 +89,15 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
     """
     import wandb
 
-    def table(columns: list[str], *values: Iterable[Any]) -> Any:
-        rows = [[None if each != each else each for each in row] for row in zip(*values, strict=True)]
-        return wandb.Table(columns=columns, data=rows)
+    def table(**columns: Iterable[Any]) -> Any:
+        rows = [[None if each != each else each for each in row] for row in zip(*columns.values(), strict=True)]
+        return wandb.Table(columns=list(columns), data=rows)
 
-    curve, names = results.calibration, results.class_names
-    filled = curve.count > 0
-    accuracy, counts = results.per_class_accuracy().tolist(), results.per_class_count().tolist()
-    pairs = [[each.true, each.predicted, each.count, each.share] for each in results.most_confused(PAIRS)]
+    curve, names, accuracy = results.calibration, results.class_names, results.per_class_accuracy().tolist()
+    filled, titles = curve.count > 0, ("from", "to", "confidence", "accuracy", "images")
     bins = (curve.edges[:-1], curve.edges[1:], curve.confidence, curve.accuracy, curve.count)
+    pairs = [list(astuple(pair)) for pair in results.most_confused(PAIRS)]
+    counts = results.per_class_count().tolist()
     charts: dict[str, Any] = {
         CALIBRATION: wandb.plot.line_series(
             xs=[curve.confidence[filled].tolist(), [0.0, 1.0]],
@@ -117,24 +106,19 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
             title="reliability diagram",
             xname="confidence",
         ),
-        "test/calibration_bins": table(
-            ["from", "to", "confidence", "accuracy", "images"], *(values.tolist() for values in bins)
-        ),
+        "test/calibration_bins": table(**{title: each.tolist() for title, each in zip(titles, bins, strict=True)}),
         "test/most_confused": wandb.Table(columns=["true", "predicted", "images", "share"], data=pairs),
-        "test/classes": table(["class", "accuracy", "images"], names, accuracy, counts),
+        "test/classes": table(**{"class": names, "accuracy": accuracy, "images": counts}),
     }
     if len(names) > NAMED:
-        return charts | {
-            CONFUSION: wandb.Image(plot_confusion(results)),
-            PER_CLASS: wandb.Image(plot_per_class(results)),
-        }
+        plots = {CONFUSION: plot_confusion, PER_CLASS: plot_per_class}
+        return charts | {key: wandb.Image(plot(results)) for key, plot in plots.items()}
     # One entry an image, as W&B counts them itself.
-    rows, columns = np.indices(results.confusion.shape).reshape(2, -1)
-    true, predicted = (np.repeat(labels, results.confusion.ravel()).tolist() for labels in (rows, columns))
-    bars = table(["class", "accuracy"], names, accuracy)
+    cells = np.repeat(np.argwhere(results.confusion >= 0), results.confusion.ravel(), axis=0)
+    bars = table(**{"class": names, "accuracy": accuracy})
     return charts | {
         CONFUSION: wandb.plot.confusion_matrix(
-            y_true=true, preds=predicted, class_names=list(names), title="test images"
+            y_true=cells[:, 0].tolist(), preds=cells[:, 1].tolist(), class_names=list(names), title="test images"
         ),
         PER_CLASS: wandb.plot.bar(bars, "class", "accuracy", title="test accuracy of each class"),
     }

@@ -59,7 +59,7 @@ class Summary:
         val_accuracy: Validation accuracy of the last epoch, in [0,1]; None: nothing was validated.
         test: Test metrics of the last epoch by name, without the prefix `test_`; fractions in [0,1], nll in nats.
         test_accuracy_by_epoch: Test accuracy over the epochs; None: not scored in every epoch.
-        epoch_seconds: Typical epoch, see `EpochTimer.typical`.
+        epoch_seconds: Typical epoch, see `EpochRecord.typical_seconds`.
         total_seconds: From the start of the program to the end of the test.
     """
 

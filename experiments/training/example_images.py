@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from experiments.common import save_figure
 from experiments.data import ImageDataModule
+from lightning_puzzlemix import PuzzleMixCallback
+from lightning_puzzlemix.monitoring import plot_mixes, show_image
+from lightning_puzzlemix.normalization import Denormalizer
 
 COLUMNS, ROWS = 8, 3
 
@@ -24,10 +26,6 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
     if mix is None:
         save_figure(_plot_images(images, targets, data), path, dpi=150)
         return "training images, not mixed"
-    # Imported late: runs with mix=none do not need the plugin.
-    from lightning_puzzlemix import PuzzleMixCallback
-    from lightning_puzzlemix.monitoring import plot_mixes
-
     draw = mix.draw(images)
     if isinstance(mix, PuzzleMixCallback):
         # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
@@ -40,13 +38,11 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
 
 
 def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figure:
-    """Up to 24 normalized images (B,C,H,W), C 1 or 3, under the names of their classes (B,)."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    """Up to 24 normalized images (B,C,H,W) under the names of their classes (B,)."""
+    pixels = Denormalizer(data.mean, data.std)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
     for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
-        pixels = (image * std + mean).clamp(0, 1).permute(1, 2, 0).squeeze(-1)
-        axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(data.class_names[int(target)][:16], fontsize=8)
+        show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
     for axes in figure.axes:
         axes.axis("off")
     return figure
