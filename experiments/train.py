@@ -20,8 +20,6 @@ from experiments.common.versions import gather_versions
 from experiments.test_results import TEST_RESULTS
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
-LOGGED_IMAGES, IMAGES = Path("logs") / "images", "images.png"
-GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "experiment")
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +27,7 @@ runs.register()
 
 
 def run(cfg: DictConfig) -> runs.Summary:
-    """Train, test and report one run into `cfg.paths.run_dir`; with resume=auto a finished one is left as it is.
-
-    Without `resume` the files of an earlier run are removed; the command line asks `check_folder` before. Ctrl-C and SIGTERM
-    raise RunStopped, once a checkpoint is written.
-    """
+    """Train, test and report a run in `cfg.paths.run_dir`; what is there is left if it is finished and resume=auto."""
     run_dir = Path(cfg.paths.run_dir)
     with runs.interruptible(), runs.owned(run_dir):
         if runs.is_done(cfg, run_dir):
@@ -66,7 +60,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[training.RunComponen
         runs.clear_folder(run_dir, keep_checkpoints=cfg.resume is not None)
         common.write_text(run_dir / runs.CONFIG, OmegaConf.to_yaml(common.mask_config(cfg)))
         common.write_json(run_dir / "versions.json", gather_versions())
-        loggers.log_settings(parts.trainer.loggers, cfg, choices())
+        loggers.log_settings(parts.trainer.loggers, cfg, training.choices())
         if start.checkpoint is not None:
             log.info(f"resuming from {start.checkpoint}, {start.steps} steps made")
         for note in filter(None, notes):
@@ -74,43 +68,31 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[training.RunComponen
     parts.fit(start.checkpoint)
     # The weights at hand are those of the last epoch: nothing has chosen them by their accuracy.
     (metrics,) = parts.trainer.test(parts.model, datamodule=parts.data, verbose=False)
-    summary = parts.summarize(cfg, metrics, choices(), seconds=time.perf_counter() - start_time)
+    summary, results = parts.summarize(cfg, metrics, seconds=time.perf_counter() - start_time), parts.model.test_results
     if parts.trainer.is_global_zero:
-        save_results(cfg, parts, summary, run_dir)
+        results.save(run_dir / TEST_RESULTS)
+        # Last: a folder with a summary is a finished run.
+        summary.save(run_dir / runs.SUMMARY)
+        remedy = [common.override("checkpoint", common.short(run_dir / runs.LAST_CHECKPOINT))]
+        remedy += [f"logger={logger}" for logger in ("wandb", "tensorboard") if logger == summary.choices["logger"]]
+        with runs.optional("the result in the loggers", common.command_line("evaluate", remedy)):
+            loggers.log_test_results(parts.trainer.loggers, results, summary, cfg, step=parts.trainer.global_step)
     return parts, summary
-
-
-def choices() -> dict[str, str | None]:
-    """The option chosen in each group; None: the group is optional and was left out."""
-    return {group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS}
-
-
-def save_results(cfg: DictConfig, parts: training.RunComponents, summary: runs.Summary, run_dir: Path) -> None:
-    """Write `test_results.json` and `summary.json`, and log both; should that fail, an evaluation with the same logger does it."""
-    results, logger = parts.model.test_results, summary.choices["logger"]
-    assert results is not None
-    results.save(run_dir / TEST_RESULTS)
-    # Last: a folder with a summary is a finished run.
-    summary.save(run_dir / runs.SUMMARY)
-    remedy = [common.override("checkpoint", common.short(run_dir / runs.LAST_CHECKPOINT))]
-    remedy += [f"logger={logger}"] if logger in ("wandb", "tensorboard") else []
-    with runs.optional("the result in the loggers", common.command_line("evaluate", remedy)):
-        loggers.log_test_results(parts.trainer.loggers, results, summary, cfg, step=parts.trainer.global_step)
 
 
 def report(parts: training.RunComponents, summary: runs.Summary, run_dir: Path) -> None:
     """Plot the training images, write the report, and print what was trained, its accuracy and where everything is."""
-    images, page, files = run_dir / IMAGES, run_dir / html_report.REPORT, {}
+    images, logged_images, files = run_dir / "images.png", run_dir / "logs" / "images", {}
     remedy = common.command_line("show_mixing", ["--examples", "--checkpoint", str(common.short(run_dir))])
-    with runs.optional(f"the picture {IMAGES}", remedy, images):
+    with runs.optional(f"the picture {images.name}", remedy, images):
         shown = training.save_training_images(images, parts.model.cpu(), parts.mix, parts.data)
         files[f"picture of {shown}"] = images
-    if (run_dir / LOGGED_IMAGES).is_dir():
-        files["pictures while training"] = run_dir / LOGGED_IMAGES
-    with runs.optional("the report", common.report_command(run_dir), page):
+    if logged_images.is_dir():
+        files["pictures while training"] = logged_images
+    with runs.optional("the report", common.report_command(run_dir), run_dir / html_report.REPORT):
         files["report, for a browser"] = html_report.write_report([run_dir])
-    best = parts.trainer.checkpoint_callback.best_model_path
-    files |= {"best checkpoint": Path(best)} if best else {}
+    if parts.trainer.checkpoint_callback.best_model_path:
+        files["best checkpoint"] = Path(parts.trainer.checkpoint_callback.best_model_path)
     files["last checkpoint"] = run_dir / runs.LAST_CHECKPOINT
     with runs.optional("the final summary", common.summary_command(run_dir)):
         runs.print_final_summary(get_console(), summary, files, run_dir, alone=not sweeps.in_sweep())
@@ -118,11 +100,7 @@ def report(parts: training.RunComponents, summary: runs.Summary, run_dir: Path) 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Run and return the validation accuracy, which a sweeper may maximize.
-
-    What a user can put right ends in a message and exit code 1, without a traceback; in a sweep it is raised, so that the
-    other jobs go on.
-    """
+    """Run and return the validation accuracy. What a user can put right is a message and exit code 1, in a sweep an error."""
     sweeps.leave_errors_to_hydra()
     try:
         missing = ", ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(cfg)))
@@ -150,7 +128,7 @@ def command() -> None:
     # With references in place of secrets.
     typed, complete = sys.argv[1:], False
     try:
-        with runs.interruptible(), sweeps.readable([*TRAIN, *GROUPS, *RANGES]):
+        with runs.interruptible(), sweeps.readable([*TRAIN, *training.GROUPS, *RANGES]):
             main()
         complete = True
     except runs.RunStopped as stop:

@@ -21,10 +21,9 @@ LONGEST_GROUP = 100
 
 
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
-    """A WandbLogger whose run is resumed with the run folder, which holds W&B's files and the run's id.
+    """A WandbLogger whose run is resumed with the run folder; `settings` are those of WandbLogger and `wandb.init`.
 
-    `settings` are those of WandbLogger and `wandb.init`. Unless given, `job_type` is "train" and `group` the runs that differ
-    in nothing but their seed, see `seedless_group`.
+    Unless given, `job_type` is "train", and `group` are the runs that differ in nothing but their seed, see `seedless_group`.
     """
     id_file = Path(run_dir) / WANDB_ID
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}

@@ -21,17 +21,10 @@ from experiments.data import ImageDataModule
 from experiments.training.callbacks import EpochRecord, stop_clean_loss
 from experiments.training.module import Classifier
 
-
 PLUGIN = Path(__file__).resolve().parents[2] / "lightning_puzzlemix"
-# Warnings of Lightning's that a user of the study cannot act on.
-IGNORED = (
-    # It calls an old name of torch's.
-    ".*isinstance.treespec, LeafSpec.* is deprecated.*",
-    # That of a resumed run.
-    "Checkpoint directory .* exists and is not empty.*",
-    # The digits are in memory: loader processes would only cost time.
-    ".*does not have many workers.*",
-)
+# Warnings that no user can act on: Lightning calls an old name of torch's, a run is resumed, the digits are in memory.
+IGNORED = ("LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "does not have many workers")
+GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "experiment")
 
 
 @dataclass(frozen=True)
@@ -57,16 +50,14 @@ class RunComponents:
         if self.stop.signum is not None:
             raise runs.RunStopped(self.stop.signum)
 
-    def summarize(
-        self, cfg: DictConfig, metrics: Mapping[str, float], choices: Mapping[str, str | None], *, seconds: float
-    ) -> runs.Summary:
+    def summarize(self, cfg: DictConfig, metrics: Mapping[str, float], *, seconds: float) -> runs.Summary:
         """Gather the results of a finished run; `metrics` are those of the test."""
         # Each process has as many batches, of its share of the batch; `trainer.limit_test_batches` may leave some out.
-        tested = sum(int(count) for count in self.trainer.num_test_batches) * self.data.batch_size
+        tested = int(sum(self.trainer.num_test_batches)) * self.data.batch_size
         accuracies = self.epochs.test_accuracies
         return runs.Summary(
             name=mask_text(cfg.name),
-            choices=choices,
+            choices=choices(),
             overrides=mask_texts(HydraConfig.get().overrides.task),
             seed=cfg.seed,
             epochs=self.trainer.current_epoch,
@@ -81,11 +72,13 @@ class RunComponents:
         )
 
 
-def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
-    """Instantiate all parts of the composed config `conf/train.yaml`; UserError or ValueError if data or settings do not fit.
+def choices() -> dict[str, str | None]:
+    """The option chosen in each group; None: the group is optional and was left out."""
+    return {group: HydraConfig.get().runtime.choices.get(group) for group in GROUPS}
 
-    `kept_steps`: optimizer steps of the checkpoint that the run is resumed from.
-    """
+
+def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
+    """Instantiate all parts of a config; `kept_steps`: optimizer steps of the checkpoint that the run is resumed from."""
     quiet_lightning()
     data: ImageDataModule = instantiate(cfg.data)
     # Before the Trainer would: the network is built for the classes, which may be named in the files.
@@ -103,22 +96,19 @@ def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
     ]
     loggers = build_loggers(cfg, kept_steps=kept_steps)
     plugins = [*instantiate(cfg.trainer.get("plugins") or []), runs.AtomicCheckpointIO()]
+    parts = {"callbacks": callbacks, "logger": loggers or False, "plugins": plugins}
     has_bar = cfg.trainer.enable_progress_bar and get_console().is_terminal
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=loggers or False, plugins=plugins, enable_progress_bar=has_bar
-    )
+    trainer: pl.Trainer = instantiate(cfg.trainer, **parts, enable_progress_bar=has_bar)
     return RunComponents(data, model, mix, epochs, stop, trainer)
 
 
 def quiet_lightning() -> None:
     """From here on only the plugin's own messages come through Lightning's logger, and real warnings."""
     for message in IGNORED:
-        warnings.filterwarnings("ignore", message=message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_relevant)
-
-
-def _is_relevant(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or PLUGIN in Path(record.pathname).parents
+        warnings.filterwarnings("ignore", message=f".*{message}")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").filters = [
+        lambda record: record.levelno >= logging.WARNING or PLUGIN in Path(record.pathname).parents
+    ]
 
 
 def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:

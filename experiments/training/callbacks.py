@@ -17,9 +17,8 @@ log = logging.getLogger(__name__)
 class EpochRecord(pl.Callback):
     """Keeps the seconds and the test accuracy of every epoch and the last validation accuracy, in checkpoints too.
 
-    Logs a line after every epoch, and as metrics `epoch_seconds` (without validation) and, of the mixing callback `mix`,
-    `saliency_seconds` and `mixing_seconds`. The test accuracy is that of the loader of test images or, where the test part
-    itself validates, `val_accuracy`.
+    Logs a line an epoch, and as metrics `epoch_seconds` (without validation) and, of the mixing callback `mix`,
+    `saliency_seconds` and `mixing_seconds`. Where the test part itself validates, `val_accuracy` is the test accuracy.
     """
 
     def __init__(self, mix: Any = None) -> None:
@@ -40,7 +39,13 @@ class EpochRecord(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock, and log the effective batch where it is another than before, as in each phase of a run."""
         self._start, self._is_partial = _now(pl_module), False
-        batch = describe_batch(trainer, pl_module)
+        millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
+        size, world, micro = trainer.train_dataloader.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+        parts = f"{world} x {size} images" + (f" x {micro} accumulated" if micro > 1 else "")
+        batch = (
+            f"{millions:.2f} million parameters on {world} x {pl_module.device.type}, precision {trainer.precision}\n"
+            f"effective batch {size * world * micro} = {parts}, learning rate {trainer.optimizers[0].defaults['lr']:g}"
+        )
         if trainer.is_global_zero and batch != self._batch:
             log.info(batch)
         self._batch = batch
@@ -93,18 +98,6 @@ def _now(pl_module: pl.LightningModule) -> float:
     if pl_module.device.type == "cuda":
         torch.cuda.synchronize(pl_module.device)
     return time.perf_counter()
-
-
-def describe_batch(trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
-    """Model, devices, effective batch and learning rate in two lines."""
-    millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
-    devices = f"{trainer.num_devices * trainer.num_nodes} x {pl_module.device.type}"
-    size, world, micro = trainer.train_dataloader.batch_size, trainer.world_size, trainer.accumulate_grad_batches
-    parts = f"{world} x {size} images" + (f" x {micro} accumulated" if micro > 1 else "")
-    return (
-        f"{millions:.2f} million parameters on {devices}, precision {trainer.precision}\n"
-        f"effective batch {size * world * micro} = {parts}, learning rate {trainer.optimizers[0].defaults['lr']:g}"
-    )
 
 
 def stop_clean_loss(mix: Any, epoch: int) -> pl.Callback:

@@ -17,24 +17,20 @@ COLUMNS, ROWS = 8, 3
 
 
 def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageDataModule) -> str:
-    """Plot a batch of training images as the callback `mix` mixes it for the trained model, or unmixed (None), into a PNG.
-
-    Returns:
-        What the plot shows.
-    """
+    """Plot a batch of training images into a PNG, as `mix` mixes it for the trained model or unmixed (None); return which."""
     images, targets = next(iter(data.train_dataloader()))
     if mix is None:
-        save_figure(_plot_images(images, targets, data), path, dpi=150)
-        return "training images, not mixed"
-    draw = mix.draw(images)
-    if isinstance(mix, PuzzleMixCallback):
-        # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
-        sizes = sorted(mix.config.grid_sizes)
-        draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
-    mixed = mix.mixer(model, images, targets, draw)
-    figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
+        figure = _plot_images(images, targets, data)
+    else:
+        draw = mix.draw(images)
+        if isinstance(mix, PuzzleMixCallback):
+            # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
+            sizes = sorted(mix.config.grid_sizes)
+            draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
+        mixed = mix.mixer(model, images, targets, draw)
+        figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
     save_figure(figure, path, dpi=150)
-    return "mixed images"
+    return "training images, not mixed" if mix is None else "mixed images"
 
 
 def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figure:

@@ -35,7 +35,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": F.cross_entropy, 
 
 
 class Classifier(pl.LightningModule):
-    """Trains `net` on (images, targets) and scores it.
+    """Trains `net`, which maps images (B,C,H,W) to logits (B,num_classes), and scores it.
 
     Logged as means over the epoch: `train_loss` (of what the network saw, mixed or not) and `train_accuracy` (against
     the dominant label of a mixed image); `val_*` and `test_*`: `accuracy`, `top5` (with more than 5 classes),
@@ -43,14 +43,10 @@ class Classifier(pl.LightningModule):
     logged as `test_*`. After a test `test_results` holds the same class by class.
 
     Args:
-        net: Maps images (B,C,H,W) to logits (B,num_classes).
-        num_classes: Number of classes.
         optimizer: Makes the optimizer of parameter groups.
-        scheduler: Makes a scheduler of torch's of the optimizer (and `total_steps`, if it takes that), or gives a factor of the
-            learning rate for the `progress` of the run, see `optim`; None: the rate is constant.
+        scheduler: Makes a scheduler of torch's of the optimizer, or gives a factor of the rate for the `progress` of the run
+            (see `optim`); None: the learning rate is constant.
         decay_norm: Whether weight decay applies to normalization layers too.
-        loss: A name in `LOSSES`.
-        class_names: One name a class, for `test_results`; None: their numbers.
     """
 
     def __init__(
@@ -66,14 +62,15 @@ class Classifier(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.net = net
-        self.make_optimizer, self.scheduler, self.decay_norm = optimizer, scheduler, decay_norm
-        self._taken = inspect.signature(scheduler).parameters if scheduler is not None else ()
+        self.make_optimizer, self.decay_norm = optimizer, decay_norm
+        is_schedule = scheduler is not None and "progress" in inspect.signature(scheduler).parameters
+        self.schedule, self.make_scheduler = (scheduler, None) if is_schedule else (None, scheduler)
         self.loss = LOSSES[loss]
         self.train_metrics = classification_metrics(num_classes, "train_", calibration=False)
-        self.val_metrics = classification_metrics(num_classes, "val_")
-        self.test_metrics = classification_metrics(num_classes, "test_")
-        self.test_counts = TestResultCounts(num_classes)
-        self.class_names = class_names
+        self.metrics = nn.ModuleDict(
+            {split: classification_metrics(num_classes, f"{split}_") for split in ("val", "test")}
+        )
+        self.test_counts, self.class_names = TestResultCounts(num_classes), class_names
         self.test_results: TestResults | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -82,17 +79,15 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer, and the scheduler if it is one of torch's; UserError if settings are refused."""
-        known: dict[str, Any] = {}
-        if "total_steps" in self._taken:
-            known["total_steps"] = int(self.trainer.estimated_stepping_batches)
         try:
             optimizer = self.make_optimizer(parameter_groups(self, decay_norm=self.decay_norm))
-            if self.scheduler is None:
+            if self.schedule is not None:
+                self.schedule(progress=Progress())
+            if self.make_scheduler is None:
                 return {"optimizer": optimizer}
-            if "progress" in self._taken:
-                self.scheduler(progress=Progress())
-                return {"optimizer": optimizer}
-            scheduler = self.scheduler(optimizer, **known)
+            takes_steps = "total_steps" in inspect.signature(self.make_scheduler).parameters
+            known = {"total_steps": int(self.trainer.estimated_stepping_batches)} if takes_steps else {}
+            scheduler = self.make_scheduler(optimizer, **known)
         except (TypeError, ValueError) as error:
             raise UserError(f"optimizer or scheduler: {error}") from error
         # What torch means to be stepped after each batch; its other schedulers count epochs.
@@ -105,26 +100,20 @@ class Classifier(pl.LightningModule):
             for name in ("total_steps", "_schedule_phases"):
                 state.pop(name, None)
 
-    def on_train_epoch_start(self) -> None:
-        """Log `lr`, the learning rate that the epoch starts with."""
-        self._set_rate(0)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of this step, where it follows the progress of the run."""
-        self._set_rate(batch_idx)
-
-    def _set_rate(self, batch_idx: int) -> None:
-        if "progress" in self._taken:
-            trainer, batches = self.trainer, self.trainer.num_training_batches
-            epoch, epochs = trainer.current_epoch, trainer.max_epochs or -1
-            if epochs < 0:
-                # A run that is limited by its steps alone need not end with an epoch.
-                epochs = max(1, trainer.max_steps * trainer.accumulate_grad_batches) / batches
+        """Set the learning rate of this step, where it follows the progress; log `lr`, that of the first step of the epoch."""
+        trainer, (optimizer,) = self.trainer, self.trainer.optimizers
+        if self.schedule is not None:
+            epoch, batches = trainer.current_epoch, trainer.num_training_batches
+            # A run that is limited by its steps alone need not end with an epoch.
+            steps = max(1, trainer.max_steps * trainer.accumulate_grad_batches)
+            epochs = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else steps / batches
             place = Progress(epoch + batch_idx / batches, epoch + (batch_idx + 1) / batches, epochs)
-            (optimizer,) = trainer.optimizers
             for group in optimizer.param_groups:
-                group["lr"] = optimizer.defaults["lr"] * self.scheduler(progress=place)
+                group["lr"] = optimizer.defaults["lr"] * self.schedule(progress=place)
+        if batch_idx == 0:
+            rate = optimizer.param_groups[0]["lr"]
+            self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of one batch; targets are classes (B,) or probabilities (B,num_classes)."""
@@ -153,12 +142,11 @@ class Classifier(pl.LightningModule):
         images, targets = batch
         # float(): under half precision a softmax of the logits would be too coarse for calibration.
         logits = self(images).float()
-        metrics = self.val_metrics if split == "val" else self.test_metrics
-        metrics.update(logits, targets)
+        self.metrics[split].update(logits, targets)
+        nll = F.cross_entropy(logits, targets)
         # The names say already which loader the images came from.
         options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
-        self.log_dict(metrics, **options)
-        nll = F.cross_entropy(logits, targets)
+        self.log_dict(self.metrics[split], **options)
         self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
         return logits
 

@@ -29,8 +29,7 @@ class Progress(NamedTuple):
     epochs: float = 1.0
 
 
-# Both give the factor of the learning rate by nothing but the place in the run: nothing is to be restored, and epochs may
-# differ in their batches.
+# Factors of the learning rate, by nothing but the place in the run: none needs a state, and epochs may differ in batches.
 def cosine(progress: Progress, *, warmup_epochs: float = 0.0) -> float:
     """Half a cosine from 1 to 0 over the run, times a linear rise from 0 over `warmup_epochs`."""
     # The warm-up counts the step about to be made, so that the first one does not run at rate 0.

@@ -76,7 +76,7 @@ def test_models_take_channels_and_classes_from_the_data(name: str, compose_train
     cfg = compose_train(f"model={name}", *named, "optimizer.momentum=0.8")
     classifier = build_classifier(cfg, instantiate(cfg.data))
     assert classifier(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    optimizer, scheduler = classifier.make_optimizer, classifier.scheduler
+    optimizer, scheduler = classifier.make_optimizer, classifier.schedule
     assert optimizer.func is torch.optim.SGD
     assert optimizer.keywords == {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 1e-4}
     assert (scheduler.func, scheduler.keywords) == (cosine, {"warmup_epochs": 1})

@@ -81,7 +81,7 @@ def test_a_second_validation_loader_is_scored_as_test_images() -> None:
 
 
 def test_few_classes_have_no_top5() -> None:
-    assert set(Classifier(nn.Identity(), num_classes=5).val_metrics.keys()) == {
+    assert set(Classifier(nn.Identity(), num_classes=5).metrics["val"].keys()) == {
         "val_accuracy",
         "val_calibration_error",
     }

@@ -25,7 +25,8 @@ from experiments.loggers import results as logged_results
 from experiments.robustness import evaluation_logging
 from experiments.robustness.results import Accuracy, CorruptionScores, EvaluationResults
 from experiments.test_results.results import CalibrationCurve, TestResults
-from experiments.train import choices, run
+from experiments.train import run
+from experiments.training import choices
 from experiments.wandb_dashboard.panels import GROUP, METHODS, STEP, SWEPT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
