@@ -6,10 +6,11 @@ from lightning_puzzlemix.callbacks import (
     MixCallback,
     MixUpCallback,
     PuzzleMixCallback,
+    RandomMixCallback,
 )
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core import puzzle_mix
-from lightning_puzzlemix.mixers import CutMix, ManifoldMix, MixUp, PuzzleMix
+from lightning_puzzlemix.mixers import CutMix, ManifoldMix, MixUp, PuzzleMix, apply_mix
 from lightning_puzzlemix.pair_losses import pair_loss
 from lightning_puzzlemix.results import MixedBatch, MixResult
 from lightning_puzzlemix.sampling import BaselineDraw, MixDraw
@@ -31,6 +32,8 @@ __all__ = [
     "PuzzleMix",
     "PuzzleMixCallback",
     "PuzzleMixConfig",
+    "RandomMixCallback",
+    "apply_mix",
     "mix_targets",
     "pair_loss",
     "puzzle_mix",

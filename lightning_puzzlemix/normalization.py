@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,19 +28,22 @@ def to_pixels(images: Tensor, mean: PerChannel | None, std: PerChannel | None) -
     """Undo the normalization of (..., C, H, W) images; without mean and std they are in [0, 1] already."""
     if mean is None or std is None:
         return images
-    return images * _per_channel(std, images.device) + _per_channel(mean, images.device)
+    return images * _per_channel(tuple(std), images.device) + _per_channel(tuple(mean), images.device)
 
 
 def from_pixels(pixels: Tensor, mean: PerChannel | None, std: PerChannel | None) -> Tensor:
     """Normalize (..., C, H, W) images in [0, 1]; the inverse of :func:`to_pixels`."""
     if mean is None or std is None:
         return pixels
-    return (pixels - _per_channel(mean, pixels.device)) / _per_channel(std, pixels.device)
+    return (pixels - _per_channel(tuple(mean), pixels.device)) / _per_channel(tuple(std), pixels.device)
 
 
-def _per_channel(values: PerChannel, device: torch.device) -> Tensor:
-    """Return (C, 1, 1) float32; filled on the device, since a tensor of host numbers would be one more copy a batch."""
-    return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return (C, 1, 1) float32, made once; filled on the device, since a copy of numbers from the host would wait for it."""
+    # A tensor made in inference mode could not be used outside of it.
+    with torch.inference_mode(False):
+        return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])
 
 
 def check_normalization(mean: Any, std: Any) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:

@@ -18,7 +18,7 @@ class MixResult:
 
     Attributes:
         images: (B, C, H, W) mixed images, a new tensor in the dtype of the inputs.
-        ratio: (B,) float32, the share of the first image: the mean of the mask.
+        ratio: (B,) float32, the share of the first image: the mean of the mask over all pixels.
         mask: (B, n, n) float32 in [0, 1], 1 where a block shows the first image.
         plan: (2, B, R, C) integers, the transport plans of the first images and of their partners: the source block of each
             block, in row-major order. R and C are n, or more with ``transport_size``. ``None`` without transport.

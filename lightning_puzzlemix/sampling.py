@@ -59,6 +59,7 @@ class MixDraw:
         noise_start: (B, C, H, W) random start of the noise, uniform in [-eps, eps] pixel units; needed where either side
             gets noise.
         noise_scale: Factor in [0, 1] on the final noise.
+        kept: (B,) bools on the host, the samples that are not mixed but keep their image and target; ``None``: all are mixed.
     """
 
     permutation: Tensor
@@ -68,11 +69,17 @@ class MixDraw:
     adversarial_second: bool = False
     noise_start: Tensor | None = None
     noise_scale: float = 1.0
+    kept: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.noise_scale, Tensor):
             # A tensor's value would have to be waited for.
             check_probability("noise_scale", self.noise_scale)
+        if self.kept is not None and (self.kept.dtype != torch.bool or self.kept.shape != self.permutation.shape):
+            raise ValueError(
+                f"kept must be {tuple(self.permutation.shape)} bools, one for each sample, got {self.kept.dtype} "
+                f"{tuple(self.kept.shape)}"
+            )
         if (self.adversarial_first or self.adversarial_second) and self.noise_start is None:
             raise ValueError(
                 "noise_start is missing although adversarial_first or adversarial_second is True: pass a (B, C, H, W) tensor "
@@ -92,6 +99,7 @@ def draw_mix(
     *,
     adversarial_prob: float = 0.0,
     adversarial_eps: float = 10 / 255,
+    sample_prob: float = 1.0,
 ) -> MixDraw:
     """Draw what one batch needs; the same key gives the same draw on the same kind of device.
 
@@ -102,6 +110,7 @@ def draw_mix(
             random state (``torch.manual_seed``).
         adversarial_prob: Chance of each side of the pairs to get adversarial noise, drawn once a batch for each side.
         adversarial_eps: Amplitude of that noise in [0, 1] pixel units.
+        sample_prob: Chance of each sample to be mixed.
 
     Raises:
         ValueError: If a grid is larger than the image.
@@ -123,12 +132,17 @@ def draw_mix(
     if config.per_sample_lam:
         # Left on the host, where the solver runs.
         lam = torch.from_numpy(rng.beta(config.alpha, config.alpha, size=len(images)))
-    if not (first or second):
-        return MixDraw(permutation, lam, blocks_per_side)
-    uniform = torch.rand(images.shape, dtype=torch.float32, device=images.device, generator=generator)
-    return MixDraw(
-        permutation, lam, blocks_per_side, first, second, (2 * uniform - 1) * adversarial_eps, float(rng.random())
-    )
+    start, scale = None, 1.0
+    if first or second:
+        uniform = torch.rand(images.shape, dtype=torch.float32, device=images.device, generator=generator)
+        start, scale = (2 * uniform - 1) * adversarial_eps, float(rng.random())
+    kept = draw_kept(len(images), sample_prob, rng)
+    return MixDraw(permutation, lam, blocks_per_side, first, second, start, scale, kept)
+
+
+def draw_kept(batch: int, sample_prob: float, rng: np.random.Generator) -> Tensor | None:
+    """Draw the (B,) samples that are not mixed, each with the chance ``1 - sample_prob``; ``None`` where that is 0."""
+    return None if sample_prob >= 1 else torch.from_numpy(rng.random(batch) >= sample_prob)
 
 
 def draw_decision(prob: float, key: Sequence[int]) -> bool:

@@ -3,6 +3,7 @@
 from lightning_puzzlemix.callbacks.base import LOG_IMAGES_EVERY_N_STEPS, MixCallback
 from lightning_puzzlemix.callbacks.baselines import CutMixCallback, ManifoldMixCallback, MixUpCallback
 from lightning_puzzlemix.callbacks.puzzlemix import PuzzleMixCallback
+from lightning_puzzlemix.callbacks.random_mix import RandomMixCallback
 
 __all__ = [
     "LOG_IMAGES_EVERY_N_STEPS",
@@ -11,4 +12,5 @@ __all__ = [
     "MixCallback",
     "MixUpCallback",
     "PuzzleMixCallback",
+    "RandomMixCallback",
 ]

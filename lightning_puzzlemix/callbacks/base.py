@@ -22,7 +22,7 @@ from lightning_puzzlemix.callbacks.lightning_private import is_logging_step
 from lightning_puzzlemix.callbacks.method_patch import MethodPatch
 from lightning_puzzlemix.callbacks.metric_adapter import MetricAdapter
 from lightning_puzzlemix.callbacks.schedules import active_callback, check_schedules, is_active
-from lightning_puzzlemix.mixers import Mixer, PhaseTimer
+from lightning_puzzlemix.mixers import Mixer, PhaseTimer, apply_mix
 from lightning_puzzlemix.monitoring import MixImageLogger, mix_metrics
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency import PerModel, count_classes
@@ -60,7 +60,8 @@ class MixCallback(LightningCallback):
 
     Attributes:
         last: The :class:`MixedBatch` of the last mixed batch, detached; ``None`` before the first. A batch is mixed after all
-            ``on_train_batch_start`` hooks, before ``training_step``.
+            ``on_train_batch_start`` hooks, before ``training_step``. It holds the images before and after mixing and their
+            saliency, (2 C + 1) H W numbers an image, until the next batch is mixed; set it to ``None`` to free them earlier.
     """
 
     name = "mix"
@@ -94,6 +95,8 @@ class MixCallback(LightningCallback):
         self.image_key = check_keys("image_key", image_key)
         self.target_key = check_keys("target_key", target_key)
         self.last: MixedBatch | None = None
+        # Sets of images in the running batch that were mixed.
+        self._mixed_sets = 0
         self._drawn_seed: int | None = None
         self._hook: MethodPatch | None = None
         self._swap = BatchSwap(type(self).__name__)
@@ -120,6 +123,28 @@ class MixCallback(LightningCallback):
         """
         key = (self._current_seed(), rank, epoch, batch_idx)
         return self.mixer.draw(images, key=(*key, part) if part else key)
+
+    def apply_mix(self, values: Tensor) -> Tensor:
+        """Mix values on the pixels of the running batch as its images were mixed (see :func:`~lightning_puzzlemix.apply_mix`).
+
+        Args:
+            values: (B, ..., H, W) floating point.
+
+        Returns:
+            A new tensor; the values themselves where this batch is not mixed.
+
+        Raises:
+            ValueError: If the batch holds several sets of images: apply the mix to each by :func:`apply_mix`.
+        """
+        if self._mixed_sets > 1:
+            raise ValueError(
+                f"the batch holds {self._mixed_sets} sets of images, each mixed by its own draw, and values belong to one of "
+                "them: name that one by image_key and target_key"
+            )
+        if not self._mixed_sets:
+            return values
+        assert self.last is not None
+        return apply_mix(values, self.last)
 
     def _current_seed(self) -> int:
         if self.seed is not None:
@@ -168,6 +193,7 @@ class MixCallback(LightningCallback):
         What other callbacks or the module do to the batch in this hook is mixed, too.
         """
         self._restore_module()
+        self._mixed_sets = 0
         if active_callback(self._mixing_callbacks(trainer), trainer.current_epoch) is not self:
             return
 
@@ -194,6 +220,10 @@ class MixCallback(LightningCallback):
         samples = find_samples(batch, self.image_key, self.target_key)
         epoch, entries = trainer.current_epoch, dict[Path, Any]()
         mixes = is_active(self, epoch) and draw_decision(self.prob, (self._current_seed(), epoch, batch_idx))
+        if mixes:
+            # Before the saliency pass, whose activations need the memory.
+            self.last = None
+            self._images.forget()
         for part, where in enumerate(samples):
             if mixes:
                 key = {"rank": trainer.global_rank, "epoch": epoch, "batch_idx": batch_idx}
@@ -205,6 +235,7 @@ class MixCallback(LightningCallback):
             else:
                 num_classes = self._count_classes(trainer, batch, where)
                 entries |= unmixed_entries(self.mixer, batch, where, self.targets, num_classes)
+        self._mixed_sets = len(samples) if mixes else 0
         self._swap.install(pl_module, batch, entries)
         targets = [path for where in samples for path in where.targets]
         self._metrics.install(pl_module, [entries[path] for path in targets], [read(batch, path) for path in targets])

@@ -22,6 +22,7 @@ class MixUpCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
         options: The other arguments of :class:`MixCallback`.
     """
@@ -29,9 +30,16 @@ class MixUpCallback(MixCallback):
     name = "mixup"
 
     def __init__(
-        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+        self,
+        alpha: float = 1.0,
+        *,
+        per_sample: bool = False,
+        sample_prob: float = 1.0,
+        num_classes: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(MixUp(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        mixer = MixUp(alpha=alpha, per_sample=per_sample, sample_prob=sample_prob, num_classes=num_classes)
+        super().__init__(mixer, **options)
 
 
 class CutMixCallback(MixCallback):
@@ -40,6 +48,7 @@ class CutMixCallback(MixCallback):
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0.
         per_sample: One box for each sample instead of one for the batch, as published.
+        sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
         options: The other arguments of :class:`MixCallback`.
     """
@@ -47,9 +56,16 @@ class CutMixCallback(MixCallback):
     name = "cutmix"
 
     def __init__(
-        self, alpha: float = 1.0, *, per_sample: bool = False, num_classes: int | None = None, **options: Any
+        self,
+        alpha: float = 1.0,
+        *,
+        per_sample: bool = False,
+        sample_prob: float = 1.0,
+        num_classes: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(CutMix(alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        mixer = CutMix(alpha=alpha, per_sample=per_sample, sample_prob=sample_prob, num_classes=num_classes)
+        super().__init__(mixer, **options)
 
 
 class ManifoldMixCallback(MixCallback):
@@ -60,6 +76,7 @@ class ManifoldMixCallback(MixCallback):
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
             batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.
+        sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
         options: The other arguments of :class:`MixCallback`.
     """
@@ -73,10 +90,14 @@ class ManifoldMixCallback(MixCallback):
         *,
         layers: Sequence[str] = (INPUT, "layer1", "layer2"),
         per_sample: bool = False,
+        sample_prob: float = 1.0,
         num_classes: int | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(ManifoldMix(layers, alpha=alpha, per_sample=per_sample, num_classes=num_classes), **options)
+        mixer = ManifoldMix(
+            layers, alpha=alpha, per_sample=per_sample, sample_prob=sample_prob, num_classes=num_classes
+        )
+        super().__init__(mixer, **options)
         if len(as_keys(self.image_key)) > 1 and set(self.mixer.layers) != {INPUT}:
             raise ValueError(
                 f"image_key={self.image_key!r} names several views, whose layer outputs cannot be told apart: use "

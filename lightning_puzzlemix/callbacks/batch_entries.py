@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_puzzlemix.callbacks.batch import SamplePaths
 from lightning_puzzlemix.callbacks.containers import Path, dotted, read
+from lightning_puzzlemix.mixers import apply_mix
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency import SaliencySource
 from lightning_puzzlemix.targets import mix_task_targets, pair_targets
-
-
-@runtime_checkable
-class MixesViews(Protocol):
-    """A mixer that can mix a second view of a batch like the first."""
-
-    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
-        """Mix (B, C, H, W) images by the permutation, mask and plan of a mixed batch of the same B."""
-        ...
+from lightning_puzzlemix.validation import check_images
 
 
 def mixed_entries(mixer: object, batch: Any, where: SamplePaths, mixed: MixedBatch, form: str) -> dict[Path, Any]:
@@ -36,7 +29,7 @@ def mixed_entries(mixer: object, batch: Any, where: SamplePaths, mixed: MixedBat
     Raises:
         ValueError: If a view cannot be mixed like the first.
     """
-    images = {path: _mix_view(mixer, batch, path, mixed) for path in where.images[1:]}
+    images = {path: _mix_view(batch, path, mixed) for path in where.images[1:]}
     known = {where.targets[0]: mixed.targets} if form == "soft" else {}
     others = [path for path in where.targets if path not in known]
     classes = mixed.targets.shape[1] if mixed.targets.ndim == 2 else 1
@@ -66,14 +59,13 @@ def needs_num_classes(batch: Any, where: SamplePaths, form: str) -> bool:
     return form == "soft" and not all(_has_columns(read(batch, path)) for path in where.targets)
 
 
-def _mix_view(mixer: object, batch: Any, path: Path, mixed: MixedBatch) -> Tensor:
-    if not isinstance(mixer, MixesViews):
-        raise ValueError(
-            f"image_key names several views, which {type(mixer).__name__} cannot mix alike: define "
-            "mix_view(self, view, mixed), or name one view"
-        )
+def _mix_view(batch: Any, path: Path, mixed: MixedBatch) -> Tensor:
     try:
-        return mixer.mix_view(read(batch, path), mixed)
+        view = read(batch, path)
+        check_images(view)
+        if mixed.draw.noise is not None:
+            raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
+        return apply_mix(view, mixed)
     except (TypeError, ValueError) as error:
         raise type(error)(f"image_key: the view {dotted(path)!r} cannot be mixed like the first: {error}") from error
 

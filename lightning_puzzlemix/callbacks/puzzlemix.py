@@ -49,6 +49,7 @@ class PuzzleMixCallback(MixCallback):
             (module, images, targets) or (module, images, targets, batch), where ``batch`` is the unmixed batch; or the name of
             a method, called without ``module``.
         saliency_precision: Precision of the saliency pass, such as ``"bf16-mixed"``.
+        sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if neither logits nor targets show it.
         targets: Form of the targets in ``training_step``: ``"soft"`` or ``"pair"``.
         seed: Seed of all draws.
@@ -77,6 +78,7 @@ class PuzzleMixCallback(MixCallback):
         saliency_layer: str | None = None,
         saliency_loss: SaliencyLoss | str | None = None,
         saliency_precision: str | None = None,
+        sample_prob: float = 1.0,
         num_classes: int | None = None,
         targets: str = "soft",
         seed: int | None = None,
@@ -93,6 +95,7 @@ class PuzzleMixCallback(MixCallback):
             saliency_layer=saliency_layer,
             saliency_loss=saliency_loss,
             saliency_precision=saliency_precision,
+            sample_prob=sample_prob,
             num_classes=num_classes,
         )
         super().__init__(

@@ -129,6 +129,15 @@ def expand(maps: Tensor, grid: Grid) -> Tensor:
     return maps.index_select(-2, rows).index_select(-1, cols)
 
 
+def pixel_share(mask: Tensor, grid: Grid) -> Tensor:
+    """Return the (B,) mean over all pixels of a mask (B, rows, cols), whose cells may differ in size."""
+    if grid.uniform:
+        return mask.mean((1, 2))
+    rows, cols = (axis.edges(mask.device).diff() for axis in (grid.rows, grid.cols))
+    # Whole pixels, so that the mask of a single image has exactly the share 1.
+    return (mask * (rows[:, None] * cols)).sum((1, 2)) / (grid.rows.size * grid.cols.size)
+
+
 def to_blocks(images: Tensor, grid: Grid) -> Tensor:
     """Cut (B, C, H, W) into (B, rows * cols, C * h * w); a smaller cell repeats its last row or column up to h x w."""
     batch, channels = images.shape[:2]

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from lightning_puzzlemix.config import PuzzleMixConfig
 from lightning_puzzlemix.core.energy import block_saliency, mask_energy, pixel_cells
-from lightning_puzzlemix.core.grid import Grid, expand
+from lightning_puzzlemix.core.grid import Axis, Grid, expand, pixel_share
 from lightning_puzzlemix.core.input_checks import check_content, check_mix_inputs, check_moving_blocks
 from lightning_puzzlemix.core.transport import move_and_blend
 from lightning_puzzlemix.results import MixResult
 from lightning_puzzlemix.sampling import MixDraw
-from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, solve
+from lightning_puzzlemix.solvers import DeferredChecks, MixingProblem, send, solve
 from lightning_puzzlemix.validation import check_images
 
 
@@ -61,7 +61,7 @@ def puzzle_mix(
         permutation: (B,) integers in [0, B), the partner of each image.
         lam: Target share of the first image in [0, 1]: one number, or (B,) of them.
         blocks_per_side: n, from 1 to the shorter side of the images, at most 256. Where n does not divide a side the blocks
-            differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`); each still counts the same in ``ratio``.
+            differ by at most one pixel (see :mod:`lightning_puzzlemix.core.grid`).
         config: Hyperparameters; by default those of :class:`PuzzleMixConfig`.
         first_content: (B, C, H, W) what is shown of the first images in place of ``images``, which alone make the energy;
             for the adversarial variant.
@@ -109,7 +109,8 @@ def mix_checked(
         labels, plans = solve(problem, draw.lam, config, checks)
         mask = labels.float() / (config.num_labels - 1)
         plan = None if plans is None else plans.unflatten(2, grids.moves.shape)
-        return MixResult(_blend(first, second, partner, mask, plan, grids), mask.mean((1, 2)), mask, plan)
+        mixed = _blend(first, second, partner, mask, plan, grids)
+        return MixResult(mixed, pixel_share(mask, grids.blocks), mask, plan)
 
 
 def _build_problem(
@@ -120,10 +121,8 @@ def _build_problem(
     moving = shares if grids.moves == grids.blocks else block_saliency(saliency, grids.moves)
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
-    flat = cells.flatten(1)
-    peaks = saliency.flatten(1)
-    extremes = torch.stack([flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))], dim=1)
-    return MixingProblem(energy, moving, moving[partner], extremes)
+    extremes = [*cells.flatten(1).aminmax(dim=1), *map(_as_float, saliency.flatten(1).aminmax(dim=1))]
+    return MixingProblem(energy, moving, moving[partner], torch.stack(extremes, dim=1))
 
 
 def _as_float(values: Tensor) -> Tensor:
@@ -148,34 +147,47 @@ def _blend(first: Tensor, second: Tensor, partner: Tensor, mask: Tensor, plan: T
 
 
 @torch.no_grad()
-def mix_like(
-    images: Tensor, mask: Tensor, plan: Tensor | None, *, permutation: Tensor, config: PuzzleMixConfig
-) -> Tensor:
-    """Mix images by the mask and the moves that were found for another view of them.
+def keep_samples(mix: MixResult, images: Tensor, kept: Tensor) -> MixResult:
+    """Put the original images back where ``kept`` (B,) is true, with the mask, moves and share that leave them as they are."""
+    kept = send(kept, images.device)
+    each = kept[:, None, None]
+    plan = mix.plan
+    if plan is not None:
+        home = torch.arange(plan[0, 0].numel(), device=plan.device, dtype=plan.dtype).view(plan.shape[2:])
+        plan = torch.where(each, home, plan)
+    return MixResult(
+        torch.where(each[..., None], images.detach(), mix.images),
+        torch.where(kept, 1.0, mix.ratio),
+        torch.where(each, 1.0, mix.mask),
+        plan,
+    )
+
+
+@torch.no_grad()
+def mix_like(values: Tensor, mask: Tensor, plan: Tensor | None, permutation: Tensor) -> Tensor:
+    """Move and blend values by the mask and the moves that were found for images of perhaps another size.
 
     Args:
-        images: (B, C, H, W) floating point.
-        mask: (B, n, n), as in :class:`MixResult`; n at most the shorter side of the images.
-        plan: (2, B, R, C), as there; the images must have as many moving blocks.
+        values: (B, C, H, W) floating point.
+        mask: (B, n, n), as in :class:`MixResult`.
+        plan: (2, B, R, C), as there.
         permutation: (B,) integers in [0, B), the partner of each image.
-        config: The hyperparameters that the mask and the plan were found with.
 
     Returns:
-        (B, C, H, W) mixed images, a new tensor.
+        (B, C, H, W) mixed values, a new tensor.
 
     Raises:
-        ValueError: If the images are too small for the blocks, or have other moving blocks.
+        ValueError: If H and W are less than the blocks along each side.
     """
-    blocks, shorter = mask.shape[-1], min(images.shape[2:])
-    if blocks > shorter:
+    blocks = mask.shape[-1]
+    rows, cols = mask.shape[1:] if plan is None else plan.shape[2:]
+    height, width = values.shape[2:]
+    if height < rows or width < cols:
         raise ValueError(
-            f"images {tuple(images.shape)} cannot be cut into {blocks} x {blocks} blocks: use grid_sizes up to {shorter}"
+            f"{height} x {width} pixels cannot be cut into the {rows} x {cols} blocks of the mix: enlarge them before, or mix "
+            "with smaller grid_sizes, and transport_size=None, by which the mask's own blocks move"
         )
-    grids = _Grids.of(images, blocks, config)
-    if plan is not None and plan.shape[2:] != grids.moves.shape:
-        raise ValueError(
-            f"images {tuple(images.shape)} have {grids.moves.shape} moving blocks and not {tuple(plan.shape[2:])}: use "
-            "transport_size=None, by which the mask's own blocks move, or views of the same size"
-        )
-    images = images.detach()
-    return _blend(images, images, permutation.to(images.device, torch.int64), mask, plan, grids)
+    whole = Grid.of(height, width, blocks)
+    moves = Grid(Axis(height, blocks, rows // blocks), Axis(width, blocks, cols // blocks))
+    values = values.detach()
+    return _blend(values, values, permutation.to(values.device, torch.int64), mask, plan, _Grids(whole, whole, moves))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 from lightning_puzzlemix.mixers.timer import PhaseTimer
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency import ForwardContext, PerModel, count_classes
-from lightning_puzzlemix.sampling import INPUT, BaselineDraw, MixDraw, random_generator
+from lightning_puzzlemix.sampling import INPUT, BaselineDraw, MixDraw, draw_kept, random_generator
+from lightning_puzzlemix.solvers import send
 from lightning_puzzlemix.targets import mix_task_targets
 from lightning_puzzlemix.validation import (
     check_alpha,
     check_bool,
     check_image_batch,
-    check_images,
     check_num_classes,
+    check_probability,
 )
 
 
@@ -29,10 +31,19 @@ class _Baseline:
     Args:
         alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
         per_sample: Whether every sample gets its own lam (and box) instead of one a batch, as published.
+        sample_prob: Chance in [0, 1] that a sample is mixed; the others keep their image and target, and may be partners.
         num_classes: Number of classes, >= 1, for class indices as targets; ``None`` asks the model by one forward pass.
     """
 
-    def __init__(self, *, alpha: float = 1.0, per_sample: bool = False, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        alpha: float = 1.0,
+        per_sample: bool = False,
+        sample_prob: float = 1.0,
+        num_classes: int | None = None,
+    ) -> None:
+        self.sample_prob = check_probability("sample_prob", sample_prob)
         self.num_classes = check_num_classes(num_classes)
         self.per_sample = check_bool("per_sample", per_sample)
         self.alpha = check_alpha(alpha)
@@ -45,7 +56,8 @@ class _Baseline:
         lam = rng.beta(self.alpha, self.alpha, size=len(images) if self.per_sample else None)
         generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
         permutation = torch.randperm(len(images), device=images.device, generator=generator)
-        return self._finish_draw(images, permutation, lam, rng)
+        draw = self._finish_draw(images, permutation, lam, rng)
+        return dataclasses.replace(draw, kept=draw_kept(len(images), self.sample_prob, rng))
 
     def _finish_draw(
         self, images: Tensor, permutation: Tensor, lam: float | np.ndarray, rng: np.random.Generator
@@ -83,6 +95,12 @@ class _Baseline:
             num_classes = count_classes(model, images, targets, self._classes_of, forward_context)
         with timer.phase("mixing", images.device), torch.no_grad():
             mixed, ratio = self._mix(images, chosen)
+            boxes = chosen.boxes
+            if chosen.kept is not None:
+                kept = send(chosen.kept, images.device)
+                mixed = torch.where(kept[:, None, None, None], images.detach(), mixed)
+                ratio = torch.where(kept, 1.0, ratio)
+                boxes = None if boxes is None else np.where(chosen.kept.cpu().numpy()[:, None], 0, boxes)
             # One output may be that of a regression.
             bounded = num_classes > 1
             soft = mix_task_targets(
@@ -90,24 +108,7 @@ class _Baseline:
             )
         mask = ratio[:, None, None]
         layer = None if chosen.layer == INPUT else chosen.layer
-        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=chosen.boxes, layer=layer)
-
-    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
-        """Mix a second view of a batch as the first was mixed: by the same partners and shares.
-
-        Args:
-            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
-            mixed: The first view, mixed by this.
-
-        Returns:
-            (B, C, H, W) mixed images, a new tensor.
-        """
-        check_images(view)
-        with torch.no_grad():
-            return self._mix_view(view.detach(), self._accept(mixed.draw), mixed)
-
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        return self._mix(view, draw)[0]
+        return MixedBatch(mixed, soft, ratio, mask, None, chosen, images.detach(), boxes=boxes, layer=layer)
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
         """Return a draw from elsewhere; one without what this baseline needs is refused, never completed."""
@@ -141,7 +142,7 @@ class MixUp(_Baseline):
 
     def _accept(self, draw: MixDraw) -> BaselineDraw:
         # Partners and lam are all that it needs, and every draw has those.
-        return draw if isinstance(draw, BaselineDraw) else BaselineDraw(draw.permutation, draw.lam)
+        return draw if isinstance(draw, BaselineDraw) else BaselineDraw(draw.permutation, draw.lam, kept=draw.kept)
 
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)
@@ -188,24 +189,6 @@ class CutMix(_Baseline):
         inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
         return torch.where(inside, partner, images.detach()), edges[:, 4].float()
 
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        """Cut the box in proportion; a pixel that it covers in part is mixed by that part, so that the ratio stays right."""
-        before, after = mixed.images.shape[2:], view.shape[2:]
-        if before == after:
-            return self._mix(view, draw)[0]
-        assert draw.boxes is not None
-        edges = torch.from_numpy(draw.boxes).to(view.device, torch.float32, non_blocking=True)
-        rows = _covered(after[0], edges[:, 0:2] * (after[0] / before[0]))
-        cols = _covered(after[1], edges[:, 2:4] * (after[1] / before[1]))
-        inside = (rows[:, :, None] * cols[:, None, :])[:, None].to(view.dtype)
-        return torch.lerp(view, view[draw.permutation.to(view.device, torch.int64)], inside)
-
-
-def _covered(size: int, edges: Tensor) -> Tensor:
-    """Return (B, size): how much of each pixel lies between the (B, 2) edges, in pixels."""
-    pixel = torch.arange(size, device=edges.device)
-    return (torch.minimum(edges[:, 1:], pixel + 1) - torch.maximum(edges[:, :1], pixel)).clamp(0, 1)
-
 
 class ManifoldMix(_Baseline):
     """Manifold mixup (Verma et al., ICML 2019): the output of a random layer blended by lam instead of the image.
@@ -217,6 +200,7 @@ class ManifoldMix(_Baseline):
         layers: Names of submodules of the model, or ``"input"``; one is drawn for each batch.
         alpha: As for :class:`MixUp`, like the others.
         per_sample: Whether every sample gets its own lam.
+        sample_prob: Chance that a sample is mixed.
         num_classes: Number of classes.
     """
 
@@ -226,9 +210,10 @@ class ManifoldMix(_Baseline):
         *,
         alpha: float = 2.0,
         per_sample: bool = False,
+        sample_prob: float = 1.0,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__(alpha=alpha, per_sample=per_sample, num_classes=num_classes)
+        super().__init__(alpha=alpha, per_sample=per_sample, sample_prob=sample_prob, num_classes=num_classes)
         if isinstance(layers, str) or not layers or not all(isinstance(layer, str) for layer in layers):
             raise ValueError(f"layers must name at least one submodule or 'input', got {layers!r}")
         self.layers = tuple(layers)
@@ -242,8 +227,3 @@ class ManifoldMix(_Baseline):
     def _mix(self, images: Tensor, draw: BaselineDraw) -> tuple[Tensor, Tensor]:
         ratio = _ratio(images, draw.lam)
         return (blend(images.detach(), draw.permutation, ratio) if draw.layer == INPUT else images.detach()), ratio
-
-    def _mix_view(self, view: Tensor, draw: BaselineDraw, mixed: MixedBatch) -> Tensor:
-        if draw.layer != INPUT:
-            raise ValueError(f"the layer {draw.layer!r} is mixed once a batch: use layers=['input'], or name one view")
-        return super()._mix_view(view, draw, mixed)

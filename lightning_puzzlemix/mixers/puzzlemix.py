@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_puzzlemix.config import PuzzleMixConfig
-from lightning_puzzlemix.core import mix_checked, mix_like
+from lightning_puzzlemix.core import keep_samples, mix_checked
 from lightning_puzzlemix.mixers.adversarial import add_noise, adversarial_noise
 from lightning_puzzlemix.mixers.clean_loss import CleanGradients, is_sharded
 from lightning_puzzlemix.mixers.timer import PhaseTimer
@@ -27,7 +27,6 @@ from lightning_puzzlemix.solvers import DeferredChecks
 from lightning_puzzlemix.targets import blend_targets, check_task_targets
 from lightning_puzzlemix.validation import (
     check_image_batch,
-    check_images,
     check_num_classes,
     check_probability,
     check_weight,
@@ -63,6 +62,8 @@ class PuzzleMix:
             models that need more than images.
         saliency_precision: ``"bf16-mixed"``, ``"16-mixed"`` or ``"32-true"`` for the saliency's forward pass alone
             (with ``clean_weight``, its gradients are those of this pass); ``None`` leaves it at that of the training step.
+        sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target, and may be
+            partners.
         num_classes: Number of classes, 1 to 1,000,000; 1 for one logit. ``None`` takes it from logits, from probabilities as
             targets, or from one forward pass. Needed where the model returns several outputs that could be the logits.
 
@@ -86,6 +87,7 @@ class PuzzleMix:
         saliency_layer: str | None = None,
         saliency_loss: SaliencyLoss | str | None = None,
         saliency_precision: str | None = None,
+        sample_prob: float = 1.0,
         num_classes: int | None = None,
     ) -> None:
         if config is not None and not isinstance(config, PuzzleMixConfig):
@@ -94,6 +96,7 @@ class PuzzleMix:
         self.clean_weight = check_weight("clean_weight", clean_weight)
         self.adversarial_prob = check_probability("adversarial_prob", adversarial_prob)
         self.adversarial_eps = check_probability("adversarial_eps", adversarial_eps)
+        self.sample_prob = check_probability("sample_prob", sample_prob)
         self.num_classes = check_num_classes(num_classes)
         self.source = SaliencySource(saliency, saliency_layer, saliency_loss, saliency_precision, num_classes)
         self._refuse_without_gradient()
@@ -118,7 +121,12 @@ class PuzzleMix:
         """Draw the random choices for a batch (see :class:`Mixer`)."""
         check_image_batch(images, self.config.std)
         return draw_mix(
-            images, self.config, key, adversarial_prob=self.adversarial_prob, adversarial_eps=self.adversarial_eps
+            images,
+            self.config,
+            key,
+            adversarial_prob=self.adversarial_prob,
+            adversarial_eps=self.adversarial_eps,
+            sample_prob=self.sample_prob,
         )
 
     def __call__(
@@ -162,6 +170,7 @@ class PuzzleMix:
             first = noisy if draw.adversarial_first else images
             second = noisy if draw.adversarial_second else images
             mix = mix_checked(images, found.saliency, draw, self.config, first, second, self.checks)
+            mix = mix if draw.kept is None else keep_samples(mix, images, draw.kept)
             soft = blend_targets(
                 targets, permutation=draw.permutation, ratio=mix.ratio, num_classes=num_classes
             )  # fmt: skip
@@ -169,24 +178,6 @@ class PuzzleMix:
             mix.images, soft, mix.ratio, mix.mask, found.saliency, draw, images.detach(), clean, mix.plan,
             mean=self.config.mean, std=self.config.std,
         )  # fmt: skip
-
-    def mix_view(self, view: Tensor, mixed: MixedBatch) -> Tensor:
-        """Mix a second view of a batch as the first was mixed: by the same partners, mask and moves.
-
-        Args:
-            view: (B, C, H, W) floating point, of the images that ``mixed`` was made from; C, H and W may differ from theirs.
-            mixed: The first view, mixed by this.
-
-        Returns:
-            (B, C, H, W) mixed images, a new tensor.
-
-        Raises:
-            ValueError: If the view's blocks are not those of the first, or that was mixed with adversarial noise.
-        """
-        if mixed.draw.noise is not None:
-            raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
-        check_images(view)
-        return mix_like(view, mixed.mask, mixed.plan, permutation=mixed.draw.permutation, config=self.config)
 
     def _compute_saliency(
         self, model: nn.Module, images: Tensor, targets: Tensor, forward_context: ForwardContext, batch: Any

@@ -58,6 +58,10 @@ class MixImageLogger:
             self._due_at = trainer.global_step + self.every
             self._log(trainer)
 
+    def forget(self) -> None:
+        """Free the memory of the last mixed batch, since another one is about to be mixed."""
+        self._last = None
+
     def finish(self, trainer: pl.Trainer) -> None:
         """End a fit with an image of its last mixed batch."""
         if self._due_at is not None and self._last is not None:

@@ -143,6 +143,9 @@ METHODS = {
     "mixup": (pm.MixUpCallback, (0, 0)),
     "cutmix": (pm.CutMixCallback, (0, 0)),
     "manifoldmix": (lambda **options: pm.ManifoldMixCallback(layers=["net.0"], **options), (0, 0)),
+    "some samples": (lambda **options: pm.PuzzleMixCallback(CONFIG, sample_prob=0.5, **options), (1, 2)),
+    "some of mixup": (lambda **options: pm.MixUpCallback(sample_prob=0.5, **options), (0, 1)),
+    "some of cutmix": (lambda **options: pm.CutMixCallback(sample_prob=0.5, **options), (0, 1)),
     "not mixed": (lambda **options: pm.PuzzleMixCallback(CONFIG, prob=0.0, **options), (0, 0)),
 }
 

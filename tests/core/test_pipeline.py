@@ -64,7 +64,8 @@ def test_invariants(
     torch.testing.assert_close(labels, labels.round(), atol=1e-5, rtol=0)
     assert labels.min() >= 0
     assert labels.max() <= count - 1
-    np.testing.assert_allclose(result.ratio.numpy(), result.mask.numpy().mean((1, 2)), atol=1e-6)
+    areas = np.outer(np.diff(borders(height, n)), np.diff(borders(width, n))) / (height * width)
+    np.testing.assert_allclose(result.ratio.numpy(), (result.mask.numpy() * areas).sum((1, 2)), atol=1e-6)
     slack = torch.finfo(dtype).eps
     assert result.images.min() >= images.min() - slack
     assert result.images.max() <= images.max() + slack
@@ -74,6 +75,21 @@ def test_invariants(
     for again in (mix(lam), mix(torch.full((batch,), lam)), mix(torch.tensor(lam)), mix(torch.tensor([lam]))):
         assert torch.equal(again.images, result.images)
         assert torch.equal(again.mask, result.mask)
+
+
+@pytest.mark.parametrize(("size", "n"), [((28, 28), 16), ((8, 8), 4), ((9, 14), 4), ((7, 5), 3)])
+@pytest.mark.parametrize("transport", [True, False])
+def test_ratio_is_the_share_of_pixels(size: tuple[int, int], n: int, transport: bool) -> None:
+    """Of white images that are mixed with black ones, it is the brightness; 28 px and 16 blocks are those of MNIST."""
+    generator = torch.Generator().manual_seed(n)
+    images = torch.stack([torch.ones(1, *size)] * 4 + [torch.zeros(1, *size)] * 4)
+    partners = torch.tensor([4, 5, 6, 7, 0, 1, 2, 3])
+    saliency, lam = torch.rand(8, *size, generator=generator), torch.rand(8, generator=generator)
+    config = PuzzleMixConfig(transport=transport)
+    result = puzzle_mix(images, saliency, permutation=partners, lam=lam, blocks_per_side=n, config=config)
+    brightness = result.images.double().mean((1, 2, 3))
+    np.testing.assert_allclose(result.ratio[:4], brightness[:4], atol=1e-6)
+    np.testing.assert_allclose(result.ratio[4:], 1 - brightness[4:], atol=1e-6)
 
 
 def mix_default(images: torch.Tensor, saliency: torch.Tensor, permutation: Any, **options: Any) -> MixResult:

@@ -77,11 +77,3 @@ def test_the_baselines(mixer: Any, drawn: bool, counts: Counter[str]) -> None:
     counts.clear()
     mixer(MODEL, IMAGES, CLASSES, draw)
     assert counts == {"check_images": 1, "check_permutation": 1, "check_targets": 1}
-
-
-@pytest.mark.parametrize("mixer", [pm.PuzzleMix(), pm.CutMix()], ids=lambda each: type(each).__name__)
-def test_a_second_view(mixer: Any, counts: Counter[str]) -> None:
-    mixed = mixer(MODEL, IMAGES, CLASSES)
-    counts.clear()
-    mixer.mix_view(IMAGES, mixed)
-    assert counts == {"check_images": 1}

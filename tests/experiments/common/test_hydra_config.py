@@ -139,7 +139,7 @@ def test_every_logger_writes_the_csv_too(
 
 def test_all_logger_and_mix_options_are_covered() -> None:
     assert options("logger") == ["csv", "none", "tensorboard", "wandb"]
-    assert options("mix") == ["cutmix", "manifold", "mixup", "none", "puzzlemix"]
+    assert options("mix") == ["cutmix", "manifold", "mixup", "none", "puzzlemix", "random"]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,13 @@ def test_puzzlemix_is_built_with_the_run_s_seed_and_any_setting(compose_train: C
     assert isinstance(mix, plugin.PuzzleMixCallback)
     with pytest.raises(InstantiationException, match="alpa"):
         build_optional(compose_train("mix.config.alpa=0.5"), "mix")
+
+
+def test_random_mix_is_built_with_the_run_s_seed(compose_train: Compose) -> None:
+    mix = build_optional(compose_train("mix=random", "mix.weights=[2,1]", "seed=7"), "mix")
+    assert [type(each).__name__ for each in mix.callbacks] == ["PuzzleMixCallback", "CutMixCallback"]
+    assert [each.seed for each in (mix, *mix.callbacks)] == [7, 7, 7]
+    assert mix.weights == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_mix_none_is_none_and_takes_no_settings(compose_train: Compose) -> None:

@@ -37,6 +37,12 @@ JOBS = {
     "gamma": {"mix.config.gamma": ["0", "0.25", "0.5", "0.75", "1"], "seed": THREE},
     "eta": {"mix.config.eta": ["0", "0.1", "0.2", "0.4", "0.8"], "seed": THREE},
     "transport_cost": {"mix.config.transport_cost": ["0", "0.4", "0.8", "1.6", "3.2"], "seed": THREE},
+    "num_labels": {"mix.config.num_labels": ["2", "3", "5"], "seed": THREE},
+    "transport": {"mix.config.transport": ["True", "False"], "seed": THREE},
+    "alpha": {"mix.config.alpha": ["0.2", "0.5", "1", "2", "4"], "seed": THREE},
+    "prob": {"mix.prob": ["0.25", "0.5", "0.75", "1"], "seed": THREE},
+    "grid_sizes": {"mix.config.grid_sizes": ["[2]", "[4]", "[8]", "[16]", "[2,4,8,16]"], "seed": THREE},
+    "adversarial_prob": {"mix.adversarial_prob": ["0", "0.1", "0.3"], "seed": THREE},
     "data_fraction": {"data.fraction": ["0.1", "0.25", "0.5", "1"], "mix": ["none", "puzzlemix"], "seed": THREE},
 }
 LAUNCHERS = {

@@ -96,9 +96,12 @@ TABLE: dict[str, Facts] = {
     ),
     **rows("imagenet_resnet50", IMAGENET, BASELINES | {"puzzlemix": PUZZLE | {"neigh_size": 2, "t_size": -1}}),
     **rows("cifar100_pyramidnet200", PYRAMID, {"puzzlemix": PUZZLE | {"t_size": -1}}),
+    **rows("cifar100_pyramidnet200", PYRAMID, {"vanilla": {}, "cutmix": CUTMIX}),
+    **rows("cifar100_pyramidnet200", PYRAMID, {"cutmix_half": CUTMIX | {"mixup_prob": 0.5}}),
     **rows("cifar100_pyramidnet200", PYRAMID, {"puzzlemix_half": PUZZLE | {"t_size": -1, "mixup_prob": 0.5}}),
 }
-PHASED = "imagenet_resnet50_puzzlemix_3phase"
+PHASED_PUZZLE = PUZZLE | {"beta": 1.5, "clean_lam": 1.0, "neigh_size": 2, "t_size": -1}
+PHASED = {f"imagenet_resnet50_{name}_3phase": mix for name, mix in (BASELINES | {"puzzlemix": PHASED_PUZZLE}).items()}
 
 
 def as_flags(mix: Any, cfg: DictConfig, num_classes: int) -> dict[str, Any]:
@@ -107,7 +110,9 @@ def as_flags(mix: Any, cfg: DictConfig, num_classes: int) -> dict[str, Any]:
         return {}
     mixer = mix.mixer
     if not isinstance(mix, pm.PuzzleMixCallback):
-        return {"kind": type(mixer).__name__, "alpha": mixer.alpha}
+        return {"kind": type(mixer).__name__, "alpha": mixer.alpha} | (
+            {"mixup_prob": mix.prob} if mix.prob != 1 else {}
+        )
     config = mixer.config
     # Under their BCE loss the clean loss is 2 clean_lam / num_classes times the cross-entropy.
     unit = 2 / num_classes if cfg.loss == "bce_softmax" else 1.0
@@ -128,7 +133,7 @@ def model_name(cfg: DictConfig) -> str:
 
 
 def test_every_experiment_is_in_the_table_and_the_other_way_round() -> None:
-    assert sorted([*TABLE, PHASED]) == NAMES
+    assert sorted([*TABLE, *PHASED]) == NAMES
 
 
 @pytest.mark.parametrize("name", sorted(TABLE))
@@ -156,22 +161,19 @@ def test_the_authors_networks_have_no_last_norm_and_torch_s_initialization(compo
     assert (model.final_norm, model.init) == (False, "torch")
 
 
-def test_the_three_phases(compose_train: Compose) -> None:
-    cfg = compose_train(f"experiment={PHASED}", "data.root=/copies")
+@pytest.mark.parametrize("name", PHASED)
+def test_the_three_phases(name: str, compose_train: Compose) -> None:
+    cfg = compose_train(f"experiment={name}", "data.root=/copies")
     optimizer, mix = cfg.optimizer, build_optional(cfg, "mix")
-    assert (cfg.epochs, cfg.loss, cfg.clean_stop_epoch, cfg.trainer.reload_dataloaders_every_n_epochs) == (
-        100,
-        "ce",
-        40,
-        1,
-    )
+    assert (cfg.epochs, cfg.loss, cfg.trainer.reload_dataloaders_every_n_epochs) == (100, "ce", 1)
+    assert cfg.clean_stop_epoch == (40 if "puzzlemix" in name else None)
     assert (optimizer._target_, optimizer.momentum) == ("torch.optim.SGD", 0.9)
     assert (optimizer.nesterov, cfg.decay_norm, optimizer.weight_decay) == (False, False, 1e-4)
     assert cfg.scheduler._target_ == "experiments.training.optim.piecewise"
     epochs, rates = zip(*((epoch, optimizer.lr * factor) for epoch, factor in cfg.scheduler.points), strict=True)
     assert epochs == (0, 8, 15, 15, 40, 65, 90, 100)
     assert rates == pytest.approx((0.5, 1.0, 0.125, 0.2, 0.02, 0.002, 2e-4, 2e-5))
-    assert as_flags(mix, cfg, 1000) == PUZZLE | {"beta": 1.5, "clean_lam": 1.0, "neigh_size": 2, "t_size": -1}
+    assert as_flags(mix, cfg, 1000) == PHASED[name]
     assert (cfg.model.name, cfg.model.zero_init_residual, cfg.model.head_std) == ("resnet50", True, 0.01)
     phases = [(phase.until, phase.data) for phase in instantiate(cfg.data).phases]
     found = [(until, data.root.name, data.image_size, data.batch_size, data.min_scale) for until, data in phases]
