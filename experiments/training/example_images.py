@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.common import save_figure
 from experiments.data import ImageDataModule
-from lightning_puzzlemix import PuzzleMixCallback
+from lightning_puzzlemix import PuzzleMixCallback, RandomMixCallback
 from lightning_puzzlemix.monitoring import plot_mixes, show_image
 from lightning_puzzlemix.normalization import Denormalizer
 
@@ -22,12 +22,13 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
     if mix is None:
         figure = _plot_images(images, targets, data)
     else:
-        draw = mix.draw(images)
-        if isinstance(mix, PuzzleMixCallback):
+        chosen = mix.choose() if isinstance(mix, RandomMixCallback) else mix
+        draw = chosen.draw(images)
+        if isinstance(chosen, PuzzleMixCallback):
             # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
-            sizes = sorted(mix.config.grid_sizes)
+            sizes = sorted(chosen.config.grid_sizes)
             draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
-        mixed = mix.mixer(model, images, targets, draw)
+        mixed = chosen.mixer(model, images, targets, draw)
         figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
     save_figure(figure, path, dpi=150)
     return "training images, not mixed" if mix is None else "mixed images"
@@ -37,8 +38,7 @@ def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figu
     """Up to 24 normalized images (B,C,H,W) under the names of their classes (B,)."""
     pixels = Denormalizer(data.mean, data.std)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
-    for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
+    places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+    for axes, image, target in zip(places.flat, images, targets, strict=False):
         show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
-    for axes in figure.axes:
-        axes.axis("off")
     return figure
