@@ -20,7 +20,10 @@ ORDER = {
     "experiments": (
         ("common",), ("data",), ("models",), ("test_results",), ("runs",), ("checkpoints",), ("loggers",), ("training",),
         ("robustness",), ("sweep_results",), ("html_report",), ("sweeps",), ("wandb_dashboard",), ("show",), ("benchmarks",),
-        ("train", "evaluate", "summarize", "report", "dashboard", "show_mixing", "benchmark", "resize_images", "gpu_check"),
+        (
+            "train", "evaluate", "summarize", "report", "dashboard", "show_mixing", "benchmark", "resize_images", "gpu_check",
+            "gpu_study",
+        ),
     ),
 }  # fmt: skip
 

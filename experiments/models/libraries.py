@@ -1,7 +1,7 @@
 """Networks of torchvision and timm by their name, with the classes and channels of the data."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import torchvision
@@ -17,10 +17,12 @@ def build_torchvision(
         name: One of `torchvision.models.list_models(module=torchvision.models)`.
         num_classes: Number of logits.
         in_channels: Channels of the images. Other than 3 they replace the first convolution, initialized as by He et al.
-        head_std: Initial standard deviation of the last linear layer's weights, > 0; None: the library's initialization.
+        head_std: Initial standard deviation of the last linear layer's weights; None: the library's initialization.
         **options: Further arguments of the network, e.g. `zero_init_residual=True` of the ResNets.
     """
-    _check_name("torchvision", name, torchvision.models.list_models(module=torchvision.models))
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise ValueError(_unknown_name("torchvision", name, known))
     net = torchvision.models.get_model(name, num_classes=num_classes, **options)
     if getattr(net, "aux_logits", False):
         raise ValueError(
@@ -28,8 +30,7 @@ def build_torchvision(
         )
     if in_channels != 3:
         _replace_first_convolution(net, in_channels)
-    _initialize_head(net, head_std)
-    return net
+    return _initialize_head(net, head_std)
 
 
 def build_timm(
@@ -39,24 +40,17 @@ def build_timm(
 
     As `build_torchvision`; the options are those of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise ModuleNotFoundError("model=timm needs timm; install it: pip install -e '.[experiments]'") from error
+    import timm
+
     if not timm.is_model(name):
-        _check_name("timm", name, timm.list_models())
-    net = timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options)
-    _initialize_head(net, head_std)
-    return net
+        raise ValueError(_unknown_name("timm", name, timm.list_models()))
+    return _initialize_head(timm.create_model(name, num_classes=num_classes, in_chans=in_channels, **options), head_std)
 
 
-def _check_name(library: str, name: str, known: Iterable[str]) -> None:
-    known = list(known)
-    if name in known:
-        return
+def _unknown_name(library: str, name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(str(name).lower(), known, n=5)
     hint = f"close ones: {', '.join(close)}" if close else f"it has {len(known)}, for instance {', '.join(known[:5])}"
-    raise ValueError(f"model.name must be a network of {library}, got {name!r}; {hint}")
+    return f"model.name must be a network of {library}, got {name!r}; {hint}"
 
 
 def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
@@ -68,12 +62,11 @@ def _replace_first_convolution(net: nn.Module, in_channels: int) -> None:
     setattr(net.get_submodule(parent), child, new)
 
 
-def _initialize_head(net: nn.Module, std: float | None) -> None:
+def _initialize_head(net: nn.Module, std: float | None) -> nn.Module:
     if std is None:
-        return
-    if std <= 0:
-        raise ValueError(f"model.head_std must be null or positive, got {std}")
+        return net
     layers = [each for each in net.modules() if isinstance(each, nn.Linear)]
     if not layers:
         raise ValueError(f"model.head_std={std} needs a linear layer, and {type(net).__name__} has none; drop it")
     nn.init.normal_(layers[-1].weight, std=std)
+    return net

@@ -5,78 +5,63 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.show.prepare import PreparedImages
 from lightning_puzzlemix import MixedBatch
-from lightning_puzzlemix.monitoring import frame, retained_saliency, show_image, show_saliency, visible_moves
+from lightning_puzzlemix.monitoring import frame, show_image, show_saliency
 from lightning_puzzlemix.monitoring.palette import FIRST_COLOR, SECOND_COLOR, mask_colormap
+from lightning_puzzlemix.monitoring.plot_data import PlotSamples
 from lightning_puzzlemix.normalization import Denormalizer
 
-# In inches: panels, the space between them, and the text above a panel and below a mix.
-ORIGINAL, MIX, GAP, ABOVE, BELOW = 1.45, 1.9, 0.16, 0.45, 0.65
+# In inches: widths of panels, the space beside a mix for mask and label, and that for the texts above and below.
+ORIGINAL, MIX, BESIDE, ABOVE, BELOW = 1.45, 1.9, 1.0, 0.4, 0.5
 # The mask at the lower right of a mix: left, bottom, width and height as shares of those of the mix.
 MASK = (1.04, 0, 0.3, 0.3)
 
 
 def plot_grid(
-    prepared: PreparedImages, mixes: Sequence[MixedBatch], axes: Mapping[str, Sequence[str]], legend: str
+    mixes: Sequence[MixedBatch], titles: Sequence[str], axes: Mapping[str, Sequence[str]], legend: str
 ) -> Figure:
-    """Plot mixes of the first pair of images.
+    """Plot the first pair of images and their saliency at the top and, below, each mix with its mask.
 
     Args:
-        prepared: The images.
-        mixes: One for each panel, row by row.
+        mixes: One batch for each panel, row by row.
+        titles: Of the images.
         axes: The values of one setting, for the columns, or of two, the first for the rows.
         legend: The settings that all mixes share.
-
-    Returns:
-        A figure with both images and their saliency at the top and, below, each mix with its mask.
     """
     *rows, columns = ([f"{key} = {value}" for value in values] for key, values in axes.items())
     rows = rows[0] if rows else [""]
-    height, width = prepared.images.shape[2:]
+    pairs = [PlotSamples.take(mixed, 1, titles) for mixed in mixes]
+    pixels = Denormalizer.of(*pairs[0].originals, pairs[0].mixed.mean, pairs[0].mixed.std)
+    height, width = mixes[0].images.shape[2:]
     # Limited: a banner or a column of pixels would fill the figure.
     aspect = min(2.5, max(0.4, height / width))
-    step = MIX * (MASK[0] + MASK[2]) + GAP, MIX * aspect + BELOW
-    top = ABOVE + ORIGINAL * aspect + ABOVE
-    size = max(4 * (ORIGINAL + GAP), 2 * GAP + len(columns) * step[0]) + GAP, top + len(rows) * step[1] + GAP
-    figure = Figure(figsize=size)
-    partner = int(prepared.partners[0])
-    pixels = Denormalizer.of(prepared.images[:1], prepared.images[[partner]], prepared.mean, prepared.std)
-    for number, index in enumerate((0, partner)):
-        left = size[0] / 2 + (2 * number - 2) * (ORIGINAL + GAP)
-        image = _add_panel(figure, left, ABOVE, ORIGINAL, aspect)
-        show_image(
-            image, pixels.shown(prepared.images[index]), f"{('first', 'second')[number]}: {prepared.titles[index]}"
-        )
-        frame(image, (FIRST_COLOR, SECOND_COLOR)[number])
-        saliency = _add_panel(figure, left + ORIGINAL + GAP, ABOVE, ORIGINAL, aspect)
-        show_saliency(saliency, prepared.saliency[index].float().numpy(), "its saliency")
-    for number, mixed in enumerate(mixes):
+    heights = (ORIGINAL * aspect + ABOVE, len(rows) * (MIX * aspect + BELOW) + ABOVE)
+    figure = Figure((max(4.5 * ORIGINAL, len(columns) * (MIX + BESIDE)), sum(heights) + BELOW), layout="constrained")
+    top, bottom = figure.subfigures(2, height_ratios=heights)
+    originals = top.subplots(1, 4)
+    for which, (name, color) in enumerate((("first", FIRST_COLOR), ("second", SECOND_COLOR))):
+        image, saliency = originals[2 * which : 2 * which + 2]
+        show_image(image, pixels.shown(pairs[0].originals[which, 0]), f"{name}: {pairs[0].titles[which][0]}")
+        frame(image, color)
+        show_saliency(saliency, pairs[0].saliency[which, 0].numpy(), "its saliency")
+    panels = bottom.subplots(len(rows), len(columns), squeeze=False)
+    for number, (panel, pair) in enumerate(zip(panels.flat, pairs, strict=True)):
         row, column = divmod(number, len(columns))
-        panel = _add_panel(figure, 2 * GAP + column * step[0], top + row * step[1], MIX, aspect)
-        _plot_mix(panel, mixed, pixels, count_moved=any("transport" in key for key in axes))
+        _plot_mix(panel, pair, pixels)
         panel.set_title(columns[column] if row == 0 else "", weight="bold", size=10)
         panel.set_ylabel(rows[row] if column == 0 else "", weight="bold", size=10)
-    text = f"Small masks: orange shows the first image, blue the second, in between both. All with {legend}."
-    figure.text(0.5, 0.1 / size[1], text, ha="center", size=8)
+    for panel in figure.axes:
+        panel.set(xticks=[], yticks=[], box_aspect=aspect)
+    text = f"Small masks: orange shows the first image, blue the second, in between both.\nAll with {legend}."
+    figure.supxlabel(text, size=8)
     return figure
 
 
-def _add_panel(figure: Figure, left: float, top: float, width: float, aspect: float) -> Axes:
-    """Add axes, placed in inches from the top left corner of the figure."""
-    (across, down), height = figure.get_size_inches(), width * aspect
-    box = (left / across, 1 - (top + height) / down, width / across, height / down)
-    return figure.add_axes(box, xticks=[], yticks=[])
-
-
-def _plot_mix(axes: Axes, mixed: MixedBatch, pixels: Denormalizer, *, count_moved: bool) -> None:
-    """Plot the first mix of a batch with its mask; that no block moved is stated only if `count_moved`."""
-    moved = 0 if mixed.plan is None else int(visible_moves(mixed)[1][:, 0].sum())
-    count = (
-        f", {moved} moved block{'' if moved == 1 else 's'}" if moved or (count_moved and mixed.plan is not None) else ""
-    )
-    retained = float(retained_saliency(mixed)[:, 0].mean())
-    show_image(axes, pixels.shown(mixed.images[0]), "")
-    axes.set_xlabel(f"{float(mixed.ratio[0]):.0%} of the first{count},\n{retained:.0%} of the saliency stays", size=8)
-    mask = axes.inset_axes(MASK, xticks=[], yticks=[])
+def _plot_mix(panel: Axes, pair: PlotSamples, pixels: Denormalizer) -> None:
+    mixed, count = pair.mixed, int(pair.moved.sum())
+    moved = "" if mixed.plan is None else f", {count} moved block{'' if count == 1 else 's'}"
+    show_image(panel, pixels.shown(mixed.images[0]), "")
+    share, retained = float(mixed.ratio[0]), float(pair.retained.mean())
+    panel.set_xlabel(f"{share:.0%} of the first{moved},\n{retained:.0%} of the saliency stays", size=8)
+    mask = panel.inset_axes(MASK, xticks=[], yticks=[])
     mask.imshow(mixed.mask[0].numpy(), cmap=mask_colormap(), vmin=0, vmax=1, interpolation="nearest", aspect="auto")

@@ -138,7 +138,8 @@ def test_a_full_disk_is_no_broken_image(
     [
         (["{root}/absent", "{root}/copies", "--size", "50"], "SOURCE must be a folder of images"),
         (["{root}", "{root}/copies", "--size", "50"], "TARGET must be outside SOURCE"),
-        (["{root}", "/tmp/elsewhere", "--size", "0"], "--size and --workers must be at least 1"),
+        (["{root}", "/tmp/elsewhere", "--size", "0"], "argument --size: invalid PositiveInt value: '0'"),
+        (["{root}", "/tmp/elsewhere", "--size", "50", "--quality", "0"], "argument --quality: invalid choice: 0"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(

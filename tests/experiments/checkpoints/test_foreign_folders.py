@@ -36,7 +36,7 @@ from experiments.data import CIFAR10DataModule, PhasedDataModule
 from experiments.html_report import write_report
 from experiments.html_report.run_folder import read_run
 from experiments.models import PreActResNet
-from experiments.show.saliency_model import load_saliency_model
+from experiments.show import load_network
 from experiments.sweep_results.runs import UnfinishedRun, find_runs
 from experiments.training.module import Classifier
 
@@ -148,7 +148,7 @@ def test_nothing_that_a_run_folder_names_is_run(
     # A string with an interpolation must not be looked up while the file is made.
     (folder / "config.yaml").write_text(OmegaConf.to_yaml({"data": DATA, "model": MODEL, group: node}, resolve=False))
     for attempt in (
-        lambda: load_saliency_model(str(folder)),
+        lambda: load_network(str(folder)),
         lambda: experiments.evaluate.run(
             compose_evaluate(f"checkpoint={folder}", "device=cpu", "attacks=[]", f"output_dir={folder / 'out'}")
         ),
@@ -188,8 +188,8 @@ def test_a_network_of_one_s_own_is_allowed_by_its_name(folder: Path) -> None:
     name = f"{__name__}.Trusted"
     write(folder, model={**MODEL, "_target_": name})
     with pytest.raises(UserError, match=rf"--allow {name}"):
-        load_saliency_model(str(folder))
-    assert type(load_saliency_model(str(folder), allow=[name]).net).__name__ == "Trusted"
+        load_network(str(folder))
+    assert type(load_network(str(folder), allow=[name])[0]).__name__ == "Trusted"
     cfg = complete_config(OmegaConf.create({"data": {}, "model": MODEL}), find_checkpoint(str(folder)))
     assert cfg.model == MODEL
 
@@ -229,7 +229,7 @@ def test_first_weights_and_downloads_of_a_run_are_left_out(tmp_path: Path) -> No
 def test_a_network_of_timm_is_one_of_its_own(name: str, folder: Path) -> None:
     write(folder, model={"_target_": "experiments.models.build_timm", "name": name})
     with pytest.raises(Exception, match="must be a network of timm"):
-        load_saliency_model(str(folder))
+        load_network(str(folder))
 
 
 LAUGHS = "a: &a [x, x]\n" + "".join(
@@ -248,7 +248,7 @@ def test_hostile_yaml_is_refused(text: str, folder: Path, marker: Path) -> None:
     with pytest.raises(UserError, match=r"config\.yaml cannot be read: .{3}"):
         read_plain_yaml(folder / "config.yaml")
     with pytest.raises(UserError):
-        load_saliency_model(str(folder))
+        load_network(str(folder))
     assert not marker.exists()
 
 
@@ -278,7 +278,7 @@ def test_links_out_of_a_run_folder_are_not_followed(folder: Path, tmp_path: Path
     private.write_text("data: private\n")
     (folder / "config.yaml").symlink_to(private)
     with pytest.raises(UserError, match=r"is a link to .*private\.yaml, out of its folder"):
-        load_saliency_model(str(folder))
+        load_network(str(folder))
     (folder / "config.yaml").unlink()
     write(folder)
     (folder / "evaluation").mkdir()
@@ -317,10 +317,10 @@ def test_evaluating_leaves_the_process_as_it_was(folder: Path, compose_evaluate:
     experiments.evaluate.run(cfg)
     before = state_of_the_process()
     experiments.evaluate.run(cfg)
-    load_saliency_model(str(folder))
+    load_network(str(folder))
     write(folder, model={"_target_": "os.system"})
     with pytest.raises(UserError):
-        load_saliency_model(str(folder))
+        load_network(str(folder))
     after = state_of_the_process()
     assert {name for name in before if before[name] != after[name]} == set()
 

@@ -21,7 +21,7 @@ from experiments.data.class_folders import ClassFolders
 from experiments.data.errors import DatasetError
 from experiments.data.image_reading import read_image
 from experiments.resize_images import main as resize
-from experiments.show.image_files import SourceImage
+from experiments.show import read_pixels
 
 # Of 255, half a step of rounding twice.
 TOLERANCE = 1.5
@@ -36,7 +36,7 @@ def test_every_kind_is_read_as_it_looks(kind: str, tmp_path: Path) -> None:
     for image in (read_image(path), read_image(path.read_bytes(), name="odd"), ClassFolders(tmp_path)[0][0]):
         assert (image.mode, image.size) == ("RGB", (width, height))
         np.testing.assert_allclose(np.asarray(image, float), expected, atol=TOLERANCE)
-    shown = SourceImage("odd", path).read(height=height, width=width, channels=3).permute(1, 2, 0).numpy()
+    shown = read_pixels(path, height=height, width=width, channels=3).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(255 * shown, expected, atol=TOLERANCE)
 
 

@@ -1,6 +1,5 @@
 """Networks of torchvision and timm by their name."""
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -54,11 +53,9 @@ def test_the_last_layer_can_be_initialized_anew(build: Callable[..., nn.Module])
     assert weight.std().item() == pytest.approx(0.01, rel=0.02)
     # Uniform weights of this deviation would end at 0.017.
     assert weight.abs().max() > 0.03
-    with pytest.raises(ValueError, match="head_std must be null or positive, got 0"):
-        build("resnet18", 100, head_std=0)
 
 
-def test_what_the_libraries_do_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_libraries_do_not_have_is_refused() -> None:
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=r"must be a network of torchvision, got 'Resnet_50'; close ones: .*resnet50"):
         build_torchvision("Resnet_50", 10)
@@ -75,6 +72,3 @@ def test_what_the_libraries_do_not_have_is_refused(monkeypatch: pytest.MonkeyPat
         build_torchvision("googlenet", 10, init_weights=False)
     with pytest.raises(ValueError, match=r"head_std=0.1 needs a linear layer, and SqueezeNet has none"):
         build_torchvision("squeezenet1_1", 10, head_std=0.1)
-    monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[experiments\]'"):
-        build_timm("resnet18", 10)

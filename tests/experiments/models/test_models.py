@@ -103,7 +103,7 @@ def test_preactresnet_refuses_what_is_none() -> None:
         PreActResNet(10, depths=(2, 2))
     with pytest.raises(ValueError, match=r"block must be one of \['basic', 'bottleneck'\], got 'wide'"):
         PreActResNet(10, width=4, block="wide")
-    with pytest.raises(ValueError, match=r"init must be one of \('he', 'torch'\), got 'xavier'"):
+    with pytest.raises(ValueError, match="init must be 'he' or 'torch', got 'xavier'"):
         PreActResNet(10, width=4, init="xavier")
 
 
@@ -199,8 +199,6 @@ def test_pyramidnet_has_the_published_size_and_widths() -> None:
     assert count(net) == convolutions + norms + 100 * 1025
     with pytest.raises(ValueError, match=r"depth must be 9n \+ 2 .* got 201"):
         PyramidNet(10, depth=201)
-    with pytest.raises(ValueError, match="alpha must be at least 0, got -1"):
-        PyramidNet(10, depth=11, alpha=-1)
 
 
 @pytest.mark.parametrize("side", [8, 7])

@@ -13,9 +13,8 @@ from torch.nn import functional as F
 
 import experiments.show_mixing
 import lightning_puzzlemix as pm
-from experiments.common.errors import UserError
+from experiments.data import DigitsDataModule
 from experiments.models import PreActResNet
-from experiments.show.saliency_model import SaliencyModel
 from experiments.show_mixing import main
 from experiments.test_results.results import TEST_RESULTS, CalibrationCurve, TestResults
 from experiments.training.module import Classifier
@@ -91,16 +90,18 @@ def test_saliency_is_the_gradient_for_the_predicted_classes(
     predicted = logits.argmax(1)
     assert len(set(predicted.tolist())) > 1
     (gradient,) = torch.autograd.grad(F.cross_entropy(logits, predicted), images)
-    torch.testing.assert_close(mixed.originals, images.detach())
-    torch.testing.assert_close(mixed.saliency, gradient.square().mean(1).sqrt())
-    assert torch.equal(options["targets"], predicted)
-    assert (options["mean"], options["std"]) == ((MEAN,), (STD,))
+    torch.testing.assert_close(mixed.originals[:3], images.detach())
+    # The loss is the mean over three images here, over both images of three pairs there.
+    torch.testing.assert_close(2 * mixed.saliency[:3], gradient.square().mean(1).sqrt())
+    titles = [f"{name},\npredicted as {label}" for name, label in zip("abc", predicted.tolist(), strict=True)]
+    assert options["titles"][:3] == titles
+    assert (mixed.mean, mixed.std) == ((MEAN,), (STD,))
     assert options["class_names"] == tuple("0123456789")
-    assert mixed.targets.shape == (3, 10)
+    assert mixed.targets.shape == (6, 10)
     # Borders are compared on the pixels before normalization, so the config must know the normalization.
     config = pm.PuzzleMixConfig(mean=(MEAN,), std=(STD,))
     expected = pm.puzzle_mix(
-        mixed.originals, mixed.saliency, permutation=torch.tensor([1, 2, 0]), lam=0.5, blocks_per_side=8, config=config
+        mixed.originals, mixed.saliency, permutation=torch.arange(6).roll(3), lam=0.5, blocks_per_side=8, config=config
     )
     assert torch.equal(mixed.images, expected.images)
     with Image.open(output) as plot:
@@ -132,14 +133,20 @@ def test_a_grid_names_the_predicted_class(digits_run: Path, folder: Path, tmp_pa
 def test_images_get_the_given_size(digits_run: Path, folder: Path, tmp_path: Path, plotted: list[Any]) -> None:
     arguments = [str(folder), "--checkpoint", str(digits_run), "--output", str(tmp_path / "mix.png")]
     assert main([*arguments, "--size", "48x40"]) == 0
-    assert plotted[0][0].images.shape == (3, 1, 48, 40)
+    assert plotted[0][0].images.shape == (6, 1, 48, 40)
 
 
-def test_a_size_that_the_network_does_not_take_is_an_error() -> None:
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 2))
-    assert SaliencyModel(net, height=4, width=4).predict(torch.rand(5, 3, 4, 4)).shape == (5, 2)
-    with pytest.raises(UserError, match=r"does not take 8 x 4 pixels .* leave out --size"):
-        SaliencyModel(net, height=8, width=4).predict(torch.rand(5, 3, 8, 4))
+def test_a_size_that_the_network_does_not_take_is_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(32 * 32, 2))
+    monkeypatch.setattr("experiments.show.prepare.load_network", lambda *_, **__: (net, DigitsDataModule(), None))
+    arguments = [str(folder), "--checkpoint", "run", "--output", str(tmp_path / "mix.png")]
+    assert main(arguments) == 0
+    assert main([*arguments, "--size", "64x32"]) == 1
+    printed = capsys.readouterr().out
+    assert "does not take 64 x 32 pixels" in printed
+    assert "leave out --size" in printed
 
 
 def write_test_results(run: Path, names: tuple[str, ...]) -> None:
@@ -162,7 +169,7 @@ def test_the_data_is_not_needed_if_the_run_names_its_classes(
     assert main(arguments) == 0
     mixed, options = plotted[0]
     assert options["class_names"] == ("ape", "bee", "cat")
-    assert mixed.images.shape == (3, 3, 24, 24)
+    assert mixed.images.shape == (6, 3, 24, 24)
 
 
 def test_classes_are_numbers_where_only_their_number_is_known(

@@ -1,0 +1,97 @@
+"""CIFAR-100 from archives or folders of image files, held on the device as bytes and augmented there."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+PADDING = 4
+
+
+def read_images(sources: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Read ``.../train/<class>/<image>`` and ``.../test/<class>/<image>`` from zip archives.
+
+    Returns:
+        "train_images" and "test_images", (N, 3, 32, 32) bytes, and "train_classes" and "test_classes", (N,) integers.
+
+    Raises:
+        ValueError: If a part is missing, or the two have other classes.
+    """
+    content: dict[str, bytes] = {}
+    for source in sources:
+        with zipfile.ZipFile(source) as archive:
+            content |= {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    names = {
+        part: sorted(name for name in content if PurePosixPath(name).parts[-3:-2] == (part,))
+        for part in ("train", "test")
+    }
+    classes = {part: sorted({PurePosixPath(name).parent.name for name in found}) for part, found in names.items()}
+    if not classes["train"] or classes["train"] != classes["test"]:
+        raise ValueError(
+            f"{', '.join(map(str, sources))} must hold train/<class>/ and test/<class>/ of the same classes, got "
+            f"{len(classes['train'])} and {len(classes['test'])} of them"
+        )
+    arrays = {}
+    with ThreadPoolExecutor() as pool:
+        for part, found in names.items():
+            arrays[f"{part}_images"] = np.stack(list(pool.map(lambda name: _decode(content[name]), found)))
+            labels = [classes[part].index(PurePosixPath(name).parent.name) for name in found]
+            arrays[f"{part}_classes"] = np.asarray(labels, np.int64)
+    return arrays
+
+
+def _decode(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Map bytes to normalized floats, channels last in memory."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+class DeviceBatches:
+    """Shuffled, flipped and randomly cropped batches of images that lie on the device; an epoch leaves out the last few.
+
+    Args:
+        images: (N, C, H, W) bytes.
+        classes: (N,) integers.
+        batch_size: Images of a batch.
+        seed: Fixes order and augmentation of all epochs.
+    """
+
+    def __init__(self, images: Tensor, classes: Tensor, batch_size: int, seed: int) -> None:
+        self.images, self.classes, self.batch_size = images, classes, batch_size
+        self._generator = torch.Generator(images.device).manual_seed(seed)
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return len(self.images) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of another epoch."""
+        order = torch.randperm(len(self.images), generator=self._generator, device=self.images.device)
+        for index in range(len(self)):
+            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+            yield normalize(self._augment(self.images[chosen])), self.classes[chosen]
+
+    def _augment(self, images: Tensor) -> Tensor:
+        batch, _, height, width = images.shape
+        device, generator = images.device, self._generator
+        offsets = torch.randint(2 * PADDING + 1, (2, batch, 1), generator=generator, device=device)
+        flipped = torch.randint(2, (batch, 1), generator=generator, device=device, dtype=torch.bool)
+        rows, cols = torch.arange(height, device=device), torch.arange(width, device=device).expand(batch, width)
+        cols = torch.where(flipped, width - 1 - cols, cols)
+        padded = torch.nn.functional.pad(images, [PADDING] * 4)
+        samples = torch.arange(batch, device=device)[:, None, None]
+        # An index in front of the channels puts them last.
+        return padded[samples, :, (offsets[0] + rows)[:, :, None], (offsets[1] + cols)[:, None, :]].permute(0, 3, 1, 2)
