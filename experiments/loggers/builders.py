@@ -1,4 +1,4 @@
-"""Loggers that go on where an interrupted run left them."""
+"""A W&B logger that goes on where an interrupted run left it."""
 
 import hashlib
 import shlex
@@ -9,34 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from experiments.common import mask_settings, short, write_text
-from experiments.runs import build_metrics_logger, comparable_overrides, optional
+from experiments.runs import comparable_overrides, optional
 
 WANDB_ID = "wandb_id.txt"
 # Of W&B's limit of 128 letters.
 LONGEST_GROUP = 100
 
 
-def build_csv_logger(run_dir: str, kept_steps: int = 0) -> CSVLogger:
-    """Writes `logs/metrics.csv` in the run folder line by line, so that a run that fails keeps its metrics.
-
-    Args:
-        run_dir: The run folder.
-        kept_steps: Optimizer steps of the checkpoint that is resumed: lines of earlier steps are kept.
-    """
-    return build_metrics_logger(run_dir, kept_steps)
-
-
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
-    """A WandbLogger whose run is resumed with the run folder.
+    """A WandbLogger whose run is resumed with the run folder; `settings` are those of WandbLogger and `wandb.init`.
 
-    Args:
-        run_dir: The run folder, for W&B's files and the run's id.
-        settings: Those of WandbLogger and `wandb.init`. Unless given, `job_type` is "train" and `group` the runs that differ
-            in nothing but their seed, see `seedless_group`.
+    Unless given, `job_type` is "train", and `group` are the runs that differ in nothing but their seed, see `seedless_group`.
     """
     id_file = Path(run_dir) / WANDB_ID
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
@@ -67,20 +54,15 @@ def seedless_group(name: str | None) -> str | None:
 @contextmanager
 def ended_wandb_run() -> Iterator[None]:
     """End the W&B run that is begun inside; else the next job of a sweep in this process would write into it."""
+    failed = True
     try:
         yield
-    except BaseException:
-        # Should that fail too, it must not hide what ended the run.
-        with suppress(Exception):
-            _end_wandb_run(exit_code=1)
-        raise
-    _end_wandb_run(exit_code=0)
-
-
-def _end_wandb_run(exit_code: int) -> None:
-    # Not imported here: without a W&B logger nobody has.
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        files = Path(wandb.run.dir).parent
-        with optional("the end of the run in W&B", shlex.join(["wandb", "sync", str(short(files))])):
-            wandb.finish(exit_code=exit_code)
+        failed = False
+    finally:
+        # Not imported here: without a W&B logger nobody has.
+        wandb = sys.modules.get("wandb")
+        if wandb is not None and wandb.run is not None:
+            command = shlex.join(["wandb", "sync", str(short(Path(wandb.run.dir).parent))])
+            # Should this fail too, it must not hide what ended the run.
+            with suppress(Exception) if failed else optional("the end of the run in W&B", command):
+                wandb.finish(exit_code=int(failed))

@@ -1,6 +1,8 @@
 """What W&B and TensorBoard get beside the metrics: the settings at the start of a run, the test results at its end."""
 
+import textwrap
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,48 +14,33 @@ from experiments.common import mask_settings
 from experiments.runs import Summary
 from experiments.test_results import NAMED, TestResults, plot_calibration, plot_confusion, plot_per_class
 
-# Of the table of confused pairs.
-PAIRS = 100
+PAIRS_IN_TABLE = 100
 CONFUSION, CALIBRATION, PER_CLASS = "test/confusion_matrix", "test/calibration", "test/per_class_accuracy"
+Loggers = Iterable[Logger]
+PLOTS = {CONFUSION: plot_confusion, CALIBRATION: plot_calibration, PER_CLASS: plot_per_class}
 
 
-def log_settings(loggers: Iterable[Logger], cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
-    """Log the settings of a run, as the config of a W&B run and as a text in TensorBoard.
-
-    Args:
-        loggers: Those of the run. CSV loggers are left out: `config.yaml` lies beside their file.
-        cfg: The composed config. The group `logger` is left out, as it may hold keys.
-        choices: The option chosen in each group.
-    """
+def log_settings(loggers: Loggers, cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
+    """Log the composed config and the option chosen in each group: as config of a W&B run, as text in TensorBoard."""
     settings = _settings(cfg, choices)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             # Not as hyperparameters yet: TensorBoard shows those with the scores, which are to come.
-            lines = OmegaConf.to_yaml(OmegaConf.create(settings)).splitlines()
-            logger.experiment.add_text("config", "\n".join(f"    {line}" for line in lines))
+            logger.experiment.add_text("config", textwrap.indent(OmegaConf.to_yaml(settings), "    "))
+        # `config.yaml` lies beside the file of a CSV logger.
         elif not isinstance(logger, CSVLogger):
             logger.log_hyperparams(settings)
 
 
 def _settings(cfg: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
-    content: Any = mask_settings(OmegaConf.to_container(cfg, resolve=True))
-    return {**{str(key): value for key, value in content.items() if key != "logger"}, "choices": dict(choices)}
+    settings: Any = mask_settings(OmegaConf.to_container(cfg, resolve=True))
+    # It may hold keys.
+    settings.pop("logger", None)
+    return {**settings, "choices": dict(choices)}
 
 
-def log_test_results(
-    loggers: Iterable[Logger], results: TestResults, summary: Summary, cfg: DictConfig, *, step: int
-) -> None:
-    """Log the scores of a finished run, its confusion matrix, calibration curve and the accuracy of each class.
-
-    To W&B as summary, charts and tables, to TensorBoard as hyperparameters with their scores and as images.
-
-    Args:
-        loggers: Those of the run.
-        results: Of the test.
-        summary: Of the run.
-        cfg: The composed config.
-        step: Optimizer steps of the run.
-    """
+def log_test_results(loggers: Loggers, results: TestResults, summary: Summary, cfg: DictConfig, *, step: int) -> None:
+    """Log scores and test results to W&B as summary, charts, tables, to TensorBoard as hyperparameters and images."""
     scores = summary_scores(summary)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
@@ -61,8 +48,7 @@ def log_test_results(
             # After the charts, so that no metric of an earlier step replaces them.
             logger.experiment.summary.update(scores)
         elif isinstance(logger, TensorBoardLogger):
-            plots = {CONFUSION: plot_confusion, CALIBRATION: plot_calibration, PER_CLASS: plot_per_class}
-            log_figures(logger, {tag: plot(results) for tag, plot in plots.items()}, step=step)
+            log_figures(logger, {tag: plot(results) for tag, plot in PLOTS.items()}, step=step)
             # Under names of their own, apart from the curves over the epochs.
             hp_scores = {f"hp/{name}": value for name, value in scores.items()}
             logger.log_hyperparams(_settings(cfg, summary.choices), metrics=hp_scores, step=step)
@@ -85,30 +71,28 @@ def log_figures(
 
 
 def summary_scores(summary: Summary) -> dict[str, float]:
-    """Scores by name: `test_accuracy` and the other test metrics and, of the epochs, the best and the median of the last."""
-    scores = {f"test_{name}": value for name, value in summary.test.items()}
-    by_epoch = summary.test_accuracy_by_epoch
+    """Test metrics of the run as `test_*` and, of its epochs, the best accuracy and the median of the last ones."""
+    scores, by_epoch = {f"test_{name}": value for name, value in summary.test.items()}, summary.test_accuracy_by_epoch
     if by_epoch is not None:
         scores |= {"test_accuracy_best": by_epoch.best, "test_accuracy_median_last_10": by_epoch.median_last_10}
     return scores
 
 
 def wandb_charts(results: TestResults) -> dict[str, Any]:
-    """Test results as W&B charts and tables by key; of more than 50 classes matrix and accuracies are images.
-
-    W&B draws at most 10000 rows of a table, which are the cells of 100 classes, and no names that can be read.
-    """
+    """Test results as W&B charts and tables by key; of more than 50 classes, which no chart can name, partly as images."""
     import wandb
 
-    def table(columns: list[str], *values: Iterable[Any]) -> Any:
-        rows = [[None if each != each else each for each in row] for row in zip(*values, strict=True)]
-        return wandb.Table(columns=columns, data=rows)
+    def table(**columns: Iterable[Any]) -> Any:
+        rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
+        # None for NaN.
+        return wandb.Table(
+            columns=list(columns), data=[[None if each != each else each for each in row] for row in rows]
+        )
 
-    curve, names = results.calibration, results.class_names
-    filled = curve.count > 0
-    accuracy, counts = results.per_class_accuracy().tolist(), results.per_class_count().tolist()
-    pairs = [[each.true, each.predicted, each.count, each.share] for each in results.most_confused(PAIRS)]
-    bins = (curve.edges[:-1], curve.edges[1:], curve.confidence, curve.accuracy, curve.count)
+    curve, filled = results.calibration, results.calibration.count > 0
+    bins = {"from": curve.edges[:-1], "to": curve.edges[1:], "confidence": curve.confidence, "accuracy": curve.accuracy}
+    classes = {"class": results.class_names, "accuracy": results.per_class_accuracy()}
+    pairs = [list(astuple(pair)) for pair in results.most_confused(PAIRS_IN_TABLE)]
     charts: dict[str, Any] = {
         CALIBRATION: wandb.plot.line_series(
             xs=[curve.confidence[filled].tolist(), [0.0, 1.0]],
@@ -117,24 +101,16 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
             title="reliability diagram",
             xname="confidence",
         ),
-        "test/calibration_bins": table(
-            ["from", "to", "confidence", "accuracy", "images"], *(values.tolist() for values in bins)
-        ),
+        "test/calibration_bins": table(**bins, images=curve.count),
         "test/most_confused": wandb.Table(columns=["true", "predicted", "images", "share"], data=pairs),
-        "test/classes": table(["class", "accuracy", "images"], names, accuracy, counts),
+        "test/classes": table(**classes, images=results.per_class_count()),
     }
-    if len(names) > NAMED:
-        return charts | {
-            CONFUSION: wandb.Image(plot_confusion(results)),
-            PER_CLASS: wandb.Image(plot_per_class(results)),
-        }
+    if len(results.class_names) > NAMED:
+        return charts | {key: wandb.Image(PLOTS[key](results)) for key in (CONFUSION, PER_CLASS)}
     # One entry an image, as W&B counts them itself.
-    rows, columns = np.indices(results.confusion.shape).reshape(2, -1)
-    true, predicted = (np.repeat(labels, results.confusion.ravel()).tolist() for labels in (rows, columns))
-    bars = table(["class", "accuracy"], names, accuracy)
+    cells = np.repeat(np.argwhere(results.confusion >= 0), results.confusion.ravel(), axis=0)
+    true, predicted, names = cells[:, 0].tolist(), cells[:, 1].tolist(), list(results.class_names)
     return charts | {
-        CONFUSION: wandb.plot.confusion_matrix(
-            y_true=true, preds=predicted, class_names=list(names), title="test images"
-        ),
-        PER_CLASS: wandb.plot.bar(bars, "class", "accuracy", title="test accuracy of each class"),
+        CONFUSION: wandb.plot.confusion_matrix(y_true=true, preds=predicted, class_names=names, title="test images"),
+        PER_CLASS: wandb.plot.bar(table(**classes), "class", "accuracy", title="test accuracy of each class"),
     }

@@ -53,7 +53,7 @@ class Summary:
     val_accuracy: float | None  # Of the last epoch, in [0,1]; None: nothing was validated.
     test: Mapping[str, float]  # Metrics of the last epoch without the prefix `test_`; fractions in [0,1], nll in nats.
     test_accuracy_by_epoch: AccuracyByEpoch | None  # None: not scored in every epoch.
-    epoch_seconds: EpochSeconds  # Of a typical epoch, see `EpochTimer.typical`.
+    epoch_seconds: EpochSeconds  # Of a typical epoch, see `EpochRecord.typical_seconds`.
     total_seconds: float  # From the start of the program to the end of the test.
 
     def save(self, path: Path) -> None:

@@ -1,75 +1,96 @@
-"""Callbacks of a run: the seconds of its epochs, their test accuracy, and the end of clean regularization."""
+"""Callbacks of a run: what is kept and said of its epochs, and the end of clean regularization."""
 
-import statistics
+import logging
 import time
-from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
-from experiments.runs import AccuracyByEpoch, EpochSeconds
+from experiments.runs import EpochSeconds
+
+log = logging.getLogger(__name__)
 
 
-class EpochTimer(pl.Callback):
-    """Measures every training epoch and logs `epoch_seconds`, `saliency_seconds` and `mixing_seconds`; kept in checkpoints.
+class EpochRecord(pl.Callback):
+    """Keeps the seconds and the test accuracy of every epoch and the last validation accuracy, in checkpoints too.
 
-    Args:
-        mix: The mixing callback, whose `seconds` has those of the running epoch by part; None: training without mixing.
+    Logs a line an epoch, and as metrics `epoch_seconds` (without validation) and, of the mixing callback `mix`,
+    `saliency_seconds` and `mixing_seconds`. Where the test part itself validates, `val_accuracy` is the test accuracy.
     """
 
     def __init__(self, mix: Any = None) -> None:
         self.mix = mix
-        self.epochs: list[EpochSeconds] = []
-        # An earlier process has begun the running epoch.
+        self.seconds: list[list[float]] = []
+        self.test_accuracies: list[float] = []
+        self.val_accuracy: float | None = None
+        # Whether an earlier process has begun the running epoch.
         self._is_partial = False
         self._start = self._validation_start = 0.0
+        self._batch = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of a resumed epoch: Lightning does not call `on_train_epoch_start` again."""
+        """Begin a resumed epoch: Lightning does not call `on_train_epoch_start` again."""
         self.on_train_epoch_start(trainer, pl_module)
-        self._is_partial = trainer.fit_loop.epoch_loop.batch_progress.current.completed > 0
+        self._is_partial = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and log the effective batch where it is another than before, as in each phase of a run."""
         self._start, self._is_partial = _now(pl_module), False
+        millions = sum(parameter.numel() for parameter in pl_module.parameters()) / 1e6
+        size, world, micro = trainer.train_dataloader.batch_size, trainer.world_size, trainer.accumulate_grad_batches
+        parts = f"{world} x {size} images" + (f" x {micro} accumulated" if micro > 1 else "")
+        batch = (
+            f"{millions:.2f} million parameters on {world} x {pl_module.device.type}, precision {trainer.precision}\n"
+            f"effective batch {size * world * micro} = {parts}, learning rate {trainer.optimizers[0].defaults['lr']:g}"
+        )
+        if trainer.is_global_zero and batch != self._batch:
+            log.info(batch)
+        self._batch = batch
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Note the time: validation runs inside the training epoch but is no part of it here."""
         self._validation_start = _now(pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the validation off the epoch."""
+        """Take the validation off the epoch, and keep its accuracies."""
         self._start += _now(pl_module) - self._validation_start
+        if not trainer.sanity_checking:
+            logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self.val_accuracy = logged.get("val_accuracy")
+            name = "val_accuracy" if trainer.datamodule.validates_on_test else "test_accuracy"
+            self.test_accuracies += [logged[name]] if name in logged else []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Record and log the epoch."""
-        parts = {} if self.mix is None else {part: self.mix.seconds.get(part, 0.0) for part in ("saliency", "mixing")}
-        epoch = EpochSeconds(_now(pl_module) - self._start, **parts)
+        """Keep and log the seconds, with loss and validation accuracy as far as they are known."""
+        values = {"epoch_seconds": _now(pl_module) - self._start}
+        if self.mix is not None:
+            values |= {f"{part}_seconds": self.mix.seconds[part] for part in ("saliency", "mixing")}
         # The rest of an epoch is better than nothing alone.
-        if not self._is_partial or not self.epochs:
-            self.epochs.append(epoch)
-        values = {"epoch_seconds": epoch.total} | {f"{part}_seconds": value for part, value in parts.items()}
+        if not self._is_partial or not self.seconds:
+            self.seconds.append(list(values.values()))
         pl_module.log_dict(values, on_step=False, on_epoch=True, sync_dist=True)
+        # On all ranks, which compute them together.
+        metrics = trainer.callback_metrics
+        labels = {"train_loss": "loss", "val_accuracy": "val accuracy"}
+        known = [f"{label} {float(metrics[name]):.4f}" for name, label in labels.items() if name in metrics]
+        if trainer.is_global_zero:
+            epoch = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+            log.info("  ".join([epoch, *known, f"{values['epoch_seconds']:.1f} s"]))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"epochs": [asdict(epoch) for epoch in self.epochs]}
+        return {name: vars(self)[name] for name in ("seconds", "test_accuracies", "val_accuracy")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the epochs of the resumed run."""
-        self.epochs = [EpochSeconds(**epoch) for epoch in state_dict["epochs"]]
+        vars(self).update(state_dict)
 
-    def typical(self) -> EpochSeconds:
-        """Median of each part over the epochs after the first, which pays for warm-up; that one if it is alone.
-
-        Raises:
-            RuntimeError: If no epoch has been finished.
-        """
-        if not self.epochs:
-            raise RuntimeError("no training epoch has been finished, so there is no time to report; raise epochs")
-        epochs = [asdict(epoch) for epoch in self.epochs[1:] or self.epochs]
-        return EpochSeconds(**{part: statistics.median(epoch[part] for epoch in epochs) for part in epochs[0]})
+    def typical_seconds(self) -> EpochSeconds:
+        """Median of each part over the epochs after the first, which pays for warm-up; that one if it is alone."""
+        return EpochSeconds(*np.median(self.seconds[1:] or self.seconds, axis=0).tolist())
 
 
 def _now(pl_module: pl.LightningModule) -> float:
@@ -79,67 +100,15 @@ def _now(pl_module: pl.LightningModule) -> float:
     return time.perf_counter()
 
 
-class TestAccuracyTracker(pl.Callback):
-    """Gathers the test accuracy of every epoch, and the validation accuracy of the last; kept in checkpoints.
+def stop_clean_loss(mix: Any, epoch: int) -> pl.Callback:
+    """Switch clean regularization off from an epoch (>= 0) on, as the 3-phase ImageNet recipe does for its last phase."""
+    mixer = getattr(mix, "mixer", None)
+    weight = getattr(mixer, "clean_weight", 0.0)
+    if not weight:
+        raise ValueError(f"clean_stop_epoch={epoch} needs mix=puzzlemix with mix.clean_weight > 0; drop it otherwise")
 
-    Reads what the validation has logged: `test_accuracy` from the loader of test images, or `val_accuracy` where the test
-    part itself validates.
-    """
+    def set_weight(trainer: pl.Trainer, *_: Any) -> None:
+        mixer.clean_weight = weight if trainer.current_epoch < epoch else 0.0
 
-    # For pytest.
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.accuracies: list[float] = []
-        self.val_accuracy: float | None = None
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the epoch that was just scored."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.sanity_checking or data is None:
-            return
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items() if name.endswith("_accuracy")}
-        self.val_accuracy = logged.get("val_accuracy")
-        accuracy = logged.get("val_accuracy" if data.validates_on_test else "test_accuracy")
-        if accuracy is not None:
-            self.accuracies.append(accuracy)
-
-    def summary(self) -> AccuracyByEpoch | None:
-        """Best, last and median of the last ten; None: no epoch was scored on test images."""
-        return AccuracyByEpoch.of(self.accuracies) if self.accuracies else None
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        return {"accuracies": list(self.accuracies), "val_accuracy": self.val_accuracy}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the epochs of the resumed run."""
-        self.accuracies, self.val_accuracy = list(state_dict["accuracies"]), state_dict["val_accuracy"]
-
-
-class CleanLossStop(pl.Callback):
-    """Switches clean regularization off from an epoch on, as the 3-phase ImageNet recipe does for its last phase.
-
-    Args:
-        mix: The callback whose `clean_weight` is meant.
-        epoch: First epoch without, >= 0.
-
-    Raises:
-        ValueError: If there is nothing to switch off.
-    """
-
-    def __init__(self, mix: Any, epoch: int) -> None:
-        self.weight = getattr(getattr(mix, "mixer", None), "clean_weight", 0.0)
-        if not self.weight:
-            raise ValueError(
-                f"clean_stop_epoch={epoch} needs mix=puzzlemix with mix.clean_weight > 0; drop it otherwise"
-            )
-        self.mixer, self.epoch = mix.mixer, epoch
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the weight of a resumed epoch: Lightning does not call `on_train_epoch_start` again."""
-        self.on_train_epoch_start(trainer, pl_module)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the weight of this epoch."""
-        self.mixer.clean_weight = self.weight if trainer.current_epoch < self.epoch else 0.0
+    # At each batch, as a resumed epoch does not start again.
+    return LambdaCallback(on_train_batch_start=set_weight)

@@ -4,49 +4,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from experiments.common import save_figure
 from experiments.data import ImageDataModule
+from lightning_puzzlemix import PuzzleMixCallback, RandomMixCallback
+from lightning_puzzlemix.monitoring import plot_mixes, show_image
+from lightning_puzzlemix.normalization import Denormalizer
 
 COLUMNS, ROWS = 8, 3
 
 
 def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageDataModule) -> str:
-    """Plot a batch of training images as the callback `mix` mixes it for the trained model, or unmixed (None), into a PNG.
-
-    Returns:
-        What the plot shows.
-    """
+    """Plot a batch of training images into a PNG, as `mix` mixes it for the trained model or unmixed (None); return which."""
     images, targets = next(iter(data.train_dataloader()))
     if mix is None:
-        save_figure(_plot_images(images, targets, data), path, dpi=150)
-        return "training images, not mixed"
-    # Imported late: runs with mix=none do not need the plugin.
-    from lightning_puzzlemix import PuzzleMixCallback
-    from lightning_puzzlemix.monitoring import plot_mixes
-
-    draw = mix.draw(images)
-    if isinstance(mix, PuzzleMixCallback):
-        # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
-        sizes = sorted(mix.config.grid_sizes)
-        draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
-    mixed = mix.mixer(model, images, targets, draw)
-    figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
+        figure = _plot_images(images, targets, data)
+    else:
+        chosen = mix.choose() if isinstance(mix, RandomMixCallback) else mix
+        draw = chosen.draw(images)
+        if isinstance(chosen, PuzzleMixCallback):
+            # A half and half mix on a middling grid shows best what happens; a random draw may show next to nothing.
+            sizes = sorted(chosen.config.grid_sizes)
+            draw = replace(draw, lam=0.5, blocks_per_side=sizes[len(sizes) // 2])
+        mixed = chosen.mixer(model, images, targets, draw)
+        figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
     save_figure(figure, path, dpi=150)
-    return "mixed images"
+    return "training images, not mixed" if mix is None else "mixed images"
 
 
 def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figure:
-    """Up to 24 normalized images (B,C,H,W), C 1 or 3, under the names of their classes (B,)."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (data.mean, data.std))
+    """Up to 24 normalized images (B,C,H,W) under the names of their classes (B,)."""
+    pixels = Denormalizer(data.mean, data.std)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
-    for axes, image, target in zip(figure.subplots(ROWS, COLUMNS).flat, images, targets, strict=False):
-        pixels = (image * std + mean).clamp(0, 1).permute(1, 2, 0).squeeze(-1)
-        axes.imshow(pixels.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes.set_title(data.class_names[int(target)][:16], fontsize=8)
-    for axes in figure.axes:
-        axes.axis("off")
+    places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+    for axes, image, target in zip(places.flat, images, targets, strict=False):
+        show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
     return figure

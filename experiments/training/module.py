@@ -9,17 +9,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
+from experiments.common import UserError
 from experiments.test_results import CALIBRATION_BINS, TestResultCounts, TestResults
-from experiments.training.losses import find_loss
 from experiments.training.optim import Progress, parameter_groups
 
 
+def bce_softmax(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross-entropy of the softmax, averaged over samples and classes: the loss of the authors' CIFAR code.
+
+    It is about 2/K of the cross-entropy: clean regularization beside it has `clean_weight = 2 * clean_lam / K`.
+    """
+    if targets.ndim == 1:
+        targets = F.one_hot(targets, logits.shape[1])
+    # In full precision even under autocast, which refuses it: in 16 bits log(1 - p) loses all of a small p.
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.binary_cross_entropy(logits.float().softmax(dim=1), targets.float())
+
+
+# Of logits (B,K) and targets, classes (B,) or probabilities (B,K), to a scalar mean.
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": F.cross_entropy, "bce_softmax": bce_softmax}
+
+
 class Classifier(pl.LightningModule):
-    """Trains `net` on (images, targets) and scores it.
+    """Trains `net`, which maps images (B,C,H,W) to logits (B,num_classes), and scores it.
 
     Logged as means over the epoch: `train_loss` (of what the network saw, mixed or not) and `train_accuracy` (against
     the dominant label of a mixed image); `val_*` and `test_*`: `accuracy`, `top5` (with more than 5 classes),
@@ -27,16 +43,10 @@ class Classifier(pl.LightningModule):
     logged as `test_*`. After a test `test_results` holds the same class by class.
 
     Args:
-        net: Maps images (B,C,H,W) to logits (B,num_classes).
-        num_classes: Number of classes.
         optimizer: Makes the optimizer of parameter groups.
-        scheduler: Makes the scheduler of the optimizer; None: the rate is constant.
+        scheduler: Makes a scheduler of torch's of the optimizer, or gives a factor of the rate for the `progress` of the run
+            (see `optim`); None: the learning rate is constant.
         decay_norm: Whether weight decay applies to normalization layers too.
-        loss: A name in `experiments.training.losses.LOSSES`.
-        class_names: One name a class, for `test_results`; None: their numbers.
-
-    Attributes:
-        test_results: Of the last finished test, over all processes; None before.
     """
 
     def __init__(
@@ -45,21 +55,22 @@ class Classifier(pl.LightningModule):
         *,
         num_classes: int,
         optimizer: Callable[..., Optimizer] = torch.optim.SGD,
-        scheduler: Callable[..., LRScheduler] | None = None,
+        scheduler: Callable[..., Any] | None = None,
         decay_norm: bool = True,
         loss: str = "ce",
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.net = net
-        self.make_optimizer, self.make_scheduler, self.decay_norm = optimizer, scheduler, decay_norm
-        self._progress = Progress()
-        self.loss = find_loss(loss)
-        self.train_metrics = _accuracies(num_classes).clone(prefix="train_")
-        self.val_metrics = classification_metrics(num_classes).clone(prefix="val_")
-        self.test_metrics = classification_metrics(num_classes).clone(prefix="test_")
-        self.test_counts = TestResultCounts(num_classes)
-        self.class_names = class_names
+        self.make_optimizer, self.decay_norm = optimizer, decay_norm
+        is_schedule = scheduler is not None and "progress" in inspect.signature(scheduler).parameters
+        self.schedule, self.make_scheduler = (scheduler, None) if is_schedule else (None, scheduler)
+        self.loss = LOSSES[loss]
+        self.train_metrics = classification_metrics(num_classes, "train_", calibration=False)
+        self.metrics = nn.ModuleDict(
+            {split: classification_metrics(num_classes, f"{split}_") for split in ("val", "test")}
+        )
+        self.test_counts, self.class_names = TestResultCounts(num_classes), class_names
         self.test_results: TestResults | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -67,24 +78,21 @@ class Classifier(pl.LightningModule):
         return self.net(images)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Build optimizer and scheduler."""
-        optimizer, scheduler = self.build_optimizer(lambda: self.trainer.estimated_stepping_batches)
-        if scheduler is None:
-            return {"optimizer": optimizer}
+        """Build the optimizer, and the scheduler if it is one of torch's; UserError if settings are refused."""
+        try:
+            optimizer = self.make_optimizer(parameter_groups(self, decay_norm=self.decay_norm))
+            if self.schedule is not None:
+                self.schedule(progress=Progress())
+            if self.make_scheduler is None:
+                return {"optimizer": optimizer}
+            takes_steps = "total_steps" in inspect.signature(self.make_scheduler).parameters
+            known = {"total_steps": int(self.trainer.estimated_stepping_batches)} if takes_steps else {}
+            scheduler = self.make_scheduler(optimizer, **known)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimizer or scheduler: {error}") from error
         # What torch means to be stepped after each batch; its other schedulers count epochs.
-        interval = "step" if isinstance(scheduler, LambdaLR | OneCycleLR | CyclicLR) else "epoch"
+        interval = "step" if isinstance(scheduler, OneCycleLR | CyclicLR) else "epoch"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": interval}}
-
-    def build_optimizer(self, total_steps: Callable[[], float]) -> tuple[Optimizer, LRScheduler | None]:
-        """Call the two factories, the scheduler's with what only the run knows, if it takes that: progress, total_steps."""
-        optimizer = self.make_optimizer(parameter_groups(self, decay_norm=self.decay_norm))
-        if self.make_scheduler is None:
-            return optimizer, None
-        taken = inspect.signature(self.make_scheduler).parameters
-        known: dict[str, Any] = {"progress": lambda: self._progress} if "progress" in taken else {}
-        if "total_steps" in taken:
-            known["total_steps"] = int(total_steps())
-        return optimizer, self.make_scheduler(optimizer, **known)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the new length of a OneCycleLR: the run may be resumed with other epochs."""
@@ -92,33 +100,20 @@ class Classifier(pl.LightningModule):
             for name in ("total_steps", "_schedule_phases"):
                 state.pop(name, None)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Leave a LambdaLR, which is stepped before each batch: then the place of that batch in the run is known."""
-        if not isinstance(scheduler, LambdaLR):
-            super().lr_scheduler_step(scheduler, metric)
-
-    def on_train_epoch_start(self) -> None:
-        """Log `lr`, the learning rate that the epoch starts with."""
-        self._follow_progress(0)
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], sync_dist=True)
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Set the learning rate of this step."""
-        self._follow_progress(batch_idx)
-
-    def _follow_progress(self, batch_idx: int) -> None:
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, LambdaLR):
-            epoch, batches = self.trainer.current_epoch, self.trainer.num_training_batches
-            self._progress = Progress(epoch + batch_idx / batches, epoch + (batch_idx + 1) / batches, self._epochs())
-            scheduler.step()
-
-    def _epochs(self) -> float:
-        """Length of the run in epochs; one that is limited by its steps alone need not end with an epoch."""
-        if self.trainer.max_epochs is not None and self.trainer.max_epochs > 0:
-            return self.trainer.max_epochs
-        micro_batches = self.trainer.max_steps * self.trainer.accumulate_grad_batches
-        return max(1, micro_batches) / self.trainer.num_training_batches
+        """Set the learning rate of this step, where it follows the progress; log `lr`, that of the first step of the epoch."""
+        trainer, (optimizer,) = self.trainer, self.trainer.optimizers
+        if self.schedule is not None:
+            epoch, batches = trainer.current_epoch, trainer.num_training_batches
+            # A run that is limited by its steps alone need not end with an epoch.
+            steps = max(1, trainer.max_steps * trainer.accumulate_grad_batches)
+            epochs = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else steps / batches
+            place = Progress(epoch + batch_idx / batches, epoch + (batch_idx + 1) / batches, epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = optimizer.defaults["lr"] * self.schedule(progress=place)
+        if batch_idx == 0:
+            rate = optimizer.param_groups[0]["lr"]
+            self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the mean loss of one batch; targets are classes (B,) or probabilities (B,num_classes)."""
@@ -126,7 +121,7 @@ class Classifier(pl.LightningModule):
         logits = self(images)
         loss = self.loss(logits, targets)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
-        self.train_metrics(logits.detach(), dominant_classes(targets))
+        self.train_metrics(logits.detach(), targets.argmax(dim=1) if targets.ndim == 2 else targets)
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
         return loss
 
@@ -138,49 +133,33 @@ class Classifier(pl.LightningModule):
         """Score one test batch with classes (B,)."""
         self.test_counts.update(self._score(batch, "test"), batch[1])
 
-    def on_test_epoch_start(self) -> None:
-        """Forget the test before."""
-        self.test_counts.reset()
-
     def on_test_epoch_end(self) -> None:
         """Set `test_results`."""
         self.test_results = self.test_counts.results(self.class_names)
+        self.test_counts.reset()
 
     def _score(self, batch: tuple[Tensor, Tensor], split: str) -> Tensor:
-        metrics: MetricCollection = self.val_metrics if split == "val" else self.test_metrics
         images, targets = batch
-        logits = self(images)
         # float(): under half precision a softmax of the logits would be too coarse for calibration.
-        logits = logits.float()
-        metrics.update(logits, targets)
+        logits = self(images).float()
+        self.metrics[split].update(logits, targets)
         nll = F.cross_entropy(logits, targets)
         # The names say already which loader the images came from.
         options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
-        self.log_dict(metrics, **options)
+        self.log_dict(self.metrics[split], **options)
         self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
         return logits
 
 
-def dominant_classes(targets: Tensor) -> Tensor:
-    """Classes (B,) of targets that are classes (B,) already or probabilities (B,K): then the most probable one."""
-    return targets.argmax(dim=1) if targets.ndim == 2 else targets
-
-
-def _accuracies(num_classes: int) -> MetricCollection:
-    """Top-1 and, with more than 5 classes, top-5; micro-averaged: every image counts the same."""
-    metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-    }
-    if num_classes > 5:
-        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro", validate_args=False)
-    # One state per metric: sharing would tie top-1 to top-5, which count different hits.
-    return MetricCollection(metrics, compute_groups=False)
-
-
-def classification_metrics(num_classes: int) -> MetricCollection:
+def classification_metrics(num_classes: int, prefix: str = "", *, calibration: bool = True) -> MetricCollection:
     """`accuracy`, with more than 5 classes `top5`, and `calibration_error`, of logits (B,num_classes) and classes (B,)."""
-    metrics = _accuracies(num_classes)
-    metrics.add_metrics(
-        {"calibration_error": MulticlassCalibrationError(num_classes, n_bins=CALIBRATION_BINS, norm="l1")}
-    )
-    return metrics
+    metrics: dict[str, Metric | MetricCollection] = {
+        # Micro-averaged: every image counts the same.
+        name: MulticlassAccuracy(num_classes, top_k=rank, average="micro", validate_args=False)
+        for name, rank in (("accuracy", 1), ("top5", 5))
+        if rank == 1 or num_classes > 5
+    }
+    if calibration:
+        metrics["calibration_error"] = MulticlassCalibrationError(num_classes, CALIBRATION_BINS, norm="l1")
+    # One state per metric: sharing would tie top-1 to top-5, which count different hits.
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)

@@ -21,7 +21,7 @@ from experiments.common.config_checks import TRAIN, check_settings
 from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, PhasedDataModule
 from experiments.training.builders import build_classifier, build_loggers, build_optional
-from experiments.training.callbacks import CleanLossStop
+from experiments.training.callbacks import stop_clean_loss
 from experiments.training.optim import cosine
 
 Compose = Callable[..., DictConfig]
@@ -76,7 +76,7 @@ def test_models_take_channels_and_classes_from_the_data(name: str, compose_train
     cfg = compose_train(f"model={name}", *named, "optimizer.momentum=0.8")
     classifier = build_classifier(cfg, instantiate(cfg.data))
     assert classifier(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    optimizer, scheduler = classifier.make_optimizer, classifier.make_scheduler
+    optimizer, scheduler = classifier.make_optimizer, classifier.schedule
     assert optimizer.func is torch.optim.SGD
     assert optimizer.keywords == {"lr": 0.1, "momentum": 0.8, "nesterov": True, "weight_decay": 1e-4}
     assert (scheduler.func, scheduler.keywords) == (cosine, {"warmup_epochs": 1})
@@ -161,14 +161,14 @@ def test_the_authors_layers_are_there_in_every_network_of_the_recipes(compose_tr
 
 def test_clean_regularization_can_be_ended(compose_train: Compose) -> None:
     mix = build_optional(compose_train("mix.clean_weight=0.5"), "mix")
-    switch = CleanLossStop(mix, 2)
+    switch = stop_clean_loss(mix, 2)
     weights = []
     for epoch in (0, 1, 2, 3, 1):
-        switch.on_train_epoch_start(SimpleNamespace(current_epoch=epoch), None)  # type: ignore[arg-type]
+        switch.on_train_batch_start(SimpleNamespace(current_epoch=epoch), None, None, 0)  # type: ignore[arg-type]
         weights.append(mix.mixer.clean_weight)
     assert weights == [0.5, 0.5, 0.0, 0.0, 0.5]
     with pytest.raises(ValueError, match=r"clean_stop_epoch=2 needs mix=puzzlemix with mix\.clean_weight > 0"):
-        CleanLossStop(build_optional(compose_train(), "mix"), 2)
+        stop_clean_loss(build_optional(compose_train(), "mix"), 2)
 
 
 def test_puzzlemix_is_built_with_the_run_s_seed_and_any_setting(compose_train: Compose) -> None:

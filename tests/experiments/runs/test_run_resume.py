@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 import lightning_puzzlemix as pm
 from experiments.common.commands import as_typed_here, resume_command
 from experiments.common.errors import RunFolderError
-from experiments.loggers.builders import build_csv_logger
+from experiments.runs import build_metrics_logger
 from experiments.runs.hydra_setup import make_command_repeatable, take_folder
 from experiments.runs.lock import release
 from experiments.runs.resume import find_start, is_done
@@ -221,12 +221,12 @@ def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
 
 
 def test_metrics_after_the_checkpoint_are_dropped_and_those_before_kept(tmp_path: Path) -> None:
-    first = build_csv_logger(str(tmp_path))
+    first = build_metrics_logger(str(tmp_path), kept_steps=0)
     for step in range(4):
         first.log_metrics({"a": step / 2}, step)
     first.log_metrics({"b": 7.0}, 3)
     first.save()
-    second = build_csv_logger(str(tmp_path), kept_steps=2)
+    second = build_metrics_logger(str(tmp_path), kept_steps=2)
     second.log_metrics({"c": 1.0}, 2)
     second.save()
     found = [{key: value for key, value in line.items() if value} for line in read_metrics(tmp_path)]

@@ -14,12 +14,12 @@ import pytorch_lightning as pl
 from command_line import REPOSITORY
 from omegaconf import DictConfig
 
-from experiments import train
+from experiments import html_report
 from experiments.data import DigitsDataModule
 from experiments.loggers import builders as loggers
 from experiments.runs.stopping import RunStopped, interruptible
 from experiments.train import run
-from experiments.training.callbacks import EpochTimer
+from experiments.training.callbacks import EpochRecord
 from experiments.training.module import Classifier
 
 Compose = Callable[..., DictConfig]
@@ -73,7 +73,7 @@ def test_a_signal_after_the_last_batch_is_not_forgotten(
     compose_train: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing left to stop in training; the test is not begun all the same."""
-    signal_from(monkeypatch, EpochTimer, "on_train_end", signal.SIGTERM)
+    signal_from(monkeypatch, EpochRecord, "on_train_end", signal.SIGTERM)
     monkeypatch.setattr(pl.Trainer, "test", lambda *_, **__: pytest.fail("tested"))
     with pytest.raises(RunStopped) as stopped:
         run(compose_train(*TINY))
@@ -116,17 +116,17 @@ def full_disk(*arguments: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("name", "missing", "remedy"),
     [
-        ("save_training_images", "the picture images.png", "experiments.show_mixing --examples --checkpoint"),
-        ("write_report", "the report", "experiments.report"),
-        ("log_test_results", "the result in the loggers", "experiments.evaluate checkpoint="),
-        ("print_final_summary", "the final summary", "experiments.summarize"),
+        ("training.save_training_images", "the picture images.png", "experiments.show_mixing --examples --checkpoint"),
+        ("html_report.write_report", "the report", "experiments.report"),
+        ("loggers.log_test_results", "the result in the loggers", "experiments.evaluate checkpoint="),
+        ("runs.print_final_summary", "the final summary", "experiments.summarize"),
     ],
 )
 def test_what_fails_after_the_result_leaves_a_warning_and_a_finished_run(
     name: str, missing: str, remedy: str, compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(train, name, full_disk)
+    monkeypatch.setattr(f"experiments.{name}", full_disk)
     summary = run(compose_train(*TINY))
     assert summary.epochs == 1
     assert (tmp_path / "run" / "summary.json").is_file()
@@ -158,7 +158,7 @@ def test_wandb_that_cannot_end_leaves_a_finished_run(
 def test_stopped_after_the_result_a_run_is_said_to_be_finished(
     compose_train: Compose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    signal_from(monkeypatch, train, "write_report", signal.SIGINT)
+    signal_from(monkeypatch, html_report, "write_report", signal.SIGINT)
     with pytest.raises(RunStopped, match="Ctrl-C"):
         run(compose_train(*TINY))
     said = capsys.readouterr().out

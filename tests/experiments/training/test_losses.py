@@ -6,14 +6,14 @@ import torch
 from torch import nn
 
 from experiments.runs.summary import AccuracyByEpoch
-from experiments.training.losses import find_loss
+from experiments.training.module import LOSSES
 
 
 def test_bce_softmax_is_the_authors_loss() -> None:
     """Against torch's modules put together as their script does: BCELoss(softmax(logits), soft targets)."""
     logits = (3 * torch.randn(6, 5)).requires_grad_()
     targets = torch.rand(6, 5).softmax(dim=1)
-    ours = find_loss("bce_softmax")(logits, targets)
+    ours = LOSSES["bce_softmax"](logits, targets)
     theirs = nn.BCELoss()(nn.Softmax(dim=1)(logits), targets)
     assert ours.item() == pytest.approx(theirs.item())
     gradients = (torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs))
@@ -26,20 +26,15 @@ def test_bce_softmax_takes_classes() -> None:
     expected = 0.0
     for row, label in zip(probabilities, classes.tolist(), strict=True):
         expected -= sum(np.log(p) if index == label else np.log(1 - p) for index, p in enumerate(row)) / 12
-    assert find_loss("bce_softmax")(logits, classes).item() == pytest.approx(expected, rel=1e-5)
+    assert LOSSES["bce_softmax"](logits, classes).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_bce_softmax_runs_under_autocast() -> None:
     logits = torch.randn(4, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = find_loss("bce_softmax")(logits.bfloat16(), torch.tensor([2, 0, 1, 1]))
+        loss = LOSSES["bce_softmax"](logits.bfloat16(), torch.tensor([2, 0, 1, 1]))
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(find_loss("bce_softmax")(logits, torch.tensor([2, 0, 1, 1])).item(), rel=0.02)
-
-
-def test_unknown_losses_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"loss must be one of \['bce_softmax', 'ce'\], got 'l2'"):
-        find_loss("l2")
+    assert loss.item() == pytest.approx(LOSSES["bce_softmax"](logits, torch.tensor([2, 0, 1, 1])).item(), rel=0.02)
 
 
 def test_accuracy_over_the_epochs() -> None:

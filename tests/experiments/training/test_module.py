@@ -10,13 +10,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from experiments.runs.summary import EpochSeconds
-from experiments.training.callbacks import EpochTimer
-from experiments.training.module import Classifier, dominant_classes
-
-
-def test_dominant_classes() -> None:
-    assert dominant_classes(torch.tensor([2, 0])).tolist() == [2, 0]
-    assert dominant_classes(torch.tensor([[0.3, 0.7], [1.0, 0.0]])).tolist() == [1, 0]
+from experiments.training.callbacks import EpochRecord
+from experiments.training.module import Classifier
 
 
 def run_trainer(classifier: Classifier, images: Tensor, targets: Tensor) -> pl.Trainer:
@@ -86,17 +81,17 @@ def test_a_second_validation_loader_is_scored_as_test_images() -> None:
 
 
 def test_few_classes_have_no_top5() -> None:
-    assert set(Classifier(nn.Identity(), num_classes=5).val_metrics.keys()) == {
+    assert set(Classifier(nn.Identity(), num_classes=5).metrics["val"].keys()) == {
         "val_accuracy",
         "val_calibration_error",
     }
 
 
-def test_timer_reports_the_median_after_the_first_epoch() -> None:
-    timer = EpochTimer()
-    with pytest.raises(RuntimeError, match="no training epoch has been finished"):
-        timer.typical()
-    timer.epochs = [EpochSeconds(100.0, 50.0, 20.0)]
-    assert timer.typical() == EpochSeconds(100.0, 50.0, 20.0)
-    timer.epochs += [EpochSeconds(1.0, 0.5, 0.1), EpochSeconds(9.0, 0.7, 0.3), EpochSeconds(2.0, 0.6, 0.2)]
-    assert timer.typical() == EpochSeconds(2.0, 0.6, 0.2)
+def test_typical_seconds_are_the_median_after_the_first_epoch() -> None:
+    record = EpochRecord()
+    record.seconds = [[100.0, 50.0, 20.0]]
+    assert record.typical_seconds() == EpochSeconds(100.0, 50.0, 20.0)
+    record.seconds += [[1.0, 0.5, 0.1], [9.0, 0.7, 0.3], [2.0, 0.6, 0.2]]
+    assert record.typical_seconds() == EpochSeconds(2.0, 0.6, 0.2)
+    record.seconds = [[1.0], [3.0]]
+    assert record.typical_seconds() == EpochSeconds(3.0)

@@ -24,7 +24,8 @@ from experiments.loggers import build_wandb_logger, ended_wandb_run
 from experiments.loggers import results as logged_results
 from experiments.robustness import AttackScores, CorruptionScores, EvaluationResults, reporting
 from experiments.test_results.results import CalibrationCurve, TestResults
-from experiments.train import choices, run
+from experiments.train import run
+from experiments.training import choices
 from experiments.wandb_dashboard.panels import GROUP, METHODS, STEP, SWEPT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
