@@ -1,9 +1,10 @@
-"""The W&B report of the study: methods compared over seeds, with explanations."""
+"""The workspace and the report of the study's W&B project: methods compared over seeds, as panels and with explanations."""
 
 import wandb_workspaces.reports.v2 as wr
+import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
-from experiments.wandb_dashboard.panels import GROUP, arrange, of_data, result_panels, training_panels
+from experiments.wandb_dashboard.panels import EPOCH, GROUP, MAX_RUNS, PANELS, arrange, of_data
 
 TITLE = "Puzzle Mix: mixing methods compared"
 DESCRIPTION = "Accuracy, calibration and robustness of mixing methods, as mean and standard deviation over seeds."
@@ -33,11 +34,19 @@ SWEEPS = (
     "Every point is a run that was given the setting: a default is not in a run's config. The accuracy is that on validation "
     "images or, where a data set has none, on the test images, and the choice then depends on them."
 )
+# Subjects of each section, its columns and its rows.
+SECTIONS = {
+    "Accuracy": (("learning", "accuracy"), 3, 3),
+    "Calibration": (("calibration curves", "calibration"), 3, 2),
+    "Mixing": (("retained saliency", "mixing", "cost", "images"), 3, 3),
+    "Test in detail": (("test", "tables"), 2, 2),
+    "Robustness": (("robustness", "robustness by run"), 3, 2),
+}
+PINNED = ("test_accuracy", "test_accuracy_median_last_10", "test_calibration_error")
 
 
 def build_report(*, entity: str, project: str, data: str | None = None) -> wr.Report:
     """Build a report on the runs of a project, of those on the data set `data` (None: all)."""
-    panels = training_panels() | result_panels()
 
     def grid(runs: str, subject: str, columns: int, height: int = 8) -> wr.PanelGrid:
         # A run set has an id and belongs to one grid. It names no project: that would be looked up at W&B.
@@ -45,7 +54,7 @@ def build_report(*, entity: str, project: str, data: str | None = None) -> wr.Re
         filters += [expr.Metric("State") == "finished"] if runs == FINISHED else []
         groupby = [] if runs == SINGLE else [f"config.{key}" for key in GROUP]
         runset = wr.Runset(name=runs, filters=expr.And(*filters) if filters else "", groupby=groupby)
-        return wr.PanelGrid(runsets=[runset], panels=arrange(panels[subject], columns=columns, height=height))
+        return wr.PanelGrid(runsets=[runset], panels=arrange(PANELS[subject], columns=columns, height=height))
 
     blocks = [
         wr.TableOfContents(),
@@ -65,3 +74,25 @@ def build_report(*, entity: str, project: str, data: str | None = None) -> wr.Re
     ]
     title = TITLE if data is None else f"{TITLE}, {data}"
     return wr.Report(entity=entity, project=project, title=title, description=DESCRIPTION, width="fluid", blocks=blocks)
+
+
+def build_workspace(*, entity: str, project: str, name: str, data: str | None = None) -> ws.Workspace:
+    """Build a view called `name` of a project, of the runs on the data set `data` (None: all)."""
+    sections = [
+        ws.Section(
+            name=section,
+            panels=arrange([panel for subject in subjects for panel in PANELS[subject]], columns=columns),
+            is_open=section == "Accuracy",
+            layout_settings=ws.SectionLayoutSettings(columns=columns, rows=rows),
+        )
+        for section, (subjects, columns, rows) in SECTIONS.items()
+    ]
+    runs = ws.RunsetSettings(
+        filters="" if data is None else expr.And(of_data(data)),
+        groupby=[expr.Config(key) for key in GROUP],
+        pinned_columns=[f"summary:{metric}" for metric in PINNED],
+    )
+    settings = ws.WorkspaceSettings(x_axis=EPOCH, max_runs=MAX_RUNS)
+    return ws.Workspace(
+        entity=entity, project=project, name=name, sections=sections, settings=settings, runset_settings=runs
+    )
