@@ -125,15 +125,16 @@ def correlations(net: nn.Module, images: Tensor, classes: Tensor) -> dict[str, d
     """Return for every source and n the mean over images of Pearson's correlation of its (n, n) map with the gradient's."""
     mixers = puzzle_mixers(PuzzleMixConfig())
     maps = {name: mixer.source.compute(net, images, classes).saliency for name, mixer in mixers.items()}
-    sizes = [n for n in GRID_SIZES if n <= min(images.shape[2:])]
-    return {name: {str(n): _correlation(found, maps["gradient"], n) for n in sizes} for name, found in maps.items()}
-
-
-def _correlation(found: Tensor, reference: Tensor, n: int) -> float:
-    grid = Grid.of(*found.shape[1:], n)
-    pairs = zip(*(block_saliency(maps, grid).flatten(1).double() for maps in (found, reference)), strict=True)
-    # Constant maps have no correlation: NaN, and left out.
-    return float(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).nanmean())
+    found: dict[str, dict[str, float]] = {name: {} for name in maps}
+    for n in (n for n in GRID_SIZES if n <= min(images.shape[2:])):
+        grid = Grid.of(*images.shape[2:], n)
+        blocks = {name: block_saliency(each, grid).flatten(1).double() for name, each in maps.items()}
+        for name, own in blocks.items():
+            pairs = zip(own, blocks["gradient"], strict=True)
+            # Constant maps have no correlation: NaN, and left out.
+            values = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
+            found[name][str(n)] = float(torch.stack(values).nanmean())
+    return found
 
 
 def measure_logging_cost(rounds: PositiveInt = 5, threads: PositiveInt = CORES) -> Metrics:

@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,8 @@ SVG = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["De
 def write_report(folders: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
     """Write a page about all runs in and below the folders, which refers to no other file; return its path.
 
-    By default it is `report.html` in the first folder, and its title is the name of the run, or of that folder.
-
-    Raises:
-        UserError: If there is no run, or a file in a run folder is not what a run writes. The message names the file.
+    By default it is `report.html` in the first folder, and its title is the name of the run, or of that folder. Raises a
+    UserError if there is no run, or if a file in a run folder is not what a run writes.
     """
     path = output or folders[0] / REPORT
     if output is None and leads_out(path):
@@ -50,10 +47,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
     runs = [*map(read_run, finished), *map(read_run, unfinished)]
     with mpl.rc_context(SVG):
         shown = _describe_run(runs[0]) if len(runs) == 1 else _describe_sweep(finished, runs)
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), **options)
     environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title.lower()).strip("-")
     environment.filters["short"] = common.short
     content = {"title": title, "name": folders[0].resolve().name, "total": len(runs), "run": None, **shown}
@@ -62,11 +57,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
 
 
 def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
-    """The contents of a run folder by name; None or empty: the folder does not hold it.
-
-    Raises:
-        UserError: If a file in it is not what a run writes; the message names the file.
-    """
+    """The contents of a run folder by name; None or empty: the folder does not hold it."""
     path, hydra = run.folder, run.folder / ".hydra"
     summary = run.summary if isinstance(run, FinishedRun) else None
     # A run that failed early has only the config of Hydra.
@@ -101,11 +92,7 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
 
 
 def _read_file(path: Path, load: Callable[[Path], Any]) -> Any:
-    """What `load` makes of a file; None if there is none.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
+    """What `load` makes of a file; None if there is none, a UserError if it cannot be read."""
     try:
         return load(path) if path.is_file() else None
     except (*UNREADABLE, LookupError, SyntaxError) as error:
@@ -154,16 +141,15 @@ def _embed_figures(plots: Iterable[tuple[str, Figure]]) -> list[Contents]:
 
 def _embed_files(paths: Iterable[Path], caption: str = "") -> list[Contents]:
     """Image files as WebP, wide ones smaller; without a caption their names are captions."""
-    return [_read_file(path, partial(_embed_file, caption=caption)) for path in paths]
 
+    def embed(path: Path) -> Contents:
+        file, name = io.BytesIO(), re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
+        with PILImage.open(path) as image:
+            image.thumbnail((IMAGE_WIDTH, image.height))
+            image.convert("RGB").save(file, "WEBP", quality=WEBP_QUALITY)
+            return _embed(file, "webp", caption or name, image.width)
 
-def _embed_file(path: Path, caption: str) -> Contents:
-    file = io.BytesIO()
-    name = re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
-    with PILImage.open(path) as image:
-        image.thumbnail((IMAGE_WIDTH, image.height))
-        image.convert("RGB").save(file, "WEBP", quality=WEBP_QUALITY)
-        return _embed(file, "webp", caption or name, image.width)
+    return [_read_file(path, embed) for path in paths]
 
 
 def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Contents:
@@ -206,12 +192,10 @@ def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -
     content = {"finished": len(finished), "comparison": None, "detailed": detailed, "unfinished": unfinished}
     if finished:
         comparison = sweep_results.compare_runs(finished)
-        differences = sweep_results.compare_pairs(comparison)
         plots = {"Mean and standard deviation of each group": sweep_results.plot_comparison(comparison, "accuracy", "")}
-        if differences:
-            plots["Paired differences with their confidence intervals"] = sweep_results.plot_differences(
-                differences, ""
-            )
+        if differences := sweep_results.compare_pairs(comparison):
+            intervals = sweep_results.plot_differences(differences, "")
+            plots["Paired differences with their confidence intervals"] = intervals
         metrics = {run["path"]: run["metrics"] for run in runs}
         groups = {group.label: [metrics[run.folder] for run in group.runs] for group in comparison.groups}
         content["comparison"] = {

@@ -15,6 +15,7 @@ from experiments.data import PUBLISHED, SEVERITIES
 from experiments.loggers import WANDB_ID, build_wandb_logger, log_figures
 from experiments.robustness.results import EvaluationResults
 from experiments.runs import CONFIG
+from experiments.test_results import plot_bars
 from experiments.training import build_optional
 from lightning_puzzlemix.monitoring.palette import BLUE
 
@@ -31,12 +32,7 @@ def plot_evaluation(results: EvaluationResults, title: str) -> Figure:
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
     figure.suptitle(title, fontsize=11)
     upper, *lower = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    container = upper.barh(list(bars), [100 * accuracy for accuracy in bars.values()], color=BLUE, height=0.7)
-    upper.bar_label(container, fmt="%.1f", padding=3, fontsize=9)
-    upper.invert_yaxis()
-    # Room for the number beside a bar of 100.
-    upper.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="%")
-    upper.spines[["top", "right"]].set_visible(False)
+    plot_bars(upper, list(bars), list(bars.values()), [f"{accuracy:.1%}" for accuracy in bars.values()], BLUE)
     for axes in lower:
         _plot_heat_map(axes, rows)
     return figure

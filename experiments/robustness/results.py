@@ -101,9 +101,7 @@ class EvaluationResults(BaseModel):
             found[f"accuracy under {name}, eps {255 * scores.eps:.3g}/255"] = scores.accuracy
         if scores := self.corruptions:
             means = {f"{len(scores.types_in_mean)} of 15 types": scores.mean, "all 19 types": scores.mean_of_19_types}
-            found |= {
-                f"accuracy on corrupted images, {types}": mean for types, mean in means.items() if mean is not None
-            }
+            found |= {f"accuracy on corrupted images, {of}": mean for of, mean in means.items() if mean is not None}
         return found
 
     def tables(self, title: str) -> list[Table]:

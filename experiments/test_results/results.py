@@ -137,11 +137,8 @@ class TestResultCounts(Metric):
         """Sum over all processes, each of which must call it; without names classes are numbers, see `distinct_names`."""
         targets, predicted, confidences = self.compute().cpu().double().numpy().T
         confusion = confusion_matrix(targets, predicted, labels=range(self.num_classes))
-        edges, weights = (
-            np.linspace(0, 1, CALIBRATION_BINS + 1),
-            (None, confidences, (predicted == targets).astype(float)),
-        )
-        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in weights)
+        edges, hits = np.linspace(0, 1, CALIBRATION_BINS + 1), (predicted == targets).astype(float)
+        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in (None, confidences, hits))
         # 0/0 is the NaN of an empty bin.
         with np.errstate(invalid="ignore"):
             curve = CalibrationCurve(edges, count, *(total / count for total in sums))
