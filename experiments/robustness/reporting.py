@@ -77,7 +77,7 @@ def log_evaluation(loggers: Iterable[Logger], results: EvaluationResults, title:
         if isinstance(logger, WandbLogger):
             settings = {key: results.facts[key] for key in ("checkpoint", "epoch", "device", "settings")}
             logger.log_hyperparams({"evaluation": settings})
-            log_figures(logger, figures, step=step, charts={**scalars(results), **wandb_charts(results)})
+            log_figures(logger, {**figures, **scalars(results), **wandb_charts(results)}, step=step)
         else:
             logger.log_metrics(scalars(results), step=step)
             log_figures(logger, figures, step=step)

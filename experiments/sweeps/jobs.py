@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -117,17 +116,12 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
         unfinished = summarize_runs(get_console(), [folder], metric=SweepReport.metric) if begun else []
     # Also for jobs that have not been begun, of which there is no folder.
     if unfinished or not complete:
-        command = common.as_typed_here(remaining_command(typed, folder))
+        kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
+        # The folder may be named after the time.
+        words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
+        command = common.command_line("train", words)
         common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
     with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
         if begun:
             page = write_report([folder])
             common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
-
-
-def remaining_command(typed: Sequence[str], folder: Path) -> str:
-    """The command that runs the jobs of a sweep in `folder` that are not finished; `typed`: the words that started it."""
-    kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
-    # The folder may be named after the time.
-    words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
-    return shlex.join(["python", "-m", "experiments.train", *words])

@@ -4,7 +4,6 @@ from copy import copy
 from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
-from wandb_workspaces import expr
 
 from experiments.loggers import CALIBRATION, CONFUSION, PER_CLASS
 from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
@@ -24,12 +23,6 @@ MATRIX, LINES, BARS = "wandb/confusion_matrix/v1", "wandb/lineseries/v0", "wandb
 LINES_COLUMNS = {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
 OVER_SEEDS = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev", "max_runs_to_show": MAX_RUNS}
 SMOOTHED = {"smoothing_type": "exponentialTimeWeighted", "smoothing_factor": 0.8, "smoothing_show_original": True}
-
-
-def of_data(data: str) -> expr.FilterExpr:
-    """Select the runs of a data set."""
-    # W&B stores a setting under "value"; unlike groups, filters must name it.
-    return expr.Config("choices.value.data") == data
 
 
 def curve(title: str, *metrics: str, unit: str = "fraction", **settings: Any) -> wr.LinePlot:
@@ -54,7 +47,6 @@ RATIOS, SECONDS, IMAGES = ([f"{name}/{key}" for name in METHODS] for key in ("ra
 ACCURACY = wr.SummaryMetric("val_accuracy")
 COORDINATES = [wr.ParallelCoordinatesPlotColumn(metric=each) for each in (*map(wr.Config, SEARCHED), ACCURACY)]
 RETAINED = ("puzzlemix/retained_saliency", "puzzlemix/retained_saliency_cutmix")
-# By subject.
 PANELS: dict[str, list[Any]] = {
     "accuracy": [
         bar("Test accuracy, last epoch", "test_accuracy"),

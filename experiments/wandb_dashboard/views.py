@@ -1,10 +1,12 @@
 """The workspace and the report of the study's W&B project: methods compared over seeds, as panels and with explanations."""
 
+from typing import Any
+
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
-from experiments.wandb_dashboard.panels import EPOCH, GROUP, MAX_RUNS, PANELS, arrange, of_data
+from experiments.wandb_dashboard.panels import EPOCH, GROUP, MAX_RUNS, PANELS, arrange
 
 TITLE = "Puzzle Mix: mixing methods compared"
 DESCRIPTION = "Accuracy, calibration and robustness of mixing methods, as mean and standard deviation over seeds."
@@ -45,15 +47,21 @@ SECTIONS = {
 PINNED = ("test_accuracy", "test_accuracy_median_last_10", "test_calibration_error")
 
 
+def _select(data: str | None, *others: expr.FilterExpr) -> Any:
+    """The filter of the runs on a data set (None: of all), for which the others hold too."""
+    # W&B stores a setting under "value"; unlike groups, filters must name it.
+    filters = [*([] if data is None else [expr.Config("choices.value.data") == data]), *others]
+    return expr.And(*filters) if filters else ""
+
+
 def build_report(*, entity: str, project: str, data: str | None = None) -> wr.Report:
     """Build a report on the runs of a project, of those on the data set `data` (None: all)."""
 
     def grid(runs: str, subject: str, columns: int, height: int = 8) -> wr.PanelGrid:
         # A run set has an id and belongs to one grid. It names no project: that would be looked up at W&B.
-        filters = [] if data is None else [of_data(data)]
-        filters += [expr.Metric("State") == "finished"] if runs == FINISHED else []
+        filters = _select(data, *([expr.Metric("State") == "finished"] if runs == FINISHED else []))
         groupby = [] if runs == SINGLE else [f"config.{key}" for key in GROUP]
-        runset = wr.Runset(name=runs, filters=expr.And(*filters) if filters else "", groupby=groupby)
+        runset = wr.Runset(name=runs, filters=filters, groupby=groupby)
         return wr.PanelGrid(runsets=[runset], panels=arrange(PANELS[subject], columns=columns, height=height))
 
     blocks = [
@@ -88,7 +96,7 @@ def build_workspace(*, entity: str, project: str, name: str, data: str | None = 
         for section, (subjects, columns, rows) in SECTIONS.items()
     ]
     runs = ws.RunsetSettings(
-        filters="" if data is None else expr.And(of_data(data)),
+        filters=_select(data),
         groupby=[expr.Config(key) for key in GROUP],
         pinned_columns=[f"summary:{metric}" for metric in PINNED],
     )
