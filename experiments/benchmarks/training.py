@@ -155,10 +155,8 @@ def measure_logging_cost(rounds: PositiveInt = 5, threads: PositiveInt = CORES) 
         "image": partial(render_mixes, mixed, classes),
     }
     times = time_interleaved(rounds, candidates)
-    shares = {
-        step: {name: times[name] / times[step] / period for name, period in PERIODS.items()}
-        for step in ("step", "narrow_step")
-    }
+    steps = ("step", "narrow_step")
+    shares = {step: {name: times[name] / times[step] / n for name, n in PERIODS.items()} for step in steps}
     print_table("Logging the mixing of 100 images, 3x32x32, n = 16: median", {"ms": times})
     periods = ", ".join(f"{name} every {period} steps" for name, period in PERIODS.items())
     print_table(f"Its share of the training time of PreActResNet-18, and of a narrow one: {periods}", shares)

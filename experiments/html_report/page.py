@@ -67,17 +67,16 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
     kept = [each for each in common.mask_texts(overrides) if common.key_of(each) != "resume"]
     # The option of a sweep would start all of its runs.
     alone = ["hydra.mode=RUN"] if "sweep" in map(common.key_of, kept) else []
-    # Interpolations are not resolved.
-    plain = {key: value for key, value in config.items() if "${" not in str(value)}
+    resolved = {key: value for key, value in config.items() if "${" not in str(value)}
     return {
         "path": path,
         "summary": summary,
         "results": _cells_of(summary_table(summary))._replace(title="Results") if summary else None,
         "unfinished": None if summary else run,
         "unreadable_summary": not summary and (path / SUMMARY).exists(),
-        "name": plain.get("name", path.name),
-        "seed": plain.get("seed"),
-        "epochs": plain.get("epochs"),
+        "name": resolved.get("name", path.name),
+        "seed": resolved.get("seed"),
+        "epochs": resolved.get("epochs"),
         "choices": summary.choices if summary else OmegaConf.select(start, "hydra.runtime.choices") or {},
         "overrides": common.mask_texts(overrides),
         "command": common.training_command([*kept, *alone]),
@@ -123,7 +122,6 @@ def _load_evaluation(path: Path) -> Contents:
 
 
 def _cells_of(table: Table) -> Cells:
-    """The cells of a table that was made for the terminal."""
     heads = [str(column.header) for column in table.columns] if table.show_header else []
     return Cells(str(table.title), heads, list(zip(*(map(str, column.cells) for column in table.columns), strict=True)))
 
@@ -158,7 +156,6 @@ def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Contents:
 
 
 def _describe_run(run: Contents) -> Contents:
-    """What the page about a single run shows."""
     metrics, test, mixes = run["metrics"], run["test"], run["mixes"]
     columns = {label: curves.values_by_epoch(metrics, name) for name, label in curves.EPOCH_METRICS.items()}
     mixed = "not mixed" if run["choices"].get("mix") in (None, "none") else "mixed by the trained model"
@@ -182,7 +179,6 @@ def _describe_run(run: Contents) -> Contents:
 
 
 def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -> Contents:
-    """What the page about several runs shows."""
     detailed = [run for run in runs if run["summary"]][:MAX_DETAILED]
     unfinished = [run for run in runs if run["unfinished"]]
     few = {axis: curves.LEARNING[axis] for axis in ("accuracy", "loss")}

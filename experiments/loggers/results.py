@@ -33,7 +33,6 @@ def log_settings(loggers: Loggers, cfg: DictConfig, choices: Mapping[str, str | 
 
 def _settings(cfg: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     settings: Any = mask_settings(OmegaConf.to_container(cfg, resolve=True))
-    # It may hold keys.
     settings.pop("logger", None)
     return {**settings, "choices": dict(choices)}
 

@@ -20,8 +20,7 @@ from experiments.training import build_optional
 from lightning_puzzlemix.monitoring.palette import BLUE
 
 ATTACKS, CORRUPTIONS, PLOT = "robustness/attacks", "robustness/corruptions", "robustness/plot"
-# Inches.
-WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9
+WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9  # inches
 
 
 def plot_evaluation(results: EvaluationResults, title: str) -> Figure:

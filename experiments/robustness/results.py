@@ -26,8 +26,7 @@ class Accuracy(BaseModel):
 class CleanScores(Accuracy):
     """Scores on the images as they are: expected calibration error in [0,1] over 15 bins, mean cross-entropy in nats."""
 
-    # None with five classes or fewer.
-    top5: float | None = None
+    top5: float | None = None  # None with five classes or fewer
     calibration_error: float
     nll: float
 

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 from experiments.common import UserError, flatten, mask_text, mask_texts, read_plain_yaml, resume_command, short
 from experiments.runs import CONFIG, SUMMARY, UNREADABLE, Summary
 
-# These differ between runs of the same setting.
-NOT_COMPARED = ("paths", "resume", "name", "logger")
+NOT_COMPARED = ("paths", "resume", "name", "logger")  # in runs of the same setting
 # The traceback of a failed job, and its last line in short; the log of a run.
 ERROR, LOG = "error.txt", "train.log"
 LOG_PREFIX = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:,]+ [A-Z]+ ")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -35,8 +35,7 @@ class SweepReport(Callback):
 
     # Of the sweep that this process has started; None: none, as in the processes of its jobs.
     folder: Path | None = None
-    # What its plot shows.
-    metric = "accuracy"
+    metric = "accuracy"  # what its plot shows
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder for all jobs, and have each job's folder named by the swept values alone.
@@ -74,10 +73,8 @@ class SweepReport(Callback):
             torch.distributed.destroy_process_group()
         for name in self._own:
             os.environ.pop(name, None)
-        if job_return.status != JobStatus.FAILED:
-            return
         try:
-            # Raises it, and writes to stderr what Hydra will write once more.
+            # Raises the error of a failed job, and writes to stderr what Hydra will write once more.
             with redirect_stderr(io.StringIO()):
                 _ = job_return.return_value
         except Exception as error:

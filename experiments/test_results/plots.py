@@ -20,8 +20,7 @@ COLOR_MAP = colormaps[MATRIX_COLORMAP].with_extremes(bad=MISSING_COLOR)
 NUMBERED, NAMED, CELLS = 16, 50, 200
 # Pairs, best and worst classes, and letters that are shown.
 PAIRS, EXTREMES, MAX_NAME = 16, 10, 22
-# Inches.
-ROW_HEIGHT, MARGIN = 0.26, 1.1
+ROW_HEIGHT, MARGIN = 0.26, 1.1  # inches
 
 
 def plot_confusion(results: TestResults) -> Figure:
@@ -49,7 +48,6 @@ def plot_confusion(results: TestResults) -> Figure:
     confused = results.most_confused(PAIRS)
     names = [f"{shorten(pair.true, MAX_NAME)} as {shorten(pair.predicted, MAX_NAME)}" for pair in confused]
     values = [pair.share for pair in confused]
-    # Few pairs have bars as thin as many.
     plot_bars(pairs, names, values, [f"{pair.share:.0%} ({pair.count})" for pair in confused], ORANGE, rows=PAIRS)
     pairs.set_title("most confused pairs" if confused else "no confused pairs", fontsize=9)
     pairs.set(xlim=(0, 1.45 * max(values, default=1)), xlabel="share of the true class (images)")

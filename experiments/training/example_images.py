@@ -35,7 +35,6 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
 
 
 def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figure:
-    """Up to 24 normalized images (B,C,H,W) under the names of their classes (B,)."""
     pixels = Denormalizer(data.mean, data.std)
     figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
     places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
