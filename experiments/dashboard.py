@@ -1,4 +1,7 @@
-"""Build the W&B dashboard of the study, a workspace and a report, from code: `python -m experiments.dashboard`."""
+"""Build a workspace and a report in the W&B project of the runs with logger=wandb, which compare mixing methods over seeds.
+
+Every call makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B.
+"""
 
 import argparse
 import os
@@ -13,10 +16,6 @@ from wandb.errors import Error as WandbError
 from experiments.common import UserError, exit_with_error, print_plain, write_json
 from experiments.wandb_dashboard.views import build_report, build_workspace
 
-DESCRIPTION = (
-    "Builds a workspace and a report in the W&B project of the runs with logger=wandb, which compare mixing methods over "
-    "seeds. Every call makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B."
-)
 DRY = "--dry-run, which needs no account"
 
 
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what the user can correct ends in a message and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=__doc__)
     parser.add_argument("--entity", help="user or team that the project belongs to; default: the account's own")
     parser.add_argument("--project", default="puzzlemix", help="W&B project of the runs; default: puzzlemix")
     parser.add_argument("--name", default="Puzzle Mix", help="name of the workspace's view; default: Puzzle Mix")

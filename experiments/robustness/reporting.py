@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -33,21 +32,17 @@ def plot_evaluation(results: EvaluationResults, title: str) -> Figure:
     upper, *lower = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     plot_bars(upper, list(bars), list(bars.values()), [f"{accuracy:.1%}" for accuracy in bars.values()], BLUE)
     for axes in lower:
-        _plot_heat_map(axes, rows)
+        values = 100 * np.array([accuracies for _, accuracies in rows])
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            color = "white" if value > 60 else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(SEVERITIES) + 1), [*map(str, SEVERITIES), "mean"])
+        labels = [name.replace("_", " ") + ("" if name in PUBLISHED else " *") for name, _ in rows]
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        axes.set_xlabel("severity (accuracy in %; *: not one of the 15)")
+        axes.axvline(len(SEVERITIES) - 0.5, color="white", linewidth=4)
     return figure
-
-
-def _plot_heat_map(axes: Axes, rows: list[tuple[str, list[float]]]) -> None:
-    values = 100 * np.array([accuracies for _, accuracies in rows])
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        color = "white" if value > 60 else "black"
-        axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(SEVERITIES) + 1), [*map(str, SEVERITIES), "mean"])
-    labels = [name.replace("_", " ") + ("" if name in PUBLISHED else " *") for name, _ in rows]
-    axes.set_yticks(range(len(labels)), labels, fontsize=9)
-    axes.set_xlabel("severity (accuracy in %; *: not one of the 15)")
-    axes.axvline(len(SEVERITIES) - 0.5, color="white", linewidth=4)
 
 
 def build_loggers(cfg: DictConfig, location: CheckpointLocation, title: str) -> list[Logger]:

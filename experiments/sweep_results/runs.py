@@ -49,10 +49,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[Unfinish
         except UNREADABLE:
             unfinished += _read_unfinished(folder)
     if not finished and not unfinished:
-        raise UserError(
-            f"No runs found in {', '.join(map(str, folders))}: neither {SUMMARY} with {CONFIG} of a finished run nor "
-            ".hydra/ of an unfinished one, in any folder below"
-        )
+        places = f"{', '.join(map(str, folders))} and below"
+        raise UserError(f"No runs found in {places}: neither {SUMMARY} with {CONFIG} nor .hydra/ of an unfinished run")
     return finished, unfinished
 
 

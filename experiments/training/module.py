@@ -47,7 +47,6 @@ class Classifier(pl.LightningModule):
         optimizer: Makes the optimizer of parameter groups.
         scheduler: Makes a scheduler of torch's of the optimizer, or gives a factor of the rate for the `progress` of the run
             (see `optim`); None: the learning rate is constant.
-        decay_norm: Whether weight decay applies to normalization layers too.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ SECTIONS = {
     "Test in detail": (("test", "tables"), 2, 2),
     "Robustness": (("robustness", "robustness by run"), 3, 2),
 }
-PINNED = ("test_accuracy", "test_accuracy_median_last_10", "test_calibration_error")
+PINNED = [f"summary:test_{metric}" for metric in ("accuracy", "accuracy_median_last_10", "calibration_error")]
 
 
 def _select(data: str | None, *others: expr.FilterExpr) -> Any:
@@ -72,12 +72,9 @@ def build_workspace(*, entity: str, project: str, name: str, data: str | None = 
         )
         for section, (subjects, columns, rows) in SECTIONS.items()
     ]
-    runs = ws.RunsetSettings(
-        filters=_select(data),
-        groupby=[expr.Config(key) for key in GROUP],
-        pinned_columns=[f"summary:{metric}" for metric in PINNED],
-    )
-    settings = ws.WorkspaceSettings(x_axis=EPOCH, max_runs=MAX_RUNS)
-    return ws.Workspace(
-        entity=entity, project=project, name=name, sections=sections, settings=settings, runset_settings=runs
-    )
+    groupby = [expr.Config(key) for key in GROUP]
+    settings = {
+        "settings": ws.WorkspaceSettings(x_axis=EPOCH, max_runs=MAX_RUNS),
+        "runset_settings": ws.RunsetSettings(filters=_select(data), groupby=groupby, pinned_columns=PINNED),
+    }
+    return ws.Workspace(entity=entity, project=project, name=name, sections=sections, **settings)
