@@ -45,7 +45,6 @@ def seedless_group(name: str | None) -> str | None:
     group = " ".join([name, *kept])
     if len(group) <= LONGEST_GROUP:
         return group
-    # Two groups that begin alike stay two.
     return f"{group[: LONGEST_GROUP - 9]} {hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 

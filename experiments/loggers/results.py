@@ -80,8 +80,7 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
 
     def table(**columns: Iterable[Any]) -> Any:
         rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
-        # None for NaN.
-        data = [[None if each != each else each for each in row] for row in rows]
+        data = [[None if each != each else each for each in row] for row in rows]  # None for NaN
         return wandb.Table(columns=list(columns), data=data)
 
     curve, filled = results.calibration, results.calibration.count > 0

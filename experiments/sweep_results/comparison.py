@@ -192,7 +192,6 @@ def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
 
 
 def _all_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """Hydra groups in their order, then settings by name."""
     keys = {key for run in runs for key in run.settings}
     groups = dict.fromkeys(group for run in runs for group in run.summary.choices if group in keys)
     return [*groups, *sorted(keys - set(groups))]

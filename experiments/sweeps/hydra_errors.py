@@ -33,7 +33,6 @@ def run_command(main: Callable[[], Any], keys: Iterable[str]) -> None:
     shows_all, typed, complete = FULL_ERROR in os.environ, sys.argv[1:], False
     os.environ[FULL_ERROR] = "1"
     try:
-        # With references in place of secrets.
         sys.argv[1:] = typed = hide_secrets(typed)
         with interruptible():
             main()
