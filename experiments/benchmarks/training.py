@@ -17,7 +17,7 @@ from experiments.benchmarks.timing import Metrics, peak_device_memory, print_tab
 from experiments.common import UserError
 from experiments.models import PreActResNet
 from experiments.show import load_network
-from experiments.training import Classifier
+from experiments.training.module import Classifier
 from lightning_puzzlemix import CutMix, ManifoldMix, MixDraw, MixUp, PuzzleMix, PuzzleMixCallback, PuzzleMixConfig
 from lightning_puzzlemix.callbacks import LOG_IMAGES_EVERY_N_STEPS
 from lightning_puzzlemix.core import Grid, block_saliency

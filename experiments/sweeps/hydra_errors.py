@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from experiments.common import UserError, check_masked, config_checks, exit_with_error, hide_secrets
+from experiments.common.config_checks import check_settings, names_a_setting
 from experiments.runs import RunStopped, interruptible
 from experiments.sweeps.jobs import SweepReport, report_sweep
 
@@ -75,12 +76,10 @@ def checked_job(cfg: DictConfig, typed: Mapping[str, Any]) -> Iterator[None]:
         if missing:
             raise UserError(f"These settings have no default and must be given: {missing}")
         check_masked(cfg)
-        config_checks.check_settings(cfg, typed)
+        check_settings(cfg, typed)
         yield
     except (ValueError, MisconfigurationException, InstantiationException) as error:
-        by_user = (
-            isinstance(error, UserError) or not isinstance(error, ValueError) or config_checks.names_a_setting(error)
-        )
+        by_user = isinstance(error, UserError) or not isinstance(error, ValueError) or names_a_setting(error)
         if in_sweep() or not by_user:
             raise
         exit_with_error(config_checks.explain(error) if isinstance(error, InstantiationException) else str(error))

@@ -20,10 +20,8 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
     """Plot a batch of training images into a PNG, as `mix` mixes it for the trained model or unmixed (None); return which."""
     images, targets = next(iter(data.train_dataloader()))
     if mix is None:
-        pixels, figure = (
-            Denormalizer(data.mean, data.std),
-            Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained"),
-        )
+        pixels = Denormalizer(data.mean, data.std)
+        figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
         places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
         for axes, image, target in zip(places.flat, images, targets, strict=False):
             show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
