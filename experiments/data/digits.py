@@ -22,7 +22,7 @@ class DigitsDataModule(ImageDataModule):
     loader processes are needed, as the images are in memory.
 
     Args:
-        test_fraction: Fraction in (0,1) of every class that is kept for the test.
+        test_fraction: Fraction in (0,1) of every class that is kept for the test; None: all but `per_class` images of it.
         max_shift: Largest augmenting shift in each direction, in pixels of the scaled image.
     """
 
@@ -32,12 +32,14 @@ class DigitsDataModule(ImageDataModule):
     batch_size: int = 64
     num_workers: int | None = 0
     val_fraction: float = 0.1
-    test_fraction: float = 0.2
+    test_fraction: float | None = 0.2
     max_shift: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("test_fraction", 0 < self.test_fraction < 1, "in (0, 1)")
+        fraction, per_class = self.test_fraction, self.per_class
+        is_valid = per_class is not None if fraction is None else 0 < fraction < 1
+        self.check("test_fraction", is_valid, "in (0, 1), or null with data.per_class")
 
     @property
     def class_names(self) -> list[str]:
@@ -51,7 +53,10 @@ class DigitsDataModule(ImageDataModule):
         small = torch.from_numpy(bunch.images).float()[:, None] / 16
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
         draw = partial(sample_classes, stream=Stream.TEST_PART, seed=self.split_seed)
-        test, train = draw(bunch.target, range(len(images)), lambda size: round(self.test_fraction * size))
+        fraction, per_class = self.test_fraction, self.per_class or 0
+        test, train = draw(
+            bunch.target, range(len(images)), lambda n: n - per_class if fraction is None else round(fraction * n)
+        )
         parts = [ImageList(images[part], bunch.target[part].tolist(), torch.Tensor.clone) for part in (train, test)]
         return Sources(train=parts[0], test=parts[1])
 
