@@ -1,4 +1,4 @@
-"""Train with every method at once on one GPU: `python -m experiments.gpu_study OUT ZIP... --until SECONDS`; see the .sh file."""
+"""Train with every method at once on one GPU: `python -m experiments.gpu_study OUT ZIP... --until SECONDS`."""
 
 import argparse
 import json
