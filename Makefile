@@ -26,8 +26,8 @@ $(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install -e '.[experiments,dev]'
 	@touch $@ $(VENV)/.experiments-installed
 
-train: $(VENV)/.experiments-installed  ## Train with Puzzle Mix on scikit-learn's digits; other settings: make train ARGS="mix=none".
-	$(BIN)/python -m experiments.train $(ARGS)
+train: $(VENV)/.experiments-installed  ## Train on ten labels of each digit, without mixing and with Puzzle Mix; another seed: make train ARGS="seed=1".
+	$(BIN)/python -m experiments.train sweep=digits_few $(ARGS)
 
 test: $(VENV)/.dev-installed  ## Run the tests, without the slow ones.
 	$(PYTEST) $(ARGS)

@@ -25,6 +25,10 @@ TABLE_CSV, TABLE_MD, PLOT = "summary_table.csv", "summary_table.md", "summary_pl
 DIFFERENCES_CSV, DIFFERENCES_PLOT = "summary_differences.csv", "summary_differences.png"
 DPI = 150
 NAME_WIDTH = 16
+ONE_SEED = (
+    "\nOne seed tells what happened once. Another may differ by several points, and by more the fewer the images: only several "
+    "(seed=0,1,2,3,4) give a difference with an interval."
+)
 
 
 class Cells(NamedTuple):
@@ -114,6 +118,8 @@ def _write_summary(console: Console, comparison: Comparison, folder: Path, metri
     write_text(folder / TABLE_MD, "\n".join(Cells.of_groups(table).as_markdown() for table in tables.values()))
     for label, file in files.items():
         print_plain(f"{label:<{len(metric) + 10}}{short((folder / file).resolve())}", console)
+    if differences and all(len(group.runs) == 1 for group in differences.groups):
+        print_plain(ONE_SEED, console)
 
 
 def _write_csv(path: Path, table: Comparison) -> None:

@@ -121,4 +121,12 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
         if begun:
             page = write_report([folder])
-            common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
+            width = len(SweepReport.metric) + 10
+            common.print_plain(f"{'report':<{width}}{common.short(page)}")
+            for picture in sorted(folder.rglob("images.png"))[-1:]:
+                common.print_plain(f"{'mixed images':<{width}}{common.short(picture)}")
+                show = common.command_line("show_mixing", ["--examples"])
+                evaluate = common.command_line(
+                    "evaluate", [common.override("checkpoint", common.short(picture.parent))]
+                )
+                common.print_plain(f"\nNext steps, beside other settings and seeds:\n  {evaluate}\n  {show}")

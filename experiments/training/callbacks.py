@@ -28,7 +28,7 @@ class EpochRecord(pl.Callback):
         self.val_accuracy: float | None = None
         # Whether an earlier process has begun the running epoch.
         self._is_partial = False
-        self._start = self._validation_start = 0.0
+        self._start = self._validation_start = self._logged = 0.0
         self._batch = ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -76,8 +76,10 @@ class EpochRecord(pl.Callback):
         metrics = trainer.callback_metrics
         labels = {"train_loss": "loss", "val_accuracy": "val accuracy"}
         known = [f"{label} {float(metrics[name]):.4f}" for name, label in labels.items() if name in metrics]
-        if trainer.is_global_zero:
-            epoch = f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
+        # Of many short epochs a line every other second is enough.
+        is_due = trainer.max_epochs <= 100 or time.perf_counter() - self._logged > 2
+        if trainer.is_global_zero and (is_due or trainer.current_epoch + 1 == trainer.max_epochs):
+            self._logged, epoch = time.perf_counter(), f"epoch {trainer.current_epoch + 1:>3}/{trainer.max_epochs}"
             log.info("  ".join([epoch, *known, f"{values['epoch_seconds']:.1f} s"]))
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""The results that the documentation states are those of the runs that are stored with it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STORED = REPOSITORY / "experiments" / "results"
+PAGE = (REPOSITORY / "docs" / "results.md").read_text()
+README = (REPOSITORY / "README.md").read_text()
+
+
+def scores(study: str, method: str, metric: str) -> np.ndarray:
+    """By seed, in per cent where the metric is a share."""
+    files = sorted((STORED / study).glob(f"mix-{method}_seed-*/summary.json"))
+    values = np.array([json.loads(file.read_text())["test"][metric] for file in files])
+    return values if metric == "nll" else 100 * values
+
+
+def row(text: str, label: str) -> list[str]:
+    """The cells of a table's row."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {label} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+@pytest.mark.parametrize(("label", "method"), [("without mixing", "none"), ("Puzzle Mix", "puzzlemix")])
+def test_digits(label: str, method: str) -> None:
+    expected = []
+    for metric, digits in (("accuracy", 2), ("top5", 2), ("calibration_error", 2), ("nll", 3)):
+        found = scores("digits_few", method, metric)
+        assert len(found) == 5
+        expected.append(f"{found.mean():.{digits}f} ± {found.std(ddof=1):.{digits}f}")
+    assert row(PAGE.split("## CIFAR-100")[0], label) == expected
+    assert expected[0] in README
+
+
+def test_the_difference_on_digits() -> None:
+    for metric in ("accuracy", "calibration_error"):
+        pairs = [scores("digits_few", method, metric) for method in ("puzzlemix", "none")]
+        interval = ttest_rel(*pairs).confidence_interval(0.95)
+        mean, low, high = (f"{value:+.2f}" for value in (np.mean(pairs[0] - pairs[1]), interval.low, interval.high))
+        assert f"[{low}, {high}]" in PAGE
+        assert mean in PAGE
+
+
+@pytest.mark.parametrize(("label", "method"), [("without mixing", "none"), ("Puzzle Mix", "puzzlemix")])
+def test_cifar100(label: str, method: str) -> None:
+    expected = [
+        f"{scores('cifar100_small', method, metric)[0]:.2f}"
+        for metric in ("accuracy", "top5", "calibration_error", "nll")
+    ]
+    assert row(PAGE.split("## CIFAR-100")[1], label) == expected
+
+
+def test_stored_runs_name_no_place_of_the_machine_that_trained_them() -> None:
+    for file in STORED.glob("*/*/*"):
+        assert "data.root=/" not in file.read_text()
+        assert "runs: /" not in file.read_text()
