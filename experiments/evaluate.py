@@ -16,7 +16,7 @@ from experiments import common, robustness
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
 from experiments.common import UserError, short
 from experiments.common.config_checks import EVALUATE, check_settings, explain
-from experiments.data import open_corruptions
+from experiments.data import CorruptedImages
 from experiments.loggers import ended_wandb_run
 from experiments.runs import RunStopped, interruptible, optional, store_permissive_groups
 from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> robustness.EvaluationResults:
         attacks = robustness.build_attacks(cfg.attacks)
         evaluator, facts = robustness.build_evaluator(cfg, location)
         root, types = cfg.corruptions.root, cfg.corruptions.types
-        corrupted, types = open_corruptions(root, evaluator.data, types=types) if root else (None, [])
+        corrupted = CorruptedImages(root, evaluator.data, types) if root else None
         results = robustness.EvaluationResults(facts={**facts, "sweep_job": claim(file)})
         results.save(file)
         title = location.title(facts["architecture"])
@@ -61,14 +61,14 @@ def run(cfg: DictConfig) -> robustness.EvaluationResults:
             results.save(file)
         if corrupted is not None:
             results.corruptions = robustness.CorruptionScores(root=str(corrupted.root))
-            for name in types:
+            for name in corrupted.types:
                 evaluator.measure_corruption(corrupted, name, results.corruptions)
                 log.info(f"{name}: accuracy {results.corruptions.mean_by_type[name]:.4f}")
                 results.save(file)
         results.complete = True
         results.save(file)
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-        repeat = common.command_line("evaluate", common.mask_texts(overrides))
+        repeat = common.command_line("evaluate", *common.mask_texts(overrides))
         print_results(results, title, file, repeat)
         with optional("the result in the loggers", repeat):
             robustness.log_evaluation(loggers, results, title, step=location.steps())
@@ -114,7 +114,7 @@ def main(cfg: DictConfig) -> None:
 def command() -> None:
     """The command line."""
     try:
-        sys.argv[1:] = common.hide_secrets(sys.argv[1:])
+        sys.argv[1:] = map(common.hide_secret, sys.argv[1:])
         with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
             main()
     except UserError as error:

@@ -110,7 +110,7 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
     begun, unfinished = any(folder.rglob(".hydra")), []
-    with optional("the table of the sweep", common.summary_command(folder)):
+    with optional("the table of the sweep", common.command_line("summarize", folder)):
         if "ray" in sys.modules:
             # It then prints the output of the jobs here, not below the summary.
             sys.modules["ray"].shutdown()
@@ -119,7 +119,7 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     if unfinished or not complete:
         command = common.as_typed_here(remaining_command(typed, folder))
         common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
-    with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
+    with optional("the report of the sweep", common.command_line("report", folder), folder / REPORT):
         if begun:
             page = write_report([folder])
             common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
