@@ -150,17 +150,12 @@ def check_folder(cfg: DictConfig, folder: Path) -> None:
 class RunRecord(pl.Callback):
     """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = dict(settings)
-        self._data: Any = None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remember the data."""
-        self._data = trainer.datamodule  # type: ignore[attr-defined]
+    def __init__(self, settings: Mapping[str, Any], data: Any) -> None:
+        self.settings, self.data = dict(settings), data
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        images, names = len(self._data.split("train")), list(self._data.class_names)
+        images, names = len(self.data.split("train")), list(self.data.class_names)
         return {"settings": self.settings, "train_images": images, "class_names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
