@@ -27,12 +27,16 @@ class DigitsDataModule(ImageDataModule):
     batch_size: int = 64
     num_workers: int | None = 0
     val_fraction: float = 0.1
-    test_fraction: float = 0.2  # Fraction in (0,1) of every class that is kept for the test.
+    test_fraction: float | None = (
+        0.2  # Fraction in (0,1) of every class for the test; None: all but `per_class` images.
+    )
     max_shift: int = 2  # Largest augmenting shift in each direction, in pixels of the scaled image.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check("test_fraction", 0 < self.test_fraction < 1, "in (0, 1)")
+        fraction, per_class = self.test_fraction, self.per_class
+        is_valid = per_class is not None if fraction is None else 0 < fraction < 1
+        self.check("test_fraction", is_valid, "in (0, 1), or null with data.per_class")
 
     @property
     def class_names(self) -> list[str]:
@@ -45,9 +49,10 @@ class DigitsDataModule(ImageDataModule):
         # Levels of ink, from 0 to 16.
         small = torch.from_numpy(bunch.images).float()[:, None] / 16
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
+        fraction, per_class = self.test_fraction, self.per_class or 0
         test, train = sample_classes(
-            bunch.target, range(len(images)), lambda n: round(self.test_fraction * n), stream=Stream.TEST_PART,
-            seed=self.split_seed,
+            bunch.target, range(len(images)), lambda n: max(1, n - per_class) if fraction is None else round(fraction * n),
+            stream=Stream.TEST_PART, seed=self.split_seed,
         )  # fmt: skip
         return Sources(*(ImageList(images[part], bunch.target[part], torch.Tensor.clone) for part in (train, test)))
 

@@ -2,5 +2,8 @@
 
 from experiments.training.builders import GROUPS, RunComponents, build_components, build_optional, choices
 from experiments.training.example_images import save_training_images
+from experiments.training.module import Classifier
 
-__all__ = ["GROUPS", "RunComponents", "build_components", "build_optional", "choices", "save_training_images"]
+__all__ = [
+    "GROUPS", "Classifier", "RunComponents", "build_components", "build_optional", "choices", "save_training_images",
+]  # fmt: skip

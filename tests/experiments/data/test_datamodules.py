@@ -80,6 +80,21 @@ def test_smaller_parts_are_part_of_larger_ones() -> None:
     assert few < more
 
 
+def test_all_digits_but_a_few_of_each_are_test_images() -> None:
+    module = ready(DigitsDataModule(per_class=10, test_fraction=None, val_fraction=0))
+    train, test = module.split("train"), module.split("test")
+    assert [train.targets.count(digit) for digit in range(10)] == [10] * 10
+    assert (len(train), len(test)) == (100, 1697)
+    assert module.validates_on_test
+    assert not {image.numpy().tobytes() for image, _ in train.source} & {
+        image.numpy().tobytes() for image, _ in test.source
+    }
+    with pytest.raises(
+        ValueError, match=r"data.test_fraction must be in \(0, 1\), or null with data.per_class, got None"
+    ):
+        DigitsDataModule(test_fraction=None)
+
+
 def test_digits_on_a_fraction_of_the_training_images() -> None:
     whole, tenth = (ready(DigitsDataModule(fraction=fraction)) for fraction in (1.0, 0.1))
     assert len(tenth.split("train")) == pytest.approx(0.1 * len(whole.split("train")), abs=5)
