@@ -27,9 +27,7 @@ class DigitsDataModule(ImageDataModule):
     batch_size: int = 64
     num_workers: int | None = 0
     val_fraction: float = 0.1
-    test_fraction: float | None = (
-        0.2  # Fraction in (0,1) of every class for the test; None: all but `per_class` images.
-    )
+    test_fraction: float | None = 0.2  # Fraction in (0,1) of every class for the test; None: all but `per_class`.
     max_shift: int = 2  # Largest augmenting shift in each direction, in pixels of the scaled image.
 
     def __post_init__(self) -> None:
