@@ -1,6 +1,4 @@
-"""CIFAR-100 from archives or folders of image files, held on the device as bytes and augmented there."""
-
-from __future__ import annotations
+"""CIFAR-100 from archives of image files, held on the device as bytes and augmented there."""
 
 import io
 import zipfile
@@ -10,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -18,34 +17,28 @@ PADDING = 4
 
 
 def read_images(sources: Sequence[Path]) -> dict[str, np.ndarray]:
-    """Read ``.../train/<class>/<image>`` and ``.../test/<class>/<image>`` from zip archives.
+    """Read `.../train/<class>/<image>` and `.../test/<class>/<image>` from zip archives.
 
-    Returns:
-        "train_images" and "test_images", (N, 3, 32, 32) bytes, and "train_classes" and "test_classes", (N,) integers.
-
-    Raises:
-        ValueError: If a part is missing, or the two have other classes.
+    Returns "train_images" and "test_images", (N,3,32,32) bytes, with "train_classes" and "test_classes", (N,) integers.
     """
     content: dict[str, bytes] = {}
     for source in sources:
         with zipfile.ZipFile(source) as archive:
             content |= {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-    names = {
-        part: sorted(name for name in content if PurePosixPath(name).parts[-3:-2] == (part,))
-        for part in ("train", "test")
-    }
-    classes = {part: sorted({PurePosixPath(name).parent.name for name in found}) for part, found in names.items()}
-    if not classes["train"] or classes["train"] != classes["test"]:
+    parts = [
+        sorted(name for name in content if PurePosixPath(name).parts[-3:-2] == (part,)) for part in ("train", "test")
+    ]
+    train, test = (sorted({PurePosixPath(name).parent.name for name in names}) for names in parts)
+    if not train or train != test:
         raise ValueError(
-            f"{', '.join(map(str, sources))} must hold train/<class>/ and test/<class>/ of the same classes, got "
-            f"{len(classes['train'])} and {len(classes['test'])} of them"
+            f"{', '.join(map(str, sources))} must hold train/<class>/ and test/<class>/ of the same classes, got {len(train)} "
+            f"and {len(test)} of them"
         )
     arrays = {}
     with ThreadPoolExecutor() as pool:
-        for part, found in names.items():
-            arrays[f"{part}_images"] = np.stack(list(pool.map(lambda name: _decode(content[name]), found)))
-            labels = [classes[part].index(PurePosixPath(name).parent.name) for name in found]
-            arrays[f"{part}_classes"] = np.asarray(labels, np.int64)
+        for part, names in zip(("train", "test"), parts, strict=True):
+            arrays[f"{part}_images"] = np.stack(list(pool.map(lambda name: _decode(content[name]), names)))
+            arrays[f"{part}_classes"] = np.array([train.index(PurePosixPath(name).parent.name) for name in names])
     return arrays
 
 
@@ -60,38 +53,26 @@ def normalize(images: Tensor) -> Tensor:
 
 
 class DeviceBatches:
-    """Shuffled, flipped and randomly cropped batches of images that lie on the device; an epoch leaves out the last few.
-
-    Args:
-        images: (N, C, H, W) bytes.
-        classes: (N,) integers.
-        batch_size: Images of a batch.
-        seed: Fixes order and augmentation of all epochs.
-    """
+    """Shuffled, flipped and randomly cropped batches of (N,C,H,W) bytes on a device; an epoch leaves out the last few."""
 
     def __init__(self, images: Tensor, classes: Tensor, batch_size: int, seed: int) -> None:
         self.images, self.classes, self.batch_size = images, classes, batch_size
         self._generator = torch.Generator(images.device).manual_seed(seed)
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
         return len(self.images) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of another epoch."""
         order = torch.randperm(len(self.images), generator=self._generator, device=self.images.device)
-        for index in range(len(self)):
-            chosen = order[index * self.batch_size : (index + 1) * self.batch_size]
+        for chosen in order[: len(self) * self.batch_size].split(self.batch_size):
             yield normalize(self._augment(self.images[chosen])), self.classes[chosen]
 
     def _augment(self, images: Tensor) -> Tensor:
-        batch, _, height, width = images.shape
-        device, generator = images.device, self._generator
+        (batch, _, height, width), device, generator = images.shape, images.device, self._generator
         offsets = torch.randint(2 * PADDING + 1, (2, batch, 1), generator=generator, device=device)
-        flipped = torch.randint(2, (batch, 1), generator=generator, device=device, dtype=torch.bool)
-        rows, cols = torch.arange(height, device=device), torch.arange(width, device=device).expand(batch, width)
-        cols = torch.where(flipped, width - 1 - cols, cols)
-        padded = torch.nn.functional.pad(images, [PADDING] * 4)
+        is_flipped = torch.randint(2, (batch, 1), generator=generator, device=device, dtype=torch.bool)
+        rows, cols = torch.arange(height, device=device), torch.arange(width, device=device)
+        rows, cols = offsets[0] + rows, offsets[1] + torch.where(is_flipped, width - 1 - cols, cols)
         samples = torch.arange(batch, device=device)[:, None, None]
         # An index in front of the channels puts them last.
-        return padded[samples, :, (offsets[0] + rows)[:, :, None], (offsets[1] + cols)[:, None, :]].permute(0, 3, 1, 2)
+        return F.pad(images, [PADDING] * 4)[samples, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)

@@ -1,7 +1,5 @@
 """One method: train as long as the others, then test."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable
@@ -20,8 +18,6 @@ from experiments.gpu_study.data import MEAN, STD, DeviceBatches, normalize
 from experiments.models import PreActResNet
 
 EPS = 4 / 255
-# Steps that are timed before the number of epochs is chosen, after as many that are not.
-TIMED_STEPS = 40
 METHODS: dict[str, Callable[..., pl.Callback | None]] = {
     "none": lambda **_: None,
     "mixup": pm.MixUpCallback,
@@ -34,7 +30,7 @@ METHODS: dict[str, Callable[..., pl.Callback | None]] = {
 
 
 class Classifier(pl.LightningModule):
-    """Trains with SGD, and a learning rate that rises to its maximum and falls to zero."""
+    """Trains with SGD, and a learning rate that rises to its maximum and falls to zero over so many steps."""
 
     def __init__(self, net: nn.Module, rate: float, steps: int) -> None:
         super().__init__()
@@ -46,17 +42,14 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy with hard or soft targets."""
-        images, targets = batch
-        loss = F.cross_entropy(self(images), targets)
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        loss = F.cross_entropy(self(batch[0]), batch[1])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def configure_optimizers(self) -> Any:
         """SGD, and a schedule of steps."""
         optimizer = torch.optim.SGD(self.parameters(), self.rate, momentum=0.9, nesterov=True, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.rate, total_steps=self.steps, cycle_momentum=False
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.rate, self.steps, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -68,61 +61,52 @@ class Journal(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the line."""
-        line = {"epoch": trainer.current_epoch + 1, "seconds": round(time.time() - self.start, 2)}
-        line["train_loss"] = float(trainer.callback_metrics["train_loss"])
+        loss, seconds = float(trainer.callback_metrics["train_loss"]), round(time.time() - self.start, 2)
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"epoch": trainer.current_epoch + 1, "seconds": seconds, "train_loss": loss}) + "\n")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop when the time is up."""
         trainer.should_stop = trainer.should_stop or time.time() > self.deadline
 
 
-def fit(
-    method: str, batches: DeviceBatches, settings: dict[str, Any], steps: int, journal: Journal | None = None
-) -> tuple[Classifier, pl.Trainer]:
-    """Train a new network for so many steps."""
-    pl.seed_everything(settings["seed"])
-    device = batches.images.device
-    net = PreActResNet(num_classes=int(settings["classes"]), width=settings["width"])
-    module = Classifier(net.to(memory_format=torch.channels_last), settings["rate"], steps)
-    mixing = METHODS[method](seed=settings["seed"], log_images_every_n_steps=None)
-    trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision="bf16-mixed", max_steps=steps,
-        callbacks=[each for each in (mixing, journal) if each is not None], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(module, batches)
-    return module, trainer
-
-
-def run(method: str, arrays_path: Path, out: Path, settings: dict[str, Any], meeting: Any, times: Any) -> None:
-    """Time some steps beside the other processes, agree with them on the number of steps, train, test, write the result."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def run(method: str, images: Path, out: Path, settings: dict[str, Any], meeting: Any, times: Any) -> None:
+    """Time some steps beside the other processes, agree with them on the number of epochs, train, test, write the result."""
+    device, seed = torch.device("cuda" if torch.cuda.is_available() else "cpu"), settings["seed"]
     torch.backends.cudnn.benchmark = True
-    arrays = np.load(arrays_path)
-    data = {name: torch.from_numpy(arrays[name]).to(device) for name in arrays.files}
-    batches = DeviceBatches(data["train_images"], data["train_classes"], settings["batch_size"], settings["seed"])
-    settings = settings | {"classes": int(data["train_classes"].max()) + 1}
-    few = settings["timed_steps"]
-    fit(method, batches, settings, few)
+    data = {name: torch.from_numpy(array).to(device) for name, array in np.load(images).items()}
+
+    def fit(steps: int, *callbacks: pl.Callback) -> tuple[Classifier, pl.Trainer]:
+        pl.seed_everything(seed)
+        net = PreActResNet(num_classes=int(data["train_classes"].max()) + 1, width=settings["width"])
+        module = Classifier(net.to(memory_format=torch.channels_last), settings["rate"], steps)
+        mixing = METHODS[method](seed=seed, log_images_every_n_steps=None)
+        trainer = pl.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu", devices=1, precision="bf16-mixed", max_steps=steps,
+            callbacks=[*([] if mixing is None else [mixing]), *callbacks], logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DeviceBatches(data["train_images"], data["train_classes"], settings["batch_size"], seed))
+        return module, trainer
+
+    few, per_epoch = settings["timed_steps"], len(data["train_images"]) // settings["batch_size"]
+    # The first steps compile kernels and fill caches.
+    fit(few)
     meeting.wait()
     start = time.perf_counter()
-    fit(method, batches, settings, few)
+    fit(few)
     times[method] = (time.perf_counter() - start) / few
     meeting.wait()
-    left = settings["deadline"] - time.time() - settings["reserve"]
     # The same for all, so the slowest decides.
-    epochs = max(1, int(left / max(times.values())) // len(batches))
-    steps = epochs * len(batches)
-    journal = Journal(out / f"{method}.jsonl", settings["deadline"] - settings["reserve"] / 2)
-    batches = DeviceBatches(data["train_images"], data["train_classes"], settings["batch_size"], settings["seed"])
+    left = settings["deadline"] - time.time() - settings["reserve"]
+    epochs = max(1, int(left / max(times.values())) // per_epoch)
     start = time.perf_counter()
-    module, trainer = fit(method, batches, settings, steps, journal)
+    journal = Journal(out / f"{method}.jsonl", settings["deadline"] - settings["reserve"] / 2)
+    module, trainer = fit(epochs * per_epoch, journal)
     result = {
-        "method": method, "seed": settings["seed"], "epochs": epochs, "steps": trainer.global_step, "planned_steps": steps,
-        "seconds": round(time.perf_counter() - start, 1), "step_seconds_at_first": times[method], "width": settings["width"],
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu", "torch": torch.__version__,
+        "method": method, "seed": seed, "epochs": epochs, "steps": trainer.global_step, "planned_steps": epochs * per_epoch,
+        "seconds": round(time.perf_counter() - start, 1), "width": settings["width"], "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
     }  # fmt: skip
     result |= test(module.to(device), data["test_images"], data["test_classes"])
     (out / f"{method}.json").write_text(json.dumps(result, indent=1) + "\n")
@@ -139,10 +123,10 @@ def test(module: nn.Module, images: Tensor, classes: Tensor) -> dict[str, float]
         pixels = (part.float() / 255 + EPS * gradient.sign()).clamp(0, 1)
         logits.append(output.detach())
         attacked.append(module(normalize(255 * pixels)).argmax(1) == wanted)
-    scores, count = torch.cat(logits), int(logits[0].shape[1])
+    scores = torch.cat(logits)
     return {
         "top1": float((scores.argmax(1) == classes).float().mean()),
-        "calibration_error": float(multiclass_calibration_error(scores.softmax(1), classes, count)),
+        "calibration_error": float(multiclass_calibration_error(scores.softmax(1), classes, scores.shape[1])),
         "nll": float(F.cross_entropy(scores, classes)),
         "fgsm_4_255": float(torch.cat(attacked).float().mean()),
     }

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -92,7 +91,7 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
     curve, filled = results.calibration, results.calibration.count > 0
     bins = {"from": curve.edges[:-1], "to": curve.edges[1:], "confidence": curve.confidence, "accuracy": curve.accuracy}
     classes = {"class": results.class_names, "accuracy": results.per_class_accuracy()}
-    pairs = [list(astuple(pair)) for pair in results.most_confused(PAIRS_IN_TABLE)]
+    pairs = [list(pair) for pair in results.most_confused(PAIRS_IN_TABLE)]
     charts: dict[str, Any] = {
         CALIBRATION: wandb.plot.line_series(
             xs=[curve.confidence[filled].tolist(), [0.0, 1.0]],

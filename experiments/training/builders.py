@@ -106,9 +106,11 @@ def quiet_lightning() -> None:
     """From here on only the plugin's own messages come through Lightning's logger, and real warnings."""
     for message in IGNORED:
         warnings.filterwarnings("ignore", message=f".*{message}")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").filters = [
-        lambda record: record.levelno >= logging.WARNING or PLUGIN in Path(record.pathname).parents
-    ]
+    # Where both packages of Lightning are imported, both use the later one's logger.
+    for package in ("pytorch_lightning", "lightning.pytorch"):
+        logging.getLogger(f"{package}.utilities.rank_zero").filters = [
+            lambda record: record.levelno >= logging.WARNING or PLUGIN in Path(record.pathname).parents
+        ]
 
 
 def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
