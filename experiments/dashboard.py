@@ -1,29 +1,25 @@
-"""Build the W&B dashboard of the study, a workspace and a report, from code: `python -m experiments.dashboard`."""
+"""Build a workspace and a report in the W&B project of the runs with logger=wandb, which compare mixing methods over seeds.
+
+Every call makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B.
+"""
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import wandb
-import wandb_workspaces.reports.v2 as wr
-import wandb_workspaces.workspaces as ws
 from wandb.errors import Error as WandbError
 
 from experiments.common import UserError, exit_with_error, print_plain, write_json
-from experiments.wandb_dashboard.report import build_report
-from experiments.wandb_dashboard.workspace import build_workspace
+from experiments.wandb_dashboard.views import build_report, build_workspace
 
-DESCRIPTION = (
-    "Builds a workspace and a report in the W&B project of the runs with logger=wandb, which compare mixing methods over "
-    "seeds. Every call makes a new view and a new report, so that no edits are overwritten; delete old ones at W&B."
-)
 DRY = "--dry-run, which needs no account"
-Part = ws.Workspace | wr.Report
 
 
-def write_specs(parts: dict[str, Part], output: Path | None) -> None:
+def write_specs(parts: Mapping[str, Any], output: Path | None) -> None:
     """Write what W&B would be sent as JSON: all parts to one file, or each to a file in the working directory."""
     # save() sends what these private calls make; there is no public way to get it without saving.
     models = {name: part._to_model() for name, part in parts.items()}
@@ -40,24 +36,12 @@ def find_entity(given: str | None) -> str:
     if mode != "online":
         raise UserError(f"WANDB_MODE={mode} keeps W&B off the network: unset it, or use {DRY}")
     try:
-        entity = wandb.Api().default_entity
+        entity = given or wandb.Api().default_entity
     except WandbError as error:
         raise UserError(f"No access to W&B ({error}): `wandb login`, set WANDB_API_KEY, or use {DRY}") from error
-    if not (given or entity):
+    if not entity:
         raise UserError("Your W&B account has no default entity: give --entity, your user name or that of a team")
-    return given or entity
-
-
-def save(part: Part) -> str:
-    """Save at W&B and return the URL."""
-    try:
-        return str(part.save().url)
-    # The raised class depends on the version of wandb and is not public.
-    except Exception as error:
-        raise UserError(
-            f"W&B did not save the {type(part).__name__.lower()} in {part.entity}/{part.project} ({error}): the project must "
-            "exist and you must be allowed to write to it; runs with logger=wandb create it"
-        ) from error
+    return entity
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,14 +53,21 @@ def run(options: argparse.Namespace) -> None:
     parts = {name: build(**project) for name, build in builders.items() if options.only in (None, name)}
     if options.dry_run:
         write_specs(parts, options.output)
-    else:
-        for name, part in parts.items():
-            print_plain(f"{name:<10} {save(part)}")
+        return
+    for name, part in parts.items():
+        try:
+            print_plain(f"{name:<10} {part.save().url}")
+        # The raised class depends on the version of wandb and is not public.
+        except Exception as error:
+            raise UserError(
+                f"W&B did not save the {name} in {entity}/{options.project} ({error}): the project must exist and you must be "
+                "allowed to write to it; runs with logger=wandb create it"
+            ) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what the user can correct ends in a message and exit code 1."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m experiments.dashboard", description=__doc__)
     parser.add_argument("--entity", help="user or team that the project belongs to; default: the account's own")
     parser.add_argument("--project", default="puzzlemix", help="W&B project of the runs; default: puzzlemix")
     parser.add_argument("--name", default="Puzzle Mix", help="name of the workspace's view; default: Puzzle Mix")

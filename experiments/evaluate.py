@@ -2,24 +2,22 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from rich import get_console
 
 from experiments import common, robustness
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
 from experiments.common import UserError, short
-from experiments.common.config_checks import EVALUATE, check_settings, explain
+from experiments.common.config_checks import EVALUATE, check_settings
 from experiments.data import CorruptedImages
 from experiments.loggers import ended_wandb_run
-from experiments.runs import RunStopped, interruptible, optional, store_permissive_groups
-from experiments.sweeps import in_sweep, leave_errors_to_hydra, readable
+from experiments.runs import optional, store_permissive_groups
+from experiments.sweeps import checked_job, in_sweep, run_command
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 RESULT, PLOT, DPI = "evaluation.json", "evaluation.png", 150
@@ -99,29 +97,14 @@ def print_results(results: robustness.EvaluationResults, title: str, file: Path,
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    """Run the evaluation; a UserError ends in its message and exit code 1, in a sweep it is raised: other jobs continue."""
-    leave_errors_to_hydra()
-    try:
-        common.check_masked(cfg)
-        check_settings(cfg, EVALUATE)
+    """Run the evaluation."""
+    with checked_job(cfg, EVALUATE):
         run(cfg)
-    except (UserError, InstantiationException) as error:
-        if in_sweep():
-            raise
-        common.exit_with_error(explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def command() -> None:
-    """The command line."""
-    try:
-        sys.argv[1:] = map(common.hide_secret, sys.argv[1:])
-        with interruptible(), readable([*EVALUATE, "data", "model", "logger", "attacks"]):
-            main()
-    except UserError as error:
-        common.exit_with_error(str(error))
-    except RunStopped as stop:
-        stop.report()
-        raise
+    """The command line: an evaluation, or a sweep of them."""
+    run_command(main, [*EVALUATE, "data", "model", "logger", "attacks"])
 
 
 if __name__ == "__main__":

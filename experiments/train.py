@@ -1,21 +1,18 @@
 """Train and test a classifier: `python -m experiments.train`; settings in `conf/train.yaml`."""
 
 import logging
-import sys
 import time
 from pathlib import Path
 
 import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich import get_console
 
 from experiments import common, html_report, loggers, runs, sweeps, training
-from experiments.common.config_checks import RANGES, TRAIN, check_settings, explain, names_a_setting
+from experiments.common.config_checks import RANGES, TRAIN
 from experiments.common.versions import gather_versions
 from experiments.test_results import TEST_RESULTS
 
@@ -101,42 +98,15 @@ def report(parts: training.RunComponents, summary: runs.Summary, run_dir: Path) 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    """Run and return the validation accuracy. What a user can put right is a message and exit code 1, in a sweep an error."""
-    sweeps.leave_errors_to_hydra()
-    try:
-        missing = ", ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(cfg)))
-        if missing:
-            raise common.UserError(f"These settings have no default and must be given: {missing}")
-        common.check_masked(cfg)
-        check_settings(cfg, TRAIN)
-        run_dir = Path(cfg.paths.run_dir)
-        with runs.owned(run_dir):
-            runs.check_folder(cfg, run_dir)
-            return run(cfg).val_accuracy
-    except (ValueError, MisconfigurationException, InstantiationException) as error:
-        by_user = isinstance(error, common.UserError) or not isinstance(error, ValueError) or names_a_setting(error)
-        if sweeps.in_sweep() or not by_user:
-            raise
-        common.exit_with_error(explain(error) if isinstance(error, InstantiationException) else str(error))
+    """Run and return the validation accuracy."""
+    with sweeps.checked_job(cfg, TRAIN), runs.owned(Path(cfg.paths.run_dir)):
+        runs.check_folder(cfg, Path(cfg.paths.run_dir))
+        return run(cfg).val_accuracy
 
 
 def command() -> None:
-    """The command line: a run, or a sweep, which ends with its summary whatever becomes of its jobs."""
-    try:
-        sys.argv[1:] = map(common.hide_secret, sys.argv[1:])
-    except common.UserError as error:
-        common.exit_with_error(str(error))
-    # With references in place of secrets.
-    typed, complete = sys.argv[1:], False
-    try:
-        with runs.interruptible(), sweeps.readable([*TRAIN, *training.GROUPS, *RANGES]):
-            main()
-        complete = True
-    except runs.RunStopped as stop:
-        stop.report()
-        raise
-    finally:
-        sweeps.report_sweep(typed, complete=complete)
+    """The command line: a run or a sweep."""
+    sweeps.run_command(main, [*TRAIN, *training.GROUPS, *RANGES])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,6 @@ def photograph_crops(count: int, size: int, seed: int = 0) -> tuple[Tensor, Tens
     for index in range(count):
         which = index % len(photographs)
         height, width = photographs[which].shape[1:]
-        # At twice the size, and then halved.
         side = min(2 * size, height, width)
         top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
         crops.append(resized_crop(photographs[which], top, left, side, side, [size, size]))
@@ -52,10 +51,9 @@ def trained_net(steps: int = 60) -> PreActResNet:
     torch.manual_seed(0)
     net = PreActResNet(num_classes=8, width=16)
     optimizer = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    images, classes = photograph_crops(50 * steps, 32, seed=1)
-    for part in zip(images.split(50), classes.split(50), strict=True):
+    for images, classes in zip(*(each.split(50) for each in photograph_crops(50 * steps, 32, seed=1)), strict=True):
         optimizer.zero_grad()
-        F.cross_entropy(net(part[0]), part[1]).backward()
+        F.cross_entropy(net(images), classes).backward()
         optimizer.step()
     return net
 

@@ -46,14 +46,10 @@ def peak_device_memory(run: Callable[[], object]) -> float | None:
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts the ATen operations that compute or copy values: on a device, each launches a kernel or more.
+    """Counts the ATen operations that compute or copy values: on a device, each launches a kernel or more."""
 
-    Attributes:
-        launches: Their number; views and mere allocations do not count.
-        largest: Number of elements of the largest tensor that any operation returned.
-    """
-
-    launches = largest = 0
+    launches = 0  # views and mere allocations do not count
+    largest = 0  # elements of the largest tensor that any operation returned
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count it."""

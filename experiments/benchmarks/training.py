@@ -17,7 +17,7 @@ from experiments.benchmarks.timing import Metrics, peak_device_memory, print_tab
 from experiments.common import UserError
 from experiments.models import PreActResNet
 from experiments.show import load_network
-from experiments.training import Classifier
+from experiments.training.module import Classifier
 from lightning_puzzlemix import CutMix, ManifoldMix, MixDraw, MixUp, PuzzleMix, PuzzleMixCallback, PuzzleMixConfig
 from lightning_puzzlemix.callbacks import LOG_IMAGES_EVERY_N_STEPS
 from lightning_puzzlemix.core import Grid, block_saliency
@@ -125,15 +125,16 @@ def correlations(net: nn.Module, images: Tensor, classes: Tensor) -> dict[str, d
     """Return for every source and n the mean over images of Pearson's correlation of its (n, n) map with the gradient's."""
     mixers = puzzle_mixers(PuzzleMixConfig())
     maps = {name: mixer.source.compute(net, images, classes).saliency for name, mixer in mixers.items()}
-    sizes = [n for n in GRID_SIZES if n <= min(images.shape[2:])]
-    return {name: {str(n): _correlation(found, maps["gradient"], n) for n in sizes} for name, found in maps.items()}
-
-
-def _correlation(found: Tensor, reference: Tensor, n: int) -> float:
-    grid = Grid.of(*found.shape[1:], n)
-    pairs = zip(*(block_saliency(maps, grid).flatten(1).double() for maps in (found, reference)), strict=True)
-    # Constant maps have no correlation: NaN, and left out.
-    return float(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]).nanmean())
+    found: dict[str, dict[str, float]] = {name: {} for name in maps}
+    for n in (n for n in GRID_SIZES if n <= min(images.shape[2:])):
+        grid = Grid.of(*images.shape[2:], n)
+        blocks = {name: block_saliency(each, grid).flatten(1).double() for name, each in maps.items()}
+        for name, own in blocks.items():
+            pairs = zip(own, blocks["gradient"], strict=True)
+            # Constant maps have no correlation: NaN, and left out.
+            values = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in pairs]
+            found[name][str(n)] = float(torch.stack(values).nanmean())
+    return found
 
 
 def measure_logging_cost(rounds: PositiveInt = 5, threads: PositiveInt = CORES) -> Metrics:
@@ -154,10 +155,8 @@ def measure_logging_cost(rounds: PositiveInt = 5, threads: PositiveInt = CORES) 
         "image": partial(render_mixes, mixed, classes),
     }
     times = time_interleaved(rounds, candidates)
-    shares = {
-        step: {name: times[name] / times[step] / period for name, period in PERIODS.items()}
-        for step in ("step", "narrow_step")
-    }
+    steps = ("step", "narrow_step")
+    shares = {step: {name: times[name] / times[step] / n for name, n in PERIODS.items()} for step in steps}
     print_table("Logging the mixing of 100 images, 3x32x32, n = 16: median", {"ms": times})
     periods = ", ".join(f"{name} every {period} steps" for name, period in PERIODS.items())
     print_table(f"Its share of the training time of PreActResNet-18, and of a narrow one: {periods}", shares)

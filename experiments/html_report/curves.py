@@ -17,6 +17,7 @@ from experiments.sweep_results import STYLE
 
 # By name of the metric: (n,3) epochs that are over by then, optimizer steps, value.
 Metrics = Mapping[str, npt.NDArray[np.float64]]
+Plots = Iterator[tuple[str, Figure]]
 # Plots by their axis, in the order of the page, which explains them: metrics with their labels, those that a run has.
 LEARNING = {
     "accuracy": {"val_accuracy": "validation", "train_accuracy": "training", "test_accuracy": "test"},
@@ -58,9 +59,7 @@ def values_by_epoch(metrics: Metrics, name: str) -> dict[float, float]:
     return {float(epoch): float(value) for epoch, _, value in metrics.get(name, ())}
 
 
-def plot_metrics(
-    metrics: Metrics, plots: Mapping[str, Mapping[str, str]], callback: str = ""
-) -> Iterator[tuple[str, Figure]]:
+def plot_metrics(metrics: Metrics, plots: Mapping[str, Mapping[str, str]], callback: str = "") -> Plots:
     """Names and figures of the plots that there are metrics for.
 
     What a callback has logged is drawn over optimizer steps: as points, and as a line of the means by epoch.
@@ -81,7 +80,7 @@ def plot_metrics(
             yield ylabel, _finish(axes)
 
 
-def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Iterator[tuple[str, Figure]]:
+def plot_groups(groups: Mapping[str, Sequence[Metrics]]) -> Plots:
     """Name and figure of each metric that the runs have logged: mean and standard deviation of each group of runs."""
     for name in COMPARED:
         axes = _make_axes(EPOCH_METRICS[name], "epochs")

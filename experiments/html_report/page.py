@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,8 @@ SVG = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.sans-serif": ["De
 def write_report(folders: Sequence[Path], output: Path | None = None, title: str | None = None) -> Path:
     """Write a page about all runs in and below the folders, which refers to no other file; return its path.
 
-    By default it is `report.html` in the first folder, and its title is the name of the run, or of that folder.
-
-    Raises:
-        UserError: If there is no run, or a file in a run folder is not what a run writes. The message names the file.
+    By default it is `report.html` in the first folder, and its title is the name of the run, or of that folder. Raises a
+    UserError if there is no run, or if a file in a run folder is not what a run writes.
     """
     path = output or folders[0] / REPORT
     if output is None and leads_out(path):
@@ -50,10 +47,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
     runs = [*map(read_run, finished), *map(read_run, unfinished)]
     with mpl.rc_context(SVG):
         shown = _describe_run(runs[0]) if len(runs) == 1 else _describe_sweep(finished, runs)
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), **options)
     environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title.lower()).strip("-")
     environment.filters["short"] = common.short
     content = {"title": title, "name": folders[0].resolve().name, "total": len(runs), "run": None, **shown}
@@ -62,11 +57,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None, title: str
 
 
 def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
-    """The contents of a run folder by name; None or empty: the folder does not hold it.
-
-    Raises:
-        UserError: If a file in it is not what a run writes; the message names the file.
-    """
+    """The contents of a run folder by name; None or empty: the folder does not hold it."""
     path, hydra = run.folder, run.folder / ".hydra"
     summary = run.summary if isinstance(run, FinishedRun) else None
     # A run that failed early has only the config of Hydra.
@@ -76,17 +67,16 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
     kept = [each for each in common.mask_texts(overrides) if common.key_of(each) != "resume"]
     # The option of a sweep would start all of its runs.
     alone = ["hydra.mode=RUN"] if "sweep" in map(common.key_of, kept) else []
-    # Interpolations are not resolved.
-    plain = {key: value for key, value in config.items() if "${" not in str(value)}
+    resolved = {key: value for key, value in config.items() if "${" not in str(value)}
     return {
         "path": path,
         "summary": summary,
         "results": _cells_of(summary_table(summary))._replace(title="Results") if summary else None,
         "unfinished": None if summary else run,
         "unreadable_summary": not summary and (path / SUMMARY).exists(),
-        "name": plain.get("name", path.name),
-        "seed": plain.get("seed"),
-        "epochs": plain.get("epochs"),
+        "name": resolved.get("name", path.name),
+        "seed": resolved.get("seed"),
+        "epochs": resolved.get("epochs"),
         "choices": summary.choices if summary else OmegaConf.select(start, "hydra.runtime.choices") or {},
         "overrides": common.mask_texts(overrides),
         "command": common.training_command([*kept, *alone]),
@@ -101,11 +91,7 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
 
 
 def _read_file(path: Path, load: Callable[[Path], Any]) -> Any:
-    """What `load` makes of a file; None if there is none.
-
-    Raises:
-        UserError: If it cannot be read.
-    """
+    """What `load` makes of a file; None if there is none, a UserError if it cannot be read."""
     try:
         return load(path) if path.is_file() else None
     except (*UNREADABLE, LookupError, SyntaxError) as error:
@@ -136,7 +122,6 @@ def _load_evaluation(path: Path) -> Contents:
 
 
 def _cells_of(table: Table) -> Cells:
-    """The cells of a table that was made for the terminal."""
     heads = [str(column.header) for column in table.columns] if table.show_header else []
     return Cells(str(table.title), heads, list(zip(*(map(str, column.cells) for column in table.columns), strict=True)))
 
@@ -154,16 +139,15 @@ def _embed_figures(plots: Iterable[tuple[str, Figure]]) -> list[Contents]:
 
 def _embed_files(paths: Iterable[Path], caption: str = "") -> list[Contents]:
     """Image files as WebP, wide ones smaller; without a caption their names are captions."""
-    return [_read_file(path, partial(_embed_file, caption=caption)) for path in paths]
 
+    def embed(path: Path) -> Contents:
+        file, name = io.BytesIO(), re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
+        with PILImage.open(path) as image:
+            image.thumbnail((IMAGE_WIDTH, image.height))
+            image.convert("RGB").save(file, "WEBP", quality=WEBP_QUALITY)
+            return _embed(file, "webp", caption or name, image.width)
 
-def _embed_file(path: Path, caption: str) -> Contents:
-    file = io.BytesIO()
-    name = re.sub(r"_step_0*(\d+)$", r", a training batch after \1 optimizer steps", path.stem)
-    with PILImage.open(path) as image:
-        image.thumbnail((IMAGE_WIDTH, image.height))
-        image.convert("RGB").save(file, "WEBP", quality=WEBP_QUALITY)
-        return _embed(file, "webp", caption or name, image.width)
+    return [_read_file(path, embed) for path in paths]
 
 
 def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Contents:
@@ -172,7 +156,6 @@ def _embed(file: io.BytesIO, kind: str, caption: str, width: int) -> Contents:
 
 
 def _describe_run(run: Contents) -> Contents:
-    """What the page about a single run shows."""
     metrics, test, mixes = run["metrics"], run["test"], run["mixes"]
     columns = {label: curves.values_by_epoch(metrics, name) for name, label in curves.EPOCH_METRICS.items()}
     mixed = "not mixed" if run["choices"].get("mix") in (None, "none") else "mixed by the trained model"
@@ -196,7 +179,6 @@ def _describe_run(run: Contents) -> Contents:
 
 
 def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -> Contents:
-    """What the page about several runs shows."""
     detailed = [run for run in runs if run["summary"]][:MAX_DETAILED]
     unfinished = [run for run in runs if run["unfinished"]]
     few = {axis: curves.LEARNING[axis] for axis in ("accuracy", "loss")}
@@ -206,12 +188,10 @@ def _describe_sweep(finished: Sequence[FinishedRun], runs: Sequence[Contents]) -
     content = {"finished": len(finished), "comparison": None, "detailed": detailed, "unfinished": unfinished}
     if finished:
         comparison = sweep_results.compare_runs(finished)
-        differences = sweep_results.compare_pairs(comparison)
         plots = {"Mean and standard deviation of each group": sweep_results.plot_comparison(comparison, "accuracy", "")}
-        if differences:
-            plots["Paired differences with their confidence intervals"] = sweep_results.plot_differences(
-                differences, ""
-            )
+        if differences := sweep_results.compare_pairs(comparison):
+            intervals = sweep_results.plot_differences(differences, "")
+            plots["Paired differences with their confidence intervals"] = intervals
         metrics = {run["path"]: run["metrics"] for run in runs}
         groups = {group.label: [metrics[run.folder] for run in group.runs] for group in comparison.groups}
         content["comparison"] = {

@@ -16,8 +16,7 @@ from experiments.common import mask_settings, short, write_text
 from experiments.runs import comparable_overrides, optional
 
 WANDB_ID = "wandb_id.txt"
-# Of W&B's limit of 128 letters.
-LONGEST_GROUP = 100
+LONGEST_GROUP = 100  # of W&B's limit of 128 letters
 
 
 def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
@@ -27,7 +26,6 @@ def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
     """
     id_file = Path(run_dir) / WANDB_ID
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
-    # An empty file names no run: a new one is begun.
     if id_file.is_file() and (known := id_file.read_text(errors="replace").strip()):
         settings |= {"id": known, "resume": "allow"}
     # W&B's own settings are where a key belongs; the others are shown.
@@ -47,7 +45,6 @@ def seedless_group(name: str | None) -> str | None:
     group = " ".join([name, *kept])
     if len(group) <= LONGEST_GROUP:
         return group
-    # Two groups that begin alike stay two.
     return f"{group[: LONGEST_GROUP - 9]} {hashlib.sha256(group.encode()).hexdigest()[:8]}"
 
 

@@ -33,7 +33,6 @@ def log_settings(loggers: Loggers, cfg: DictConfig, choices: Mapping[str, str | 
 
 def _settings(cfg: DictConfig, choices: Mapping[str, str | None]) -> dict[str, Any]:
     settings: Any = mask_settings(OmegaConf.to_container(cfg, resolve=True))
-    # It may hold keys.
     settings.pop("logger", None)
     return {**settings, "choices": dict(choices)}
 
@@ -43,7 +42,7 @@ def log_test_results(loggers: Loggers, results: TestResults, summary: Summary, c
     scores = summary_scores(summary)
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            log_figures(logger, {}, step=step, charts=wandb_charts(results))
+            log_figures(logger, wandb_charts(results), step=step)
             # After the charts, so that no metric of an earlier step replaces them.
             logger.experiment.summary.update(scores)
         elif isinstance(logger, TensorBoardLogger):
@@ -55,17 +54,15 @@ def log_test_results(loggers: Loggers, results: TestResults, summary: Summary, c
             logger.finalize("success")
 
 
-def log_figures(
-    logger: Logger, figures: Mapping[str, Figure], *, step: int, charts: Mapping[str, Any] | None = None
-) -> None:
-    """Log figures as images at an optimizer step to W&B or TensorBoard; to W&B also `charts`, whatever it can log."""
+def log_figures(logger: Logger, shown: Mapping[str, Any], *, step: int) -> None:
+    """Log figures as images at an optimizer step to W&B or TensorBoard; to W&B also anything else that it can log."""
     if isinstance(logger, WandbLogger):
         import wandb
 
-        images = {key: wandb.Image(figure) for key, figure in figures.items()}
-        logger.experiment.log({**images, **(charts or {}), "trainer/global_step": step})
+        images = {key: wandb.Image(each) for key, each in shown.items() if isinstance(each, Figure)}
+        logger.experiment.log({**shown, **images, "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
-        for tag, figure in figures.items():
+        for tag, figure in shown.items():
             logger.experiment.add_figure(tag, figure, global_step=step)
 
 
@@ -83,10 +80,8 @@ def wandb_charts(results: TestResults) -> dict[str, Any]:
 
     def table(**columns: Iterable[Any]) -> Any:
         rows = zip(*(np.asarray(column).tolist() for column in columns.values()), strict=True)
-        # None for NaN.
-        return wandb.Table(
-            columns=list(columns), data=[[None if each != each else each for each in row] for row in rows]
-        )
+        data = [[None if each != each else each for each in row] for row in rows]  # None for NaN
+        return wandb.Table(columns=list(columns), data=data)
 
     curve, filled = results.calibration, results.calibration.count > 0
     bins = {"from": curve.edges[:-1], "to": curve.edges[1:], "confidence": curve.confidence, "accuracy": curve.accuracy}

@@ -109,10 +109,9 @@ def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str,
     for each in chosen or []:
         settings = dict(each) if isinstance(each, Mapping) else {"name": each}
         name = settings.pop("name", None)
-        if not name or name in attacks:
-            raise UserError(f"attacks need a name each, and each another one; got {each}")
-        if not settings and name not in PRESETS:
-            raise UserError(f"attacks must be among {sorted(PRESETS)}, or have settings of their own; got {name!r}")
+        if not name or name in attacks or not (settings or name in PRESETS):
+            known = f"{sorted(PRESETS)}, or have a name and settings of their own, each name once"
+            raise UserError(f"attacks must be among {known}; got {each!r}")
         try:
             attacks[name] = ANY_ATTACK.validate_python(settings) if settings else PRESETS[name]
         except ValidationError as error:

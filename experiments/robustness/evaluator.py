@@ -74,7 +74,6 @@ def build_evaluator(cfg: DictConfig, location: CheckpointLocation) -> tuple[Eval
     data: ImageDataModule = instantiate(cfg.data, **({"batch_size": cfg.batch_size} if cfg.batch_size else {}))
     data.prepare_data()
     data.setup("test")
-    # Initial weights, soon replaced, are random.
     with torch.random.fork_rng(devices=[]):
         net: nn.Module = instantiate(cfg.model, num_classes=data.num_classes, in_channels=data.in_channels)
     checkpoint = load_weights(net, location.path)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
@@ -15,12 +14,12 @@ from experiments.data import PUBLISHED, SEVERITIES
 from experiments.loggers import WANDB_ID, build_wandb_logger, log_figures
 from experiments.robustness.results import EvaluationResults
 from experiments.runs import CONFIG
+from experiments.test_results import plot_bars
 from experiments.training import build_optional
 from lightning_puzzlemix.monitoring.palette import BLUE
 
 ATTACKS, CORRUPTIONS, PLOT = "robustness/attacks", "robustness/corruptions", "robustness/plot"
-# Inches.
-WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9
+WIDTH, BAR_HEIGHT, ROW_HEIGHT, MARGIN = 7.0, 0.42, 0.3, 0.9  # inches
 
 
 def plot_evaluation(results: EvaluationResults, title: str) -> Figure:
@@ -31,28 +30,19 @@ def plot_evaluation(results: EvaluationResults, title: str) -> Figure:
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
     figure.suptitle(title, fontsize=11)
     upper, *lower = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    container = upper.barh(list(bars), [100 * accuracy for accuracy in bars.values()], color=BLUE, height=0.7)
-    upper.bar_label(container, fmt="%.1f", padding=3, fontsize=9)
-    upper.invert_yaxis()
-    # Room for the number beside a bar of 100.
-    upper.set(xlim=(0, 108), xticks=range(0, 101, 20), xlabel="%")
-    upper.spines[["top", "right"]].set_visible(False)
+    plot_bars(upper, list(bars), list(bars.values()), [f"{accuracy:.1%}" for accuracy in bars.values()], BLUE)
     for axes in lower:
-        _plot_heat_map(axes, rows)
+        values = 100 * np.array([accuracies for _, accuracies in rows])
+        axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            color = "white" if value > 60 else "black"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(SEVERITIES) + 1), [*map(str, SEVERITIES), "mean"])
+        labels = [name.replace("_", " ") + ("" if name in PUBLISHED else " *") for name, _ in rows]
+        axes.set_yticks(range(len(labels)), labels, fontsize=9)
+        axes.set_xlabel("severity (accuracy in %; *: not one of the 15)")
+        axes.axvline(len(SEVERITIES) - 0.5, color="white", linewidth=4)
     return figure
-
-
-def _plot_heat_map(axes: Axes, rows: list[tuple[str, list[float]]]) -> None:
-    values = 100 * np.array([accuracies for _, accuracies in rows])
-    axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        color = "white" if value > 60 else "black"
-        axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(SEVERITIES) + 1), [*map(str, SEVERITIES), "mean"])
-    labels = [name.replace("_", " ") + ("" if name in PUBLISHED else " *") for name, _ in rows]
-    axes.set_yticks(range(len(labels)), labels, fontsize=9)
-    axes.set_xlabel("severity (accuracy in %; *: not one of the 15)")
-    axes.axvline(len(SEVERITIES) - 0.5, color="white", linewidth=4)
 
 
 def build_loggers(cfg: DictConfig, location: CheckpointLocation, title: str) -> list[Logger]:
@@ -81,7 +71,7 @@ def log_evaluation(loggers: Iterable[Logger], results: EvaluationResults, title:
         if isinstance(logger, WandbLogger):
             settings = {key: results.facts[key] for key in ("checkpoint", "epoch", "device", "settings")}
             logger.log_hyperparams({"evaluation": settings})
-            log_figures(logger, figures, step=step, charts={**scalars(results), **wandb_charts(results)})
+            log_figures(logger, {**figures, **scalars(results), **wandb_charts(results)}, step=step)
         else:
             logger.log_metrics(scalars(results), step=step)
             log_figures(logger, figures, step=step)

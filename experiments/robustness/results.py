@@ -26,8 +26,7 @@ class Accuracy(BaseModel):
 class CleanScores(Accuracy):
     """Scores on the images as they are: expected calibration error in [0,1] over 15 bins, mean cross-entropy in nats."""
 
-    # None with five classes or fewer.
-    top5: float | None = None
+    top5: float | None = None  # None with five classes or fewer
     calibration_error: float
     nll: float
 
@@ -101,9 +100,7 @@ class EvaluationResults(BaseModel):
             found[f"accuracy under {name}, eps {255 * scores.eps:.3g}/255"] = scores.accuracy
         if scores := self.corruptions:
             means = {f"{len(scores.types_in_mean)} of 15 types": scores.mean, "all 19 types": scores.mean_of_19_types}
-            found |= {
-                f"accuracy on corrupted images, {types}": mean for types, mean in means.items() if mean is not None
-            }
+            found |= {f"accuracy on corrupted images, {of}": mean for of, mean in means.items() if mean is not None}
         return found
 
     def tables(self, title: str) -> list[Table]:

@@ -92,11 +92,7 @@ class Comparison(NamedTuple):
 
 
 def compare_runs(runs: Sequence[FinishedRun], by: Sequence[str] = ()) -> Comparison:
-    """Group runs, at least one, `by` Hydra groups and settings; by default by all that differ, except the seed.
-
-    Raises:
-        UserError: If `by` names no key, or several.
-    """
+    """Group runs, at least one, `by` Hydra groups and settings; by default by all that differ, except the seed."""
     keys = [_find_key(runs, name) for name in by] or _differing_keys(runs)
     ends = [key.split(".")[-1] for key in keys]
     names = [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
@@ -116,9 +112,6 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
 
     A method is the values of `mix` and its settings among the keys. The reference is named by its label or one of its values;
     by default it is "none" if there is such a method, else the first. None: there is one method only, and no name given.
-
-    Raises:
-        UserError: If `reference` is no method, or several.
     """
     mixing = [index for index, key in enumerate(comparison.keys) if key.split(".")[0] == "mix"]
     names, methods = [comparison.names[index] for index in mixing], defaultdict(list)
@@ -131,9 +124,8 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     labels = {method: label_of(names, method) for method in methods}
     found = [each for each, label in labels.items() if (reference or "none") in (label, *map(format_value, each))]
     if reference is not None and len(found) != 1:
-        raise UserError(
-            f"--reference {reference} is {len(found)} of the methods; give one of {'; '.join(labels.values())}"
-        )
+        known = "; ".join(labels.values())
+        raise UserError(f"--reference {reference} is {len(found)} of the methods; give one of {known}")
     chosen = [*found, *labels][0]
     base = [run for group in methods.pop(chosen) for run in group.runs]
     metrics = [name for name in comparison.metrics if name.startswith(("accuracy", "calibration_error", FGSM))]
@@ -156,11 +148,6 @@ def _means_by_pair(runs: Sequence[FinishedRun], metric: str) -> dict[Values, flo
         pair = (run.summary.seed, *sorted(map(str, equal.items())))
         found.setdefault(pair, []).extend([run.scores[metric]] if metric in run.scores else [])
     return {pair: fmean(scores) for pair, scores in found.items() if scores}
-
-
-def value_of(run: FinishedRun, key: str) -> Any:
-    """The option of a Hydra group, or the value of a setting; "default" for one that is left to the code."""
-    return run.settings.get(key, "default")
 
 
 def is_number(value: Any) -> bool:
@@ -186,10 +173,10 @@ def _differing_keys(runs: Sequence[FinishedRun]) -> list[str]:
     Other settings are added only where runs that agree in those still differ: what follows from an option is left out.
     """
     given = {key for run in runs for key in [*run.summary.choices, *map(key_of, run.summary.overrides)]}
-    differing = [key for key in _all_keys(runs) if _differ(runs, key)]
+    differing = [key for key in _all_keys(runs) if len(_gather(runs, [key])) > 1]
     keys = [key for key in differing if key in given]
     for _, members in _gather(runs, keys):
-        keys += [key for key in differing if key not in keys and _differ(members, key)]
+        keys += [key for key in differing if key not in keys and len(_gather(members, [key])) > 1]
     return keys
 
 
@@ -205,19 +192,14 @@ def _find_key(runs: Sequence[FinishedRun], name: str) -> str:
 
 
 def _all_keys(runs: Sequence[FinishedRun]) -> list[str]:
-    """Hydra groups in their order, then settings by name."""
     keys = {key for run in runs for key in run.settings}
     groups = dict.fromkeys(group for run in runs for group in run.summary.choices if group in keys)
     return [*groups, *sorted(keys - set(groups))]
-
-
-def _differ(runs: Sequence[FinishedRun], key: str) -> bool:
-    return len({value_of(run, key) for run in runs}) > 1
 
 
 def _gather(runs: Sequence[FinishedRun], keys: Sequence[str]) -> list[tuple[Values, list[FinishedRun]]]:
     """Runs by the values of the keys: numbers in ascending order, then names."""
     members: dict[Values, list[FinishedRun]] = {}
     for run in runs:
-        members.setdefault(tuple(value_of(run, key) for key in keys), []).append(run)
+        members.setdefault(tuple(run.value(key) for key in keys), []).append(run)
     return sorted(members.items(), key=lambda item: [(0, v, "") if is_number(v) else (1, 0, str(v)) for v in item[0]])

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 from experiments.common import UserError, flatten, mask_text, mask_texts, read_plain_yaml, resume_command, short
 from experiments.runs import CONFIG, SUMMARY, UNREADABLE, Summary
 
-# These differ between runs of the same setting.
-NOT_COMPARED = ("paths", "resume", "name", "logger")
+NOT_COMPARED = ("paths", "resume", "name", "logger")  # in runs of the same setting
 # The traceback of a failed job, and its last line in short; the log of a run.
 ERROR, LOG = "error.txt", "train.log"
 LOG_PREFIX = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:,]+ [A-Z]+ ")
@@ -28,6 +27,10 @@ class FinishedRun(NamedTuple):
     settings: Mapping[str, Any]  # options of Hydra groups, and the resolved config by dotted key, but NOT_COMPARED
     scores: Mapping[str, float]  # those that the run has: shares in [0,1], nats, seconds
 
+    def value(self, key: str) -> Any:
+        """The option of a Hydra group, or the value of a setting; "default" for one that is left to the code."""
+        return self.settings.get(key, "default")
+
 
 class UnfinishedRun(NamedTuple):
     """A run without results: it is running, was stopped, or failed."""
@@ -38,11 +41,7 @@ class UnfinishedRun(NamedTuple):
 
 
 def find_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[UnfinishedRun]]:
-    """All runs in and below the folders, each once, in the order of their paths.
-
-    Raises:
-        UserError: If one of them is no folder, or there is no run.
-    """
+    """All runs in and below the folders, each once, in the order of their paths; a UserError if there are none."""
     finished, unfinished = [], []
     for folder in sorted({path for top in folders for path in _run_folders(top)}):
         try:
@@ -50,10 +49,8 @@ def find_runs(folders: Sequence[Path]) -> tuple[list[FinishedRun], list[Unfinish
         except UNREADABLE:
             unfinished += _read_unfinished(folder)
     if not finished and not unfinished:
-        raise UserError(
-            f"No runs found in {', '.join(map(str, folders))}: neither {SUMMARY} with {CONFIG} of a finished run nor "
-            ".hydra/ of an unfinished one, in any folder below"
-        )
+        places = f"{', '.join(map(str, folders))} and below"
+        raise UserError(f"No runs found in {places}: neither {SUMMARY} with {CONFIG} nor .hydra/ of an unfinished run")
     return finished, unfinished
 
 
@@ -73,19 +70,16 @@ def _read_finished(folder: Path) -> FinishedRun:
     if by_epoch := summary.test_accuracy_by_epoch:
         scores |= {"best": by_epoch.best, "median_last_10": by_epoch.median_last_10}
     known = {name: value for name, value in (scores | _fgsm_accuracies(folder)).items() if value is not None}
-    choices = {group: option for group, option in summary.choices.items() if group not in NOT_COMPARED}
     config = read_plain_yaml(folder / CONFIG)
-    return FinishedRun(folder, summary, {**_comparable(config, summary.seed), **choices}, known)
-
-
-def _comparable(config: Any, seed: int) -> dict[str, Any]:
-    """The config by dotted key, lists as text, without what differs between runs of the same setting."""
-    kept = flatten({key: value for key, value in config.items() if key not in NOT_COMPARED})
-    return {
+    # What differs between runs of the same setting is left out.
+    settings = {
         key: json.dumps(value) if isinstance(value, list) else value
-        for key, value in kept
-        if not (key.split(".")[-1] == "seed" and value == seed) and config["paths"]["run_dir"] not in str(value)
+        for key, value in [*flatten(config), *summary.choices.items()]
+        if key.split(".")[0] not in NOT_COMPARED
+        and not (key.split(".")[-1] == "seed" and value == summary.seed)
+        and config["paths"]["run_dir"] not in str(value)
     }
+    return FinishedRun(folder, summary, settings, known)
 
 
 def _fgsm_accuracies(folder: Path) -> dict[str, float]:

@@ -17,7 +17,6 @@ from experiments.sweep_results.comparison import (
     compare_runs,
     format_value,
     metric_of,
-    value_of,
 )
 from experiments.sweep_results.plot import plot_comparison, plot_differences
 from experiments.sweep_results.runs import FinishedRun, UnfinishedRun, find_runs
@@ -53,7 +52,7 @@ class Cells(NamedTuple):
         heads = ["run", *comparison.names, "seed", *(metric_of(name).title for name in comparison.metrics)]
         rows = []
         for run in runs:
-            settings = [format_value(value_of(run, key)) for key in comparison.keys]
+            settings = [format_value(run.value(key)) for key in comparison.keys]
             scores = [metric_of(name).format(run.scores.get(name)) for name in comparison.metrics]
             rows.append([run.folder.name, *settings, str(run.summary.seed), *scores])
         return cls(title, heads, rows, 1 + len(comparison.names))
@@ -73,10 +72,8 @@ class Cells(NamedTuple):
     def as_markdown(self) -> str:
         """The same table for a README."""
         rule = ["---" if index < self.names else "---:" for index in range(len(self.heads))]
-        lines = [
-            [cell.replace("\n", " ").replace("|", r"\|") for cell in row] for row in (self.heads, rule, *self.rows)
-        ]
-        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        lines = (" | ".join(cell.replace("|", r"\|") for cell in row) for row in (self.heads, rule, *self.rows))
+        return "".join(f"| {' '.join(line.split())} |\n" for line in lines)
 
 
 def summarize_runs(
@@ -85,10 +82,8 @@ def summarize_runs(
 ) -> Sequence[UnfinishedRun]:  # fmt: skip
     """Print tables, files and unfinished runs; write CSV, Markdown and plots into the first folder.
 
-    `by` is for `compare_runs`, `reference` for `compare_pairs`; `metric` is plotted. Returns the unfinished runs.
-
-    Raises:
-        UserError: If there is no run, no run has the metric, or `by` or `reference` names nothing that there is.
+    `by` is for `compare_runs`, `reference` for `compare_pairs`; `metric` is plotted. Returns the unfinished runs. Raises a
+    UserError if there is no run, no run has the metric, or `by` or `reference` names nothing that there is.
     """
     finished, unfinished = find_runs(folders)
     if finished:
@@ -102,9 +97,7 @@ def summarize_runs(
     return unfinished
 
 
-def _write_summary(
-    console: Console, comparison: Comparison, folder: Path, metric: str, reference: str | None
-) -> None:  # fmt: skip
+def _write_summary(console: Console, comparison: Comparison, folder: Path, metric: str, reference: str | None) -> None:
     if metric not in comparison.metrics:
         raise UserError(f"--metric {metric} is in none of the runs; they have {', '.join(comparison.metrics)}")
     name, differences = folder.resolve().name, compare_pairs(comparison, reference)

@@ -1,17 +1,23 @@
-"""Hydra's errors of the command line, in a sentence instead of a page."""
+"""The command lines of Hydra: what a user can put right is a sentence and exit code 1, instead of a page."""
 
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, OverrideParseException
+from hydra.errors import CompactHydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from experiments.common import exit_with_error
-from experiments.sweeps.jobs import SweepReport
+from experiments.common import UserError, check_masked, config_checks, exit_with_error, hide_secret
+from experiments.common.config_checks import check_settings, names_a_setting
+from experiments.runs import RunStopped, interruptible
+from experiments.sweeps.jobs import SweepReport, report_sweep
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 NO_OPTION = re.compile(
@@ -19,36 +25,64 @@ NO_OPTION = re.compile(
 )
 
 
-@contextmanager
-def readable(keys: Iterable[str]) -> Iterator[None]:
-    """Inside, an error of Hydra's or of a job of a sweep ends the program with a sentence and exit code 1.
+def run_command(main: Callable[[], Any], keys: Iterable[str]) -> None:
+    """Run a command line: one job, or a sweep, which ends with its summary whatever becomes of its jobs.
 
-    With HYDRA_FULL_ERROR=1, by which Hydra raises what it would print and exit for, the user still sees all of it.
-    `keys` are the settings that there are, for a proposal where one is misspelt.
+    `main` is wrapped by Hydra; `keys` are the settings that there are, for a proposal where one is misspelt. With
+    HYDRA_FULL_ERROR=1, by which Hydra raises what it would print and exit for, the user sees all of an error.
     """
-    if FULL_ERROR in os.environ:
-        yield
-        return
+    shows_all, typed, complete = FULL_ERROR in os.environ, sys.argv[1:], False
     os.environ[FULL_ERROR] = "1"
     try:
-        yield
-    except CompactHydraException as error:
-        hint = ". A value with brackets, commas or blanks may need quotes of its own: 'key=\"value\"'"
-        exit_with_error(explain(str(error), keys) + (hint if isinstance(error, OverrideParseException) else ""))
+        sys.argv[1:] = typed = [hide_secret(each) for each in typed]
+        with interruptible():
+            main()
+        complete = True
+    except RunStopped as stop:
+        stop.report()
+        raise
     except Exception as error:
-        # Of a sweep this process has composed nothing, so `in_sweep` is not set.
-        if SweepReport.folder is None:
+        message = "" if shows_all else _message_of(error, keys)
+        if not message:
             raise
-        # Its traceback is in the folder of the job, which the summary of the sweep names.
-        exit_with_error(f"The sweep has failed jobs; the first: {type(error).__name__}: {' '.join(str(error).split())}")
+        exit_with_error(message)
     finally:
-        os.environ.pop(FULL_ERROR, None)
+        report_sweep(typed, complete=complete)
 
 
-def leave_errors_to_hydra() -> None:
-    """From here on have Hydra print an error as it does: its traceback without the steps of Hydra's own."""
+def _message_of(error: Exception, keys: Iterable[str]) -> str:
+    """A sentence about an error of Hydra's, of a job of a sweep, or of the user's; empty for any other."""
+    if isinstance(error, CompactHydraException):
+        hint = ". A value with brackets, commas or blanks may need quotes of its own: 'key=\"value\"'"
+        return explain(str(error), keys) + (hint if isinstance(error, OverrideParseException) else "")
+    # Of a sweep this process has composed nothing, so `in_sweep` is not set.
+    if SweepReport.folder is not None:
+        # Its traceback is in the folder of the job, which the summary of the sweep names.
+        return f"The sweep has failed jobs; the first: {type(error).__name__}: {' '.join(str(error).split())}"
+    return str(error) if isinstance(error, UserError) else ""
+
+
+@contextmanager
+def checked_job(cfg: DictConfig, typed: Mapping[str, Any]) -> Iterator[None]:
+    """Check a composed config, see `check_settings`; here and inside, what a user can put right ends the program.
+
+    In a sweep it is raised instead: the other jobs go on.
+    """
     if not in_sweep():
+        # Hydra prints the traceback of any other error without its own steps.
         os.environ.pop(FULL_ERROR, None)
+    try:
+        missing = ", ".join(f"{key}=..." for key in sorted(OmegaConf.missing_keys(cfg)))
+        if missing:
+            raise UserError(f"These settings have no default and must be given: {missing}")
+        check_masked(cfg)
+        check_settings(cfg, typed)
+        yield
+    except (ValueError, MisconfigurationException, InstantiationException) as error:
+        by_user = isinstance(error, UserError) or not isinstance(error, ValueError) or names_a_setting(error)
+        if in_sweep() or not by_user:
+            raise
+        exit_with_error(config_checks.explain(error) if isinstance(error, InstantiationException) else str(error))
 
 
 def in_sweep() -> bool:

@@ -3,7 +3,6 @@
 import io
 import logging
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -36,8 +35,7 @@ class SweepReport(Callback):
 
     # Of the sweep that this process has started; None: none, as in the processes of its jobs.
     folder: Path | None = None
-    # What its plot shows.
-    metric = "accuracy"
+    metric = "accuracy"  # what its plot shows
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Fix the sweep's folder for all jobs, and have each job's folder named by the swept values alone.
@@ -75,10 +73,8 @@ class SweepReport(Callback):
             torch.distributed.destroy_process_group()
         for name in self._own:
             os.environ.pop(name, None)
-        if job_return.status != JobStatus.FAILED:
-            return
         try:
-            # Raises it, and writes to stderr what Hydra will write once more.
+            # Raises the error of a failed job, and writes to stderr what Hydra will write once more.
             with redirect_stderr(io.StringIO()):
                 _ = job_return.return_value
         except Exception as error:
@@ -117,17 +113,12 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
         unfinished = summarize_runs(get_console(), [folder], metric=SweepReport.metric) if begun else []
     # Also for jobs that have not been begun, of which there is no folder.
     if unfinished or not complete:
-        command = common.as_typed_here(remaining_command(typed, folder))
+        kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
+        # The folder may be named after the time.
+        words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
+        command = common.command_line("train", *words)
         common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
     with optional("the report of the sweep", common.command_line("report", folder), folder / REPORT):
         if begun:
             page = write_report([folder])
             common.print_plain(f"{'report':<{len(SweepReport.metric) + 10}}{common.short(page)}")
-
-
-def remaining_command(typed: Sequence[str], folder: Path) -> str:
-    """The command that runs the jobs of a sweep in `folder` that are not finished; `typed`: the words that started it."""
-    kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
-    # The folder may be named after the time.
-    words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
-    return shlex.join(["python", "-m", "experiments.train", *words])

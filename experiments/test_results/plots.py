@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import AutoLocator, PercentFormatter
 from sklearn.calibration import CalibrationDisplay
 
 from experiments.test_results.results import TestResults
@@ -20,8 +20,7 @@ COLOR_MAP = colormaps[MATRIX_COLORMAP].with_extremes(bad=MISSING_COLOR)
 NUMBERED, NAMED, CELLS = 16, 50, 200
 # Pairs, best and worst classes, and letters that are shown.
 PAIRS, EXTREMES, MAX_NAME = 16, 10, 22
-# Inches.
-ROW_HEIGHT, MARGIN = 0.26, 1.1
+ROW_HEIGHT, MARGIN = 0.26, 1.1  # inches
 
 
 def plot_confusion(results: TestResults) -> Figure:
@@ -49,10 +48,10 @@ def plot_confusion(results: TestResults) -> Figure:
     confused = results.most_confused(PAIRS)
     names = [f"{shorten(pair.true, MAX_NAME)} as {shorten(pair.predicted, MAX_NAME)}" for pair in confused]
     values = [pair.share for pair in confused]
-    # Few pairs have bars as thin as many.
-    _plot_bars(pairs, names, values, [f"{pair.share:.0%} ({pair.count})" for pair in confused], ORANGE, rows=PAIRS)
+    plot_bars(pairs, names, values, [f"{pair.share:.0%} ({pair.count})" for pair in confused], ORANGE, rows=PAIRS)
     pairs.set_title("most confused pairs" if confused else "no confused pairs", fontsize=9)
     pairs.set(xlim=(0, 1.45 * max(values, default=1)), xlabel="share of the true class (images)")
+    pairs.xaxis.set_major_locator(AutoLocator())
     return figure
 
 
@@ -86,10 +85,9 @@ def plot_per_class(results: TestResults) -> Figure:
     *curves, bars = figure.subplots(1, 1 + many, squeeze=False)[0]
     names = [shorten(results.class_names[index], MAX_NAME) for index in shown]
     texts = [f"{accuracy[index]:.0%} of {counts[index]}" for index in shown]
-    _plot_bars(bars, names, accuracy[shown], texts, BLUE, rows=len(shown))
+    plot_bars(bars, names, accuracy[shown], texts, BLUE)
     bars.axvline(results.accuracy, color=ORANGE, linestyle="--", linewidth=1.2)
-    # Room for the number beside a bar of 100%.
-    bars.set(xlim=(0, 1.2), xticks=np.linspace(0, 1, 6), xlabel="accuracy; dashed: all images")
+    bars.set_xlabel("accuracy; dashed: all images")
     for axes in curves:
         axes.plot(range(1, len(order) + 1), accuracy[order], color=BLUE, linewidth=2)
         axes.axhline(results.accuracy, color=ORANGE, linestyle="--", linewidth=1.2)
@@ -100,13 +98,14 @@ def plot_per_class(results: TestResults) -> Figure:
     return figure
 
 
-def _plot_bars(axes: Axes, names: list[str], values: Any, texts: list[str], color: str, *, rows: int) -> None:
-    """One bar a row with its name and its text, and room for so many rows."""
+def plot_bars(axes: Axes, names: list[str], values: Any, texts: list[str], color: str, *, rows: int = 0) -> None:
+    """Plot shares in [0,1] as a bar a row with its name and its text, with room for at least so many rows."""
     bars = axes.barh(range(len(names)), values, color=color, height=0.7)
     # On white, as a line may run behind them.
     axes.bar_label(bars, texts, padding=3, fontsize=8, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_ylim(rows - 0.4, -0.6)
+    # With room for the text beside a bar of 100%.
+    axes.set(xlim=(0, 1.2), ylim=(max(rows, len(names)) - 0.4, -0.6), xticks=np.linspace(0, 1, 6))
     _percent(axes.xaxis)
 
 

@@ -110,7 +110,6 @@ class TestResults:
         names, cells, curve = content["class_names"], content["confusion"], content["calibration"]
         confusion = np.zeros((len(names), len(names)), dtype=np.int64)
         confusion[cells["true"], cells["predicted"]] = cells["count"]
-        # None becomes NaN.
         edges, confidence, accuracy = (np.array(curve[name], float) for name in ("edges", "confidence", "accuracy"))
         return cls(tuple(names), confusion, CalibrationCurve(edges, np.array(curve["count"]), confidence, accuracy))
 
@@ -137,12 +136,8 @@ class TestResultCounts(Metric):
         """Sum over all processes, each of which must call it; without names classes are numbers, see `distinct_names`."""
         targets, predicted, confidences = self.compute().cpu().double().numpy().T
         confusion = confusion_matrix(targets, predicted, labels=range(self.num_classes))
-        edges, weights = (
-            np.linspace(0, 1, CALIBRATION_BINS + 1),
-            (None, confidences, (predicted == targets).astype(float)),
-        )
-        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in weights)
-        # 0/0 is the NaN of an empty bin.
+        edges, hits = np.linspace(0, 1, CALIBRATION_BINS + 1), (predicted == targets).astype(float)
+        count, *sums = (np.histogram(confidences, edges, weights=each)[0] for each in (None, confidences, hits))
         with np.errstate(invalid="ignore"):
             curve = CalibrationCurve(edges, count, *(total / count for total in sums))
         return TestResults(distinct_names(class_names or range(self.num_classes)), confusion, curve)

@@ -96,9 +96,9 @@ def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
     ]
     loggers = build_loggers(cfg, kept_steps=kept_steps)
     plugins = [*instantiate(cfg.trainer.get("plugins") or []), runs.AtomicCheckpointIO()]
-    parts = {"callbacks": callbacks, "logger": loggers or False, "plugins": plugins}
     has_bar = cfg.trainer.get("enable_progress_bar", True) and get_console().is_terminal
-    trainer: pl.Trainer = instantiate(cfg.trainer, **parts, enable_progress_bar=has_bar)
+    parts = {"callbacks": callbacks, "logger": loggers or False, "plugins": plugins, "enable_progress_bar": has_bar}
+    trainer: pl.Trainer = instantiate(cfg.trainer, **parts)
     return RunComponents(data, model, mix, epochs, stop, trainer)
 
 

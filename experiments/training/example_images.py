@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from experiments.common import save_figure
 from experiments.data import ImageDataModule
@@ -20,7 +20,11 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
     """Plot a batch of training images into a PNG, as `mix` mixes it for the trained model or unmixed (None); return which."""
     images, targets = next(iter(data.train_dataloader()))
     if mix is None:
-        figure = _plot_images(images, targets, data)
+        pixels = Denormalizer(data.mean, data.std)
+        figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
+        places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
+        for axes, image, target in zip(places.flat, images, targets, strict=False):
+            show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
     else:
         chosen = mix.choose() if isinstance(mix, RandomMixCallback) else mix
         draw = chosen.draw(images)
@@ -32,13 +36,3 @@ def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageData
         figure = plot_mixes(mixed, mean=data.mean, std=data.std, class_names=data.class_names, targets=targets)
     save_figure(figure, path, dpi=150)
     return "training images, not mixed" if mix is None else "mixed images"
-
-
-def _plot_images(images: Tensor, targets: Tensor, data: ImageDataModule) -> Figure:
-    """Up to 24 normalized images (B,C,H,W) under the names of their classes (B,)."""
-    pixels = Denormalizer(data.mean, data.std)
-    figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")
-    places = figure.subplots(ROWS, COLUMNS, subplot_kw={"frame_on": False, "xticks": [], "yticks": []})
-    for axes, image, target in zip(places.flat, images, targets, strict=False):
-        show_image(axes, pixels.shown(image), data.class_names[int(target)][:16])
-    return figure

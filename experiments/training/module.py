@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -46,7 +47,6 @@ class Classifier(pl.LightningModule):
         optimizer: Makes the optimizer of parameter groups.
         scheduler: Makes a scheduler of torch's of the optimizer, or gives a factor of the rate for the `progress` of the run
             (see `optim`); None: the learning rate is constant.
-        decay_norm: Whether weight decay applies to normalization layers too.
     """
 
     def __init__(
@@ -67,9 +67,8 @@ class Classifier(pl.LightningModule):
         self.schedule, self.make_scheduler = (scheduler, None) if is_schedule else (None, scheduler)
         self.loss = LOSSES[loss]
         self.train_metrics = classification_metrics(num_classes, "train_", calibration=False)
-        self.metrics = nn.ModuleDict(
-            {split: classification_metrics(num_classes, f"{split}_") for split in ("val", "test")}
-        )
+        metrics = {split: classification_metrics(num_classes, f"{split}_") for split in ("val", "test")}
+        self.metrics = nn.ModuleDict(metrics)
         self.test_counts, self.class_names = TestResultCounts(num_classes), class_names
         self.test_results: TestResults | None = None
 
@@ -144,7 +143,6 @@ class Classifier(pl.LightningModule):
         logits = self(images).float()
         self.metrics[split].update(logits, targets)
         nll = F.cross_entropy(logits, targets)
-        # The names say already which loader the images came from.
         options = {"on_step": False, "on_epoch": True, "add_dataloader_idx": False}
         self.log_dict(self.metrics[split], **options)
         self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
@@ -153,12 +151,11 @@ class Classifier(pl.LightningModule):
 
 def classification_metrics(num_classes: int, prefix: str = "", *, calibration: bool = True) -> MetricCollection:
     """`accuracy`, with more than 5 classes `top5`, and `calibration_error`, of logits (B,num_classes) and classes (B,)."""
-    metrics: dict[str, Metric | MetricCollection] = {
-        # Micro-averaged: every image counts the same.
-        name: MulticlassAccuracy(num_classes, top_k=rank, average="micro", validate_args=False)
-        for name, rank in (("accuracy", 1), ("top5", 5))
-        if rank == 1 or num_classes > 5
-    }
+    # Micro-averaged: every image counts the same.
+    make_accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+    metrics: dict[str, Metric | MetricCollection] = {"accuracy": make_accuracy(top_k=1)}
+    if num_classes > 5:
+        metrics["top5"] = make_accuracy(top_k=5)
     if calibration:
         metrics["calibration_error"] = MulticlassCalibrationError(num_classes, CALIBRATION_BINS, norm="l1")
     # One state per metric: sharing would tie top-1 to top-5, which count different hits.

@@ -42,8 +42,7 @@ def piecewise(progress: Progress, *, points: Sequence[Sequence[float]]) -> float
     epochs = [point[0] for point in points]
     if len(epochs) < 2 or any(len(point) != 2 for point in points) or epochs != sorted(epochs):
         raise ValueError(
-            "scheduler.points must be at least two pairs [epoch, factor] whose epochs do not decrease, "
-            f"got {[list(point) for point in points]}"
+            f"scheduler.points must be at least two pairs [epoch, factor] whose epochs do not decrease, got {points}"
         )
     # Mirrored, as at a jump the step that ends there still belongs to what was before.
     return float(np.interp(-progress.end, -np.array(epochs[::-1]), [factor for _, factor in points[::-1]]))

@@ -242,7 +242,7 @@ def test_settings_become_attacks() -> None:
         ({"name": "a", "kind": "pgd", "eps": 0.1}, r"attack a, (.|\n)*step\n.*required"),
         ({"name": "a", "kind": "fgsm", "eps": "x/255"}, r"attack a, (.|\n)*eps\n.*x/255"),
         ({"name": "a", "kind": "fgsm", "eps": 0.1, "stepp": 1}, r"attack a, (.|\n)*stepp\n.*not permitted"),
-        ({"kind": "fgsm", "eps": 0.1}, "need a name"),
+        ({"kind": "fgsm", "eps": 0.1}, "have a name"),
     ],
 )
 def test_wrong_settings_are_named(setting: Any, message: str) -> None:

@@ -73,7 +73,7 @@ def test_plot_and_tables_show_every_number() -> None:
     results.corruptions = CorruptionScores(root="somewhere", images=48, accuracy=accuracy)
     bars, grid = plot_evaluation(results, "a title").axes
     widths = [patch.get_width() for patch in bars.patches]
-    assert widths == pytest.approx([87.5, 37.5, 60.0])
+    assert widths == pytest.approx([0.875, 0.375, 0.6])
     assert [label.get_text() for label in bars.get_yticklabels()] == [
         "accuracy, 48 images", "accuracy under mine, eps 8/255", "accuracy on corrupted images, 1 of 15 types",
     ]  # fmt: skip
