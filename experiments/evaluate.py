@@ -14,7 +14,7 @@ from experiments import common, robustness
 from experiments.checkpoints import choose_output_dir, complete_config, find_checkpoint
 from experiments.common import UserError, short
 from experiments.common.config_checks import EVALUATE, check_settings
-from experiments.data import open_corruptions
+from experiments.data import CorruptedImages
 from experiments.loggers import ended_wandb_run
 from experiments.runs import optional, store_permissive_groups
 from experiments.sweeps import checked_job, in_sweep, run_command
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> robustness.EvaluationResults:
         attacks = robustness.build_attacks(cfg.attacks)
         evaluator, facts = robustness.build_evaluator(cfg, location)
         root, types = cfg.corruptions.root, cfg.corruptions.types
-        corrupted, types = open_corruptions(root, evaluator.data, types=types) if root else (None, [])
+        corrupted = CorruptedImages(root, evaluator.data, types) if root else None
         results = robustness.EvaluationResults(facts={**facts, "sweep_job": claim(file)})
         results.save(file)
         title = location.title(facts["architecture"])
@@ -59,14 +59,14 @@ def run(cfg: DictConfig) -> robustness.EvaluationResults:
             results.save(file)
         if corrupted is not None:
             results.corruptions = robustness.CorruptionScores(root=str(corrupted.root))
-            for name in types:
+            for name in corrupted.types:
                 evaluator.measure_corruption(corrupted, name, results.corruptions)
                 log.info(f"{name}: accuracy {results.corruptions.mean_by_type[name]:.4f}")
                 results.save(file)
         results.complete = True
         results.save(file)
         overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-        repeat = common.command_line("evaluate", common.mask_texts(overrides))
+        repeat = common.command_line("evaluate", *common.mask_texts(overrides))
         print_results(results, title, file, repeat)
         with optional("the result in the loggers", repeat):
             robustness.log_evaluation(loggers, results, title, step=location.steps())

@@ -20,7 +20,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 log = logging.getLogger(__name__)
 
-runs.register()
+runs.store_permissive_groups()
 
 
 def run(cfg: DictConfig) -> runs.Summary:
@@ -73,7 +73,7 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[training.RunComponen
         summary.save(run_dir / runs.SUMMARY)
         remedy = [common.override("checkpoint", common.short(run_dir / runs.LAST_CHECKPOINT))]
         remedy += [f"logger={logger}" for logger in ("wandb", "tensorboard") if logger == summary.choices["logger"]]
-        with runs.optional("the result in the loggers", common.command_line("evaluate", remedy)):
+        with runs.optional("the result in the loggers", common.command_line("evaluate", *remedy)):
             loggers.log_test_results(parts.trainer.loggers, results, summary, cfg, step=parts.trainer.global_step)
     return parts, summary
 
@@ -81,18 +81,18 @@ def train_and_test(cfg: DictConfig, run_dir: Path) -> tuple[training.RunComponen
 def report(parts: training.RunComponents, summary: runs.Summary, run_dir: Path) -> None:
     """Plot the training images, write the report, and print what was trained, its accuracy and where everything is."""
     images, logged_images, files = run_dir / "images.png", run_dir / "logs" / "images", {}
-    remedy = common.command_line("show_mixing", ["--examples", "--checkpoint", str(common.short(run_dir))])
+    remedy = common.command_line("show_mixing", "--examples", "--checkpoint", run_dir)
     with runs.optional(f"the picture {images.name}", remedy, images):
         shown = training.save_training_images(images, parts.model.cpu(), parts.mix, parts.data)
         files[f"picture of {shown}"] = images
     if logged_images.is_dir():
         files["pictures while training"] = logged_images
-    with runs.optional("the report", common.report_command(run_dir), run_dir / html_report.REPORT):
+    with runs.optional("the report", common.command_line("report", run_dir), run_dir / html_report.REPORT):
         files["report, for a browser"] = html_report.write_report([run_dir])
     if parts.trainer.checkpoint_callback.best_model_path:
         files["best checkpoint"] = Path(parts.trainer.checkpoint_callback.best_model_path)
     files["last checkpoint"] = run_dir / runs.LAST_CHECKPOINT
-    with runs.optional("the final summary", common.summary_command(run_dir)):
+    with runs.optional("the final summary", common.command_line("summarize", run_dir)):
         runs.print_final_summary(get_console(), summary, files, run_dir, alone=not sweeps.in_sweep())
 
 

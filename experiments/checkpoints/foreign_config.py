@@ -31,10 +31,8 @@ DOWNLOADING = ("CIFAR10DataModule", "CIFAR100DataModule", "TinyImageNetDataModul
 def checked_group(path: Path, group: str, node: Any, *, allow: Collection[str] = ()) -> dict[str, Any]:
     """The group "data" or "model" of the foreign config `path`, without what would download or write anything.
 
-    `node` is its content, as `read_plain_yaml` gives it; `allow` names further classes and functions that may be built.
-
-    Raises:
-        UserError: If it names anything else that is to be built or called, or holds interpolations.
+    `node` is its content, as `read_plain_yaml` gives it; `allow` names further classes and functions that may be built. A
+    UserError if it names anything else that is to be built or called, or holds interpolations.
     """
     if not isinstance(node, Mapping) or not isinstance(node.get(TARGET), str):
         raise UserError(f"{path}: {group} must name what is built, as {group}.{TARGET}; give {group}=NAME")

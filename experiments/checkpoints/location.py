@@ -30,11 +30,7 @@ class CheckpointLocation:
 
 
 def find_checkpoint(setting: str | None) -> CheckpointLocation:
-    """Find a checkpoint, or that of a run folder: the best one if it is there, else the last.
-
-    Raises:
-        UserError: If there is no such file.
-    """
+    """Find a checkpoint, or that of a run folder: the best one if it is there, else the last; a UserError if there is none."""
     if setting is None:
         raise UserError("checkpoint has no default; give checkpoint=PATH, a checkpoint or a run folder")
     path = Path(setting).expanduser()
@@ -68,8 +64,7 @@ def choose_output_dir(setting: str | None, fallback: str) -> str:
 def complete_config(cfg: DictConfig, location: CheckpointLocation, *, allow: Collection[str] = ()) -> DictConfig:
     """A copy of `cfg` with the groups `data` and `model` of the run, where the command line does not replace them.
 
-    Raises:
-        UserError: If neither names a data set and a model, or the run what is not built from a run folder (`checked_group`).
+    A UserError if neither names a data set and a model, or the run what is not built from a run folder (`checked_group`).
     """
     completed = cfg.copy()
     for group in ("data", "model"):

@@ -56,8 +56,7 @@ class OpaqueObject:
 def safe_load(path: str | Path) -> Any:
     """Read a file of torch.save on the CPU: tensors and plain values as they are, `ALLOWED_GLOBALS` as `OpaqueObject`.
 
-    Raises:
-        UserError: If the file is missing, unreadable, or holds anything else; nothing of that has been run then.
+    A UserError if the file is missing, unreadable, or holds anything else; nothing of that has been run then.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -85,8 +84,7 @@ def safe_load(path: str | Path) -> Any:
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a .ckpt of this study, or what the authors' code writes: a dict with `state_dict`, and perhaps `epoch` and `arch`.
 
-    Raises:
-        UserError: If the file is missing, unreadable, holds more than weights and plain values, or is neither of the two.
+    A UserError as of `safe_load`, and if the file is neither of the two.
     """
     content = safe_load(path)
     if not isinstance(content, Mapping) or not isinstance(content.get("state_dict"), Mapping):
@@ -114,16 +112,16 @@ def load_weights(net: nn.Module, path: str | Path) -> Checkpoint:
     Only the counters of BatchNorm may be absent, which evaluation does not use: PyTorch before 0.4.1 had none. Strides leave
     no trace in the weights: whether `stem_stride` is that of the training cannot be checked.
 
-    Raises:
-        UserError: As `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; `net` is then as it was.
+    A UserError as of `read_checkpoint`, and if names, shapes or kinds of numbers do not fit; `net` is then as it was.
     """
     checkpoint = read_checkpoint(path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     names = {name: rename(name, net) if checkpoint.source == "authors" else name for name in checkpoint.weights}
     weights = {names[name]: value for name, value in checkpoint.weights.items()}
     twice = [name for name, key in names.items() if list(names.values()).count(key) > 1]
+    kept = [(key, weights[key], before[key]) for key in before if key in weights]
     # Torch would convert them, with a loss.
-    others = [key for key in before if key in weights and _is_real(weights[key]) != _is_real(before[key])]
+    others = [key for key, new, old in kept if new.is_floating_point() != old.is_floating_point()]
     problems = [f"Twice in the file: {', '.join(twice)}"] if twice else []
     problems += [f"Numbers of another kind: {', '.join(others)}"] if others else []
     try:
@@ -149,10 +147,6 @@ def rename(name: str, net: nn.Module) -> str:
     for pattern, replacement in (outer | INNER).items():
         name = re.sub(f"^{pattern}", replacement, name)
     return re.sub(r"^layer(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.", name)
-
-
-def _is_real(value: Tensor) -> bool:
-    return value.is_floating_point()
 
 
 def _study_epoch(content: Mapping[str, Any]) -> int | None:

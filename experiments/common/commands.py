@@ -18,17 +18,21 @@ from experiments.common.overrides import key_of, override
 OF_ONE_START = ("hydra.run.", "hydra.sweep.", "hydra.mode.", "hydra.launcher.", "hydra.sweeper.", "hydra.job.config.")
 
 
-def command_line(module: str, words: Sequence[str] = ()) -> str:
+def command_line(module: str, *words: str | Path) -> str:
     """`python -m experiments.<module>` with these words, as it is typed here."""
-    return as_typed_here(shlex.join(["python", "-m", f"experiments.{module}", *words]))
+    typed = [str(short(word)) if isinstance(word, Path) else word for word in words]
+    return as_typed_here(shlex.join(["python", "-m", f"experiments.{module}", *typed]))
 
 
 def as_typed_here(command: str) -> str:
     """A command that starts with `python`, with the path of this very Python where `python` would be another one."""
     found, here = shutil.which("python"), Path(sys.executable).absolute()
     # Not resolved: the Pythons of two environments are links to the same file.
-    is_found = found is not None and Path(found).absolute().parent == here.parent
-    return command if is_found else shlex.quote(str(short(here))) + command.removeprefix("python")
+    if found is not None and Path(found).absolute().parent == here.parent:
+        return command
+    path = str(short(here))
+    # A shell looks for a name without a slash elsewhere.
+    return shlex.quote(path if "/" in path else f"./{path}") + command.removeprefix("python")
 
 
 def training_command(overrides: Sequence[str], *, hydra: Any = None) -> str:
@@ -49,13 +53,3 @@ def resume_command(overrides: Sequence[str], run_dir: Path, *, hydra: Any = None
     """What resumes the run in `run_dir`, from its last checkpoint or else from its start; alone, even a job of a sweep."""
     kept = [each for each in overrides if key_of(each) != "resume"]
     return training_command([*kept, "resume=auto", override("hydra.run.dir", run_dir), "hydra.mode=RUN"], hydra=hydra)
-
-
-def report_command(folder: Path) -> str:
-    """What writes `report.html` into the folder of a run or a sweep."""
-    return command_line("report", [str(short(folder))])
-
-
-def summary_command(folder: Path) -> str:
-    """What prints the table of a run or a sweep, and writes it into the folder."""
-    return command_line("summarize", [str(short(folder))])

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,11 @@ def _mask_value(value: str) -> str:
     return MASK
 
 
-def hide_secrets(arguments: Sequence[str]) -> list[str]:
-    """Command line arguments with references to environment variables, which are set, in place of secrets.
+def hide_secret(argument: str) -> str:
+    """An argument of the command line with a reference to an environment variable, which is set, in place of a secret.
 
     Whatever records the command line records the reference; jobs of a sweep and processes of a training inherit the secret.
     """
-    return [_hide(argument) for argument in arguments]
-
-
-def _hide(argument: str) -> str:
     key, value = argument.partition("=")[0], parse_value(argument)
     variable = VARIABLE + re.sub(r"\W+", "_", key).strip("_").upper()
     if variable in argument and variable not in os.environ:

@@ -3,7 +3,7 @@
 from experiments.data.base import ImageDataModule, Sources
 from experiments.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from experiments.data.class_folders import IMAGE_SUFFIXES, list_images
-from experiments.data.corruptions import PUBLISHED, SEVERITIES, CorruptedImages, open_corruptions
+from experiments.data.corruptions import PUBLISHED, SEVERITIES, CorruptedImages
 from experiments.data.digits import DigitsDataModule
 from experiments.data.errors import DatasetError, MissingDataError, UnreadableImageError
 from experiments.data.folder import FolderDataModule
@@ -17,5 +17,5 @@ __all__ = [
     "IMAGE_SUFFIXES", "PUBLISHED", "SEVERITIES", "CIFAR10DataModule", "CIFAR100DataModule", "CorruptedImages", "DatasetError",
     "DigitsDataModule", "EpochPosition", "FolderDataModule", "ImageDataModule", "ImageNetDataModule", "MissingDataError",
     "Phase", "PhasedDataModule", "Sources", "TinyImageNetDataModule", "UnreadableImageError", "build_imagenet_phases",
-    "list_images", "open_corruptions", "read_image",
+    "list_images", "read_image",
 ]  # fmt: skip

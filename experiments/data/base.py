@@ -15,56 +15,39 @@ from torchvision.transforms import v2
 
 from experiments.common import Stream
 from experiments.data.resumable import EpochSampler, ResumableLoader
-from experiments.data.splits import Source, Split, Transform, sample_classes
+from experiments.data.splits import ImageList, Split, Transform, sample_classes
 
 
 class Sources(NamedTuple):
     """The parts that a data set comes in; `val` is None where it has no validation part of its own."""
 
-    train: Source
-    test: Source
-    val: Source | None = None
+    train: ImageList
+    test: ImageList
+    val: ImageList | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ImageDataModule(pl.LightningDataModule, ABC):
-    """Base of all data sets.
+    """Base of all data sets; `prepare_data` comes before `setup`, `class_names` and `num_classes`, which may need the files.
 
     Validation uses, in this order: `val_fraction` of the training images, the data set's own validation part, the test
     part. In the last case the "best" checkpoint is selected on test images; the reported accuracy is that of the last
     epoch, which involves no selection.
-
-    Args:
-        image_size: Side of the square images that the model sees, in pixels.
-        mean: Mean of each channel, in [0,1] units.
-        std: Standard deviation of each channel, in [0,1] units.
-        batch_size: Effective batch size: images per optimizer step, shared by all processes and accumulated micro-batches,
-            so that a recipe's learning rate holds on any number of them.
-        num_workers: Loader processes; None: one per available core, at most 8.
-        pin_memory: Whether loaders pin memory for faster copies to a GPU; None: where there is one.
-        drop_last: Whether training drops the last batch of an epoch if it is incomplete.
-        val_fraction: Fraction in [0,1) of every class's training images that is kept for validation.
-        per_class: Train on at most this many images of each class; None: on all.
-        fraction: Train on this fraction, in (0,1], of each class. Smaller subsets are part of larger ones.
-        test_each_epoch: Whether the test images are scored in every epoch too, where others validate.
-        seed: Fixes the order of the training images and their augmentation.
-        split_seed: Fixes which images are kept for validation or left out; apart from `seed`, so that runs with
-            other seeds are scored on the same images.
     """
 
-    image_size: int
-    mean: Sequence[float]
-    std: Sequence[float]
-    batch_size: int = 100
-    num_workers: int | None = None
-    pin_memory: bool | None = None
-    drop_last: bool = False
-    val_fraction: float = 0.0
-    per_class: int | None = None
-    fraction: float = 1.0
-    test_each_epoch: bool = True
-    seed: int = 0
-    split_seed: int = 0
+    image_size: int  # Side of the square images that the model sees, in pixels.
+    mean: Sequence[float]  # Mean of each channel, in [0,1] units.
+    std: Sequence[float]  # Standard deviation of each channel, in [0,1] units.
+    batch_size: int = 100  # Images per optimizer step, of all processes and micro-batches together.
+    num_workers: int | None = None  # Loader processes; None: one per available core, at most 8.
+    pin_memory: bool | None = None  # Whether loaders pin memory for faster copies to a GPU; None: where there is one.
+    drop_last: bool = False  # Whether training drops the last batch of an epoch if it is incomplete.
+    val_fraction: float = 0.0  # Fraction in [0,1) of every class's training images that is kept for validation.
+    per_class: int | None = None  # Train on at most this many images of each class; None: on all.
+    fraction: float = 1.0  # Train on this fraction, in (0,1], of each class. Smaller subsets are part of larger ones.
+    test_each_epoch: bool = True  # Whether the test images are scored in every epoch too, where others validate.
+    seed: int = 0  # Fixes the order of the training images and their augmentation.
+    split_seed: int = 0  # Fixes which images validate or are left out, the same for any `seed`.
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -85,12 +68,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if not valid:
             raise ValueError(f"data.{name} must be {allowed}, got {getattr(self, name)}")
 
-    def prepare_data(self) -> None:
-        """Make sure that the files are there, downloading them where possible; a MissingDataError if that fails.
-
-        Call it before `setup`, `class_names` and `num_classes`. Any number of processes may do so at the same time, and again.
-        """
-
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
@@ -98,7 +75,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; may need the files, as `class_names`."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -160,10 +137,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         settings = self._loader_settings(1 if trainer is None else trainer.accumulate_grad_batches)
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         sampler = EpochSampler(train_set, self.seed, rank=rank, world_size=world_size)
-        size = settings["batch_size"]
         # Lightning does so too, but in a resumed run only after loader processes have asked for the first samples.
         sampler.set_epoch(next_epoch(trainer))
-        if self.drop_last and len(sampler) < size:
+        if self.drop_last and len(sampler) < (size := settings["batch_size"]):
             raise ValueError(
                 f"data.drop_last=true leaves no batch of {size}: a process has {len(sampler)} training images; lower "
                 "data.batch_size or set data.drop_last=false"

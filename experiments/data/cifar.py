@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
+from PIL import Image
 from torchvision import datasets
 
 from experiments.data.base import Sources
 from experiments.data.downloaded import DownloadedDataModule
+from experiments.data.splits import ImageList
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -38,7 +40,7 @@ class CIFAR10DataModule(DownloadedDataModule):
     @property
     def class_names(self) -> list[str]:
         """The official names; need the files."""
-        return list(self._sources.test.classes)
+        return list(self._parts[0].classes)
 
     def extract(self) -> None:
         """Extract the archive."""
@@ -47,13 +49,14 @@ class CIFAR10DataModule(DownloadedDataModule):
 
     def open_sources(self) -> Sources:
         """Load all images into memory."""
-        return self._sources
+        train, test = (ImageList(part.data, part.targets, Image.fromarray) for part in self._parts)
+        return Sources(train, test)
 
     @cached_property
-    def _sources(self) -> Sources:
+    def _parts(self) -> list[datasets.CIFAR10]:
         try:
             # Verifies the checksum of every file.
-            return Sources(train=self.dataset(self.root, train=True), test=self.dataset(self.root, train=False))
+            return [self.dataset(self.root, train=is_train) for is_train in (True, False)]
         except RuntimeError as error:
             raise self.missing(self.root / self.dataset.base_folder) from error
 

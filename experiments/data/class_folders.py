@@ -1,5 +1,6 @@
 """Image files below folders: all of them, or one folder per class."""
 
+import logging
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -16,6 +17,8 @@ LEFTOVERS = {"__MACOSX", "__pycache__", "@eaDir", "lost+found", "$RECYCLE.BIN", 
 # Names in a message.
 SHOWN = 5
 
+log = logging.getLogger(__name__)
+
 
 class ClassFolders(ImageList):
     """The images below `root/<class>/`, at any depth, class by class and in torchvision's order; read on demand.
@@ -25,7 +28,7 @@ class ClassFolders(ImageList):
     """
 
     def __init__(self, root: Path, mode: str = "RGB", classes: Sequence[str] | None = None) -> None:
-        folders = next(os.walk(root, onerror=_refuse))[1]
+        _, folders, files = next(os.walk(root, onerror=_refuse))
         found = sorted(name for name in folders if not _is_leftover(name))
         self.root = root
         self.classes = found if classes is None else list(classes)
@@ -42,6 +45,8 @@ class ClassFolders(ImageList):
                 f"{root} has {f'class folders without images: {empty[:SHOWN]}' if empty else 'no class folders'}; it must hold "
                 f"one folder per class with images in it ({', '.join(IMAGE_SUFFIXES)})"
             )
+        if loose := sorted(filter(_is_image, files)):
+            log.warning(f"left out {len(loose)} images directly in {root}, in no class folder: {loose[:SHOWN]}")
         paths = [root / name / image for name, images in by_class.items() for image in images]
         labels = [label for label, images in enumerate(by_class.values()) for _ in images]
         super().__init__(paths, labels, partial(read_image, mode=mode))
@@ -50,14 +55,20 @@ class ClassFolders(ImageList):
 def list_images(folder: Path) -> list[str]:
     """Images in and below a folder, relative to it with forward slashes, in torchvision's order: by folder, then by name.
 
-    Links are followed, hidden files and leftovers are left out; a DatasetError if a folder cannot be listed.
+    Links are followed, hidden files and leftovers are left out; a DatasetError if a folder cannot be listed, or holds itself.
     """
     found: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not _is_leftover(name)]
-        images = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not _is_leftover(name)]
-        found += [os.path.join(place, name) for name in images]  # noqa: PTH118
+        for link in filter(Path.is_symlink, (Path(place, name) for name in folders)):
+            if any(link.samefile(above) for above in link.parents):
+                raise DatasetError(f"{link} is a link to {link.resolve()}, which holds it: remove the link")
+        found += [os.path.join(place, name) for name in filter(_is_image, files)]  # noqa: PTH118
     return [Path(path).relative_to(folder).as_posix() for path in sorted(found, key=os.path.split)]
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES) and not _is_leftover(name)
 
 
 def _is_leftover(name: str) -> bool:

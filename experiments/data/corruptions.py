@@ -25,32 +25,36 @@ LABELS = "labels.npy"
 
 
 class CorruptedImages:
-    """A corrupted test set in either layout: every type of corruption at the severities 1 to 5.
+    """A corrupted test set in either layout: the types of corruption in `types` (None: all) at the severities 1 to 5.
 
     Arrays are one `<type>.npy` per type, bytes (5n,H,W,C) with the severities in consecutive blocks of the n test images,
     and `labels.npy` (5n,). Folders are `<type>/<severity>/<class>/*.JPEG` with the class folders of the training images.
+    A UserError if they are not there, incomplete or of another data set, as far as it can be told without reading images.
     """
 
-    def __init__(self, root: Path, data: ImageDataModule) -> None:
-        self.root = root.absolute()
-        self.data = data
+    def __init__(self, root: str | Path, data: ImageDataModule, types: Sequence[str] | None = None) -> None:
+        self.root, self.data = Path(root).expanduser().absolute(), data
         arrays = {path.stem for path in self.root.glob("[!.]*.npy") if path.name != LABELS}
         found = arrays or {path.parent.name for path in self.root.glob("[!._]*/[1-5]")}
         # The published ones in their usual order, then others by name.
-        self.types = [name for name in PUBLISHED if name in found] + sorted(found - set(PUBLISHED))
+        there = [name for name in PUBLISHED if name in found] + sorted(found - set(PUBLISHED))
+        self.types = there if types is None else list(types)
         self._open = self._open_array if arrays else self._open_folder
         if not found:
             raise UserError(
                 f"corruptions.root {self.root} holds no corruption: extract the corrupted images of this data set there, "
                 f"<type>.npy and {LABELS} or <type>/<severity>/<class>/*.JPEG, from the links at https://github.com/hendrycks/robustness"
             )
+        if missing := [name for name in self.types if name not in found]:
+            raise UserError(f"corruptions.types: {root} has no {', '.join(missing)}; it has {', '.join(there)}")
+        for name, severity in itertools.product(self.types, SEVERITIES):
+            self._open(name, severity)
 
     def split(self, corruption: str, severity: int) -> Split:
-        """The images of one type at one severity, with the evaluation transform; checked, but not read."""
+        """The images of one type at one severity, with the evaluation transform."""
         return Split(self._open(corruption, severity), None, self.data.eval_transform())
 
     def _open_array(self, corruption: str, severity: int) -> ImageList:
-        """One block of an array, which stays on disk."""
         images, labels = (_map_array(self.root / name) for name in (f"{corruption}.npy", LABELS))
         targets, channels = self.data.split("test").targets, self.data.in_channels
         if not np.array_equal(labels, targets * len(SEVERITIES)):
@@ -67,36 +71,13 @@ class CorruptedImages:
         return ImageList(images[block], targets, to_pil_image)
 
     def _open_folder(self, corruption: str, severity: int) -> ImageList:
-        """The files of one severity, class by class."""
         root, train = self.root / corruption / str(severity), self.data.split("train").source
         # Names of the class folders; those of the classes may be words.
         classes = getattr(train, "classes", None) or self.data.class_names
         return ClassFolders(root, self.data.image_mode, classes)
 
 
-def open_corruptions(
-    root: str | Path, data: ImageDataModule, *, types: Sequence[str] | None = None
-) -> tuple[CorruptedImages, list[str]]:
-    """Open a corrupted test set and check it as far as possible without reading images.
-
-    Returns:
-        The set and the types to use: `types`, or all that are there.
-
-    Raises:
-        UserError: If it is not there, incomplete, of another data set, or lacks a type.
-    """
-    corrupted = CorruptedImages(Path(root).expanduser(), data)
-    chosen = corrupted.types if types is None else list(types)
-    missing = [name for name in chosen if name not in corrupted.types]
-    if missing:
-        raise UserError(f"corruptions.types: {root} has no {', '.join(missing)}; it has {', '.join(corrupted.types)}")
-    for name, severity in itertools.product(chosen, SEVERITIES):
-        corrupted.split(name, severity)
-    return corrupted, chosen
-
-
 def _map_array(path: Path) -> np.ndarray:
-    """The array in a file, which stays on disk; a UserError if it is no complete array."""
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from sklearn.datasets import load_digits
@@ -20,10 +19,6 @@ class DigitsDataModule(ImageDataModule):
 
     The test part is a stratified fraction of all scans, fixed by `split_seed`; `val_fraction` is taken from the rest. No
     loader processes are needed, as the images are in memory.
-
-    Args:
-        test_fraction: Fraction in (0,1) of every class that is kept for the test; None: all but `per_class` images of it.
-        max_shift: Largest augmenting shift in each direction, in pixels of the scaled image.
     """
 
     image_size: int = 32
@@ -32,8 +27,8 @@ class DigitsDataModule(ImageDataModule):
     batch_size: int = 64
     num_workers: int | None = 0
     val_fraction: float = 0.1
-    test_fraction: float | None = 0.2
-    max_shift: int = 2
+    test_fraction: float | None = 0.2  # Fraction in (0,1) of every class for the test; None: all but `per_class`.
+    max_shift: int = 2  # Largest augmenting shift in each direction, in pixels of the scaled image.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,13 +47,12 @@ class DigitsDataModule(ImageDataModule):
         # Levels of ink, from 0 to 16.
         small = torch.from_numpy(bunch.images).float()[:, None] / 16
         images = F.interpolate(small, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
-        draw = partial(sample_classes, stream=Stream.TEST_PART, seed=self.split_seed)
         fraction, per_class = self.test_fraction, self.per_class or 0
-        test, train = draw(
-            bunch.target, range(len(images)), lambda n: n - per_class if fraction is None else round(fraction * n)
-        )
-        parts = [ImageList(images[part], bunch.target[part].tolist(), torch.Tensor.clone) for part in (train, test)]
-        return Sources(train=parts[0], test=parts[1])
+        test, train = sample_classes(
+            bunch.target, range(len(images)), lambda n: max(1, n - per_class) if fraction is None else round(fraction * n),
+            stream=Stream.TEST_PART, seed=self.split_seed,
+        )  # fmt: skip
+        return Sources(*(ImageList(images[part], bunch.target[part], torch.Tensor.clone) for part in (train, test)))
 
     def train_transform(self) -> Transform:
         """Shift by up to `max_shift` pixels; no flips, which would turn digits into something else."""

@@ -23,17 +23,12 @@ class DownloadedDataModule(ImageDataModule):
     """Base of the small images that come in one archive, flipped and randomly cropped.
 
     A subclass sets `archive` (its path), `url` and `md5` (the checksum of a downloaded one).
-
-    Args:
-        root: Folder of the data set, or where to download it.
-        download: Whether to download the archive where it is missing; an existing one is extracted in any case.
-        crop_padding: Pixels that are added on each side before the random crop.
     """
 
     title: ClassVar[str]
-    root: str | Path
-    download: bool = True
-    crop_padding: int = 2
+    root: str | Path  # Folder of the data set, or where to download it.
+    download: bool = True  # Whether to download a missing archive; an existing one is extracted in any case.
+    crop_padding: int = 2  # Pixels that are added on each side before the random crop.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +39,7 @@ class DownloadedDataModule(ImageDataModule):
         """Extract the archive; a killed extraction must leave it without `class_names`, or be noticed by them."""
 
     def prepare_data(self) -> None:
-        """Download the archive where it is missing, and extract it; other processes wait for the first one."""
+        """Download the archive where it is missing, and extract it; other processes wait. A MissingDataError if that fails."""
         if self._is_there() or not (self.download or self.archive.is_file()):
             return
         try:

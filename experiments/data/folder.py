@@ -20,17 +20,13 @@ class FolderDataModule(ImageDataModule):
 
     With only one of val and test, that one is the test part. Training images are resized (shorter side), flipped and
     cropped with a padding of 1/16 of the size: 2 at 32 px and 4 at 64 px, as in the recipes.
-
-    Args:
-        root: The folder that holds `train`.
-        mean: Mean of each channel, in [0,1] units: 3 of RGB, or 1 to read images as gray.
     """
 
     title: ClassVar = "The image folder"
     remedy: ClassVar = "put {root}/train/<class>/*.jpg and {root}/val/<class>/*.jpg (or test/<class>/) there, extracted"
     root: str | Path
     image_size: int = 32
-    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    mean: Sequence[float] = (0.485, 0.456, 0.406)  # 3 values of RGB, or 1 to read images as gray.
     std: Sequence[float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:

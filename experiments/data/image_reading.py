@@ -15,10 +15,8 @@ def read_image(path: Path, mode: str = "RGB", *, least_side: int | None = None, 
     """Read an image: upright as EXIF says, transparent parts white, deep gray values scaled to 8 bits, the first frame.
 
     With `least_side`, JPEG files may be decoded at a smaller size, with no side below this many pixels. With `stretch`, gray
-    values without a known white are stretched from the smallest to the largest, for viewing, instead of being refused.
-
-    Raises:
-        UnreadableImageError: If it is no whole image, or its values are ambiguous.
+    values without a known white are stretched from the smallest to the largest, for viewing, instead of being refused. An
+    UnreadableImageError if it is no whole image, or its values are ambiguous.
     """
     try:
         with Image.open(path) as opened:

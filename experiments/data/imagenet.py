@@ -33,13 +33,6 @@ class ImageNetDataModule(FolderDataModule):
     """ImageNet with the recipe's augmentation: random resized crop, flip, color jitter 0.4 and PCA lighting 0.1.
 
     Evaluation resizes the shorter side and crops the center.
-
-    Args:
-        min_scale: Smallest share in (0,1] of an image's area that the random crop takes.
-        jitter: Strength of the brightness, contrast and saturation jitter; 0: none.
-        lighting: Strength of the PCA lighting; 0: none.
-        eval_size: Side of the square that the model is scored on; None: `image_size`.
-        eval_resize: Shorter side that the image is resized to for that; None: 256/224 of `eval_size`.
     """
 
     title: ClassVar = "ImageNet"
@@ -50,11 +43,11 @@ class ImageNetDataModule(FolderDataModule):
     )
     image_size: int = 224
     batch_size: int = 256
-    min_scale: float = 0.08
-    jitter: float = 0.4
-    lighting: float = 0.1
-    eval_size: int | None = None
-    eval_resize: int | None = None
+    min_scale: float = 0.08  # Smallest share in (0,1] of an image's area that the random crop takes.
+    jitter: float = 0.4  # Strength of the brightness, contrast and saturation jitter; 0: none.
+    lighting: float = 0.1  # Strength of the PCA lighting; 0: none.
+    eval_size: int | None = None  # Side of the square that the model is scored on; None: `image_size`.
+    eval_resize: int | None = None  # Shorter side that the image is resized to for that; None: 256/224 of `eval_size`.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,9 +80,5 @@ def build_imagenet_phases(
     *, root: str | Path, phases: Mapping[str, Mapping[str, Any]], **common: Any
 ) -> PhasedDataModule:
     """Build ImageNet in phases, by name: each has `until` and settings of its own; `root` and `common` are those of all."""
-    built = []
-    for phase in phases.values():
-        settings = {"root": root, **common, **phase}
-        until = settings.pop("until", 0)
-        built.append(Phase(until=until, data=ImageNetDataModule(**settings)))
-    return PhasedDataModule(built)
+    settings = [{"until": 0, "root": root, **common, **phase} for phase in phases.values()]
+    return PhasedDataModule([Phase(until=each.pop("until"), data=ImageNetDataModule(**each)) for each in settings])

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -15,24 +15,13 @@ from experiments.common import Stream, seed_sequence, torch_seed
 Transform = Callable[[Any], Tensor]
 
 
-class Source(Protocol):
-    """Images with their classes, before any transform."""
-
-    @property
-    def targets(self) -> Sequence[int]:
-        """Classes of all samples, known without reading an image."""
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        """The image (PIL or a (C,H,W) tensor) and the class of sample `index`."""
-
-
 @dataclass
 class ImageList:
-    """A source that reads image i from `items[i]`, such as a path, on demand; `read` must be picklable."""
+    """Images with their classes, before any transform: `read(items[i])` is image i (PIL or a (C,H,W) tensor)."""
 
-    items: Sequence[Any]
+    items: Sequence[Any]  # Images, or what they are read from on demand, such as paths.
     targets: Sequence[int]
-    read: Callable[[Any], Any]
+    read: Callable[[Any], Any]  # Picklable.
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -55,7 +44,7 @@ class Split(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(
-        self, source: Source, indices: Sequence[int] | None, transform: Transform, *, seed: int | None = None
+        self, source: ImageList, indices: Sequence[int] | None, transform: Transform, *, seed: int | None = None
     ) -> None:
         self.source = source
         self.indices = list(range(len(source.targets)) if indices is None else indices)
@@ -74,13 +63,10 @@ class Split(Dataset[tuple[Tensor, int]]):
         image, target = self.source[index]
         if self.seed is None:
             return self.transform(image), int(target)
-        # Not torch.manual_seed, which would seed the GPU too.
-        state = torch.get_rng_state()
-        torch.default_generator.manual_seed(torch_seed(Stream.AUGMENTATION, self.seed, epoch, index))
-        try:
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which would seed the GPU too.
+            torch.default_generator.manual_seed(torch_seed(Stream.AUGMENTATION, self.seed, epoch, index))
             return self.transform(image), int(target)
-        finally:
-            torch.set_rng_state(state)
 
     @property
     def targets(self) -> list[int]:

@@ -14,8 +14,6 @@ from experiments.data.errors import DatasetError
 from experiments.data.image_reading import read_image
 from experiments.data.splits import ImageList
 
-URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 NAME = "tiny-imagenet-200"
 CLASSES, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
 
@@ -30,6 +28,8 @@ class TinyImageNetDataModule(DownloadedDataModule):
     """
 
     title: ClassVar = "Tiny-ImageNet"
+    url: ClassVar = f"http://cs231n.stanford.edu/{NAME}.zip"
+    md5: ClassVar = "90528d7ca1a48142e341f4ef8d21d0de"
     image_size: int = field(default=64, init=False)
     mean: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
     std: Sequence[float] = field(default=(0.5, 0.5, 0.5), init=False)
@@ -38,7 +38,6 @@ class TinyImageNetDataModule(DownloadedDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.archive = self.root if self.root.suffix.lower() == ".zip" else self.root / f"{NAME}.zip"
-        self.url, self.md5 = URL, MD5
 
     @property
     def folder(self) -> Path:
@@ -79,7 +78,6 @@ class TinyImageNetDataModule(DownloadedDataModule):
         return sorted({line.strip() for line in self._read_lines(CLASSES)})
 
     def _read_lines(self, name: str) -> list[str]:
-        """Lines of a text file that are not empty."""
         try:
             text = (self.folder / name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

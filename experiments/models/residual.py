@@ -9,23 +9,16 @@ from torch.nn import functional as F
 class ResidualBlock(nn.Module):
     """Convolutions, each behind BatchNorm and ReLU (`norm1`, `conv1`, `norm2`, ...), and an identity path.
 
-    Where the shape changes, the identity path is a 1x1 convolution. Between the convolutions there are `channels`.
-
-    Attributes:
-        kernels: Kernel sizes of the convolutions.
-        strided: Number of the convolution with the stride.
-        expansion: Output channels as a multiple of `channels`.
-        bias: Whether convolutions have one.
-        preactivated: Whether the 1x1 convolution sees its input behind the first BatchNorm and ReLU.
-        projection: Whether there is one.
+    Where the shape changes, the identity path is a 1x1 convolution. Between the convolutions there are `channels`. As it is
+    here, it is the basic block of He et al. (ECCV 2016, figure 4e).
     """
 
-    kernels: Sequence[int] = (3, 3)
-    strided = 1
-    expansion = 1
-    bias = False
-    preactivated = True
-    projection = True
+    kernels: Sequence[int] = (3, 3)  # Kernel sizes of the convolutions.
+    strided = 1  # Number of the convolution with the stride.
+    expansion = 1  # Output channels as a multiple of `channels`.
+    bias = False  # Whether convolutions have one.
+    preactivated = True  # Whether the 1x1 convolution sees its input behind the first BatchNorm and ReLU.
+    projection = True  # Whether there is one.
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -99,17 +92,13 @@ class StagedNet(nn.Module):
         return self.head(self.pool(self.relu(self.norm(x))).flatten(1))
 
 
-class PreActBlock(ResidualBlock):
-    """Two 3x3 convolutions, the first with the stride (He et al., ECCV 2016, figure 4e)."""
-
-
 class PreActBottleneck(ResidualBlock):
     """Three convolutions: 1x1, 3x3 (with the stride) and a 1x1 to four times the channels."""
 
     kernels, strided, expansion = (1, 3, 1), 2, 4
 
 
-BLOCKS = {"basic": PreActBlock, "bottleneck": PreActBottleneck}
+BLOCKS = {"basic": ResidualBlock, "bottleneck": PreActBottleneck}
 
 
 class PreActResNet(StagedNet):
@@ -123,8 +112,7 @@ class PreActResNet(StagedNet):
         depths: Blocks in each of the four stages. Basic blocks: (2, 2, 2, 2) has 18 layers, (3, 4, 6, 3) 34. Bottlenecks:
             (3, 4, 6, 3) has 50, (3, 4, 23, 3) 101, (3, 8, 36, 3) 152.
         block: "basic" or "bottleneck", whose stages have four times the channels.
-        final_norm: Whether BatchNorm and ReLU follow the last stage, as in the paper of He et al.
-        init: "he" or "torch", see `StagedNet`.
+        final_norm: As in the paper of He et al.; see `StagedNet`, also for `init`.
     """
 
     def __init__(

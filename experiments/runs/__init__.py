@@ -1,7 +1,7 @@
 """Run folders: their owner, their files, resuming, stopping, the summary at the end."""
 
-from experiments.runs.checkpoints import AtomicCheckpointIO, build_best_checkpoint, build_last_checkpoint
-from experiments.runs.hydra_setup import make_command_repeatable, register, store_permissive_groups
+from experiments.runs.checkpoints import AtomicCheckpointIO, build_checkpoints
+from experiments.runs.hydra_setup import make_command_repeatable, store_permissive_groups
 from experiments.runs.lock import owned
 from experiments.runs.metrics_file import EpochLine, build_metrics_logger
 from experiments.runs.resume import RunRecord, check_folder, check_start, comparable_settings, find_start, is_done
@@ -11,8 +11,8 @@ from experiments.runs.summary import AccuracyByEpoch, EpochSeconds, Summary, pri
 
 __all__ = [
     "CHECKPOINTS", "CONFIG", "LAST_CHECKPOINT", "SUMMARY", "UNREADABLE", "AccuracyByEpoch", "AtomicCheckpointIO", "EpochLine",
-    "EpochSeconds", "GracefulStop", "RunRecord", "RunStopped", "Summary", "build_best_checkpoint", "build_last_checkpoint",
-    "build_metrics_logger", "check_folder", "check_start", "comparable_overrides", "comparable_settings", "find_start",
-    "interruptible", "is_done", "make_command_repeatable", "optional", "owned", "print_early_end", "print_final_summary",
-    "register", "store_permissive_groups", "summary_table",
+    "EpochSeconds", "GracefulStop", "RunRecord", "RunStopped", "Summary", "build_checkpoints", "build_metrics_logger",
+    "check_folder", "check_start", "comparable_overrides", "comparable_settings", "find_start", "interruptible", "is_done",
+    "make_command_repeatable", "optional", "owned", "print_early_end", "print_final_summary", "store_permissive_groups",
+    "summary_table",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The checkpoints that a run keeps while it trains, and how they are written."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,10 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-def build_best_checkpoint(run_dir: Path) -> ModelCheckpoint:
-    """Keeps `best.ckpt`, the epoch of the highest validation accuracy."""
-    return ModelCheckpoint(
-        dirpath=run_dir / CHECKPOINTS, filename=BEST_CHECKPOINT.stem, monitor="val_accuracy", mode="max",
-        enable_version_counter=False,
-    )  # fmt: skip
-
-
-def build_last_checkpoint(run_dir: Path) -> ModelCheckpoint:
-    """Keeps `last.ckpt`, written at the end of every epoch; `save_last` of the other leaves out those that were no better."""
-    return ModelCheckpoint(
-        dirpath=run_dir / CHECKPOINTS, filename=LAST_CHECKPOINT.stem, monitor=None, every_n_epochs=1,
-        save_on_train_epoch_end=True, enable_version_counter=False,
-    )  # fmt: skip
+def build_checkpoints(run_dir: Path) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """Keep `best.ckpt`, the epoch of the highest validation accuracy, and `last.ckpt`, written at the end of every epoch."""
+    build = partial(ModelCheckpoint, dirpath=run_dir / CHECKPOINTS, enable_version_counter=False)
+    best = build(filename=BEST_CHECKPOINT.stem, monitor="val_accuracy", mode="max")
+    # Not `save_last` of the other, which leaves out epochs that were no better.
+    last = build(filename=LAST_CHECKPOINT.stem, every_n_epochs=1, save_on_train_epoch_end=True)
+    return best, last

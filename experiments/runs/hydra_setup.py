@@ -1,6 +1,7 @@
 """What Hydra must know before it composes a config, which folder it writes to, and the command line of a sweep's job."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -22,15 +23,10 @@ from experiments.runs.run_folder import AUTO, find_unfinished
 PERMISSIVE_GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "logger")
 
 
-def register() -> None:
-    """Store `permissive_groups`, which `conf/train.yaml` starts from."""
-    store_permissive_groups("permissive_groups", PERMISSIVE_GROUPS)
+def store_permissive_groups(name: str = "permissive_groups", groups: Iterable[str] = PERMISSIVE_GROUPS) -> None:
+    """Store a config, which those in `conf/` start from, whose groups accept keys that no YAML file holds.
 
-
-def store_permissive_groups(name: str, groups: tuple[str, ...]) -> None:
-    """Store a config of this name whose groups accept keys that no YAML file holds: the defaults live in code here.
-
-    A misspelled key is still refused, by `check_settings`.
+    Defaults live in code here. A misspelled key is still refused, by `check_settings`.
     """
     nodes = {group: DictConfig({}, flags={"struct": False}) for group in groups}
     ConfigStore.instance().store(name=name, node=OmegaConf.create(nodes))
@@ -83,11 +79,7 @@ def take_folder(wanted: Path, resume: str | None, *, is_free: bool) -> Path:
 
     With "auto" it is that of the run that was started last, of those beside `wanted` that have the same overrides and are
     neither finished nor running. Else it is new, with a number behind its name if need be. `is_free`: it may be another one
-    than `wanted`, as the user has not named it.
-
-    Raises:
-        RunningError: If the user has named it and it belongs to a run that is running.
-        UnwritableError: If it cannot be made.
+    than `wanted`, as the user has not named it; else a RunningError if it belongs to a run that is running.
     """
     if is_free and resume == AUTO:
         for folder in find_unfinished(wanted.parent, HydraConfig.get().overrides.task):

@@ -29,9 +29,7 @@ class RunningError(RunFolderError):
 def claim(folder: Path) -> None:
     """Make this process the owner of a folder until `release`, or its end in any way; only that of rank 0.
 
-    Raises:
-        RunningError: If another process owns it. On a file system without POSIX locks nobody is refused.
-        UnwritableError: If the folder cannot be written to.
+    A RunningError if another process owns it: on a file system without POSIX locks nobody is refused.
     """
     if rank_zero_only.rank != 0 or (os.getpid(), folder.resolve()) in _owned:
         return

@@ -67,11 +67,6 @@ class EpochLine(pl.Callback):
 
     def __init__(self) -> None:
         self._line: dict[str, Any] = {}
-        self._loggers: list[CSVLogger] = []
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find what writes the file."""
-        self._loggers = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Record what is going to be logged."""
@@ -85,10 +80,13 @@ class EpochLine(pl.Callback):
         """What a checkpoint keeps."""
         return self._line
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Write the line of the checkpoint's epoch, if it is missing."""
-        self._line = state_dict
-        for logger in self._loggers if self._line else []:
+        self._line = checkpoint["callbacks"].get(self.state_key, {})
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+        for logger in loggers if self._line else []:
             lines = read_lines(Path(logger.save_dir) / METRICS)
             if str(self._line["step"]) not in [line["step"] for line in lines if "train_loss" in line]:
                 logger.log_metrics(self._line, self._line["step"])

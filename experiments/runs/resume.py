@@ -43,10 +43,8 @@ class Start:
 def find_start(resume: str | None, run_dir: Path) -> Start:
     """What the setting `resume` names: null, "auto" (a checkpoint in `run_dir`, if there is one), a checkpoint or a run folder.
 
-    Of a folder it is the last checkpoint, or the best one where a run was killed before it had a last one.
-
-    Raises:
-        RunFolderError: If there is no such checkpoint, or not all of it is whole.
+    Of a folder it is the last checkpoint, or the best one where a run was killed before it had a last one. A RunFolderError if
+    there is no such checkpoint, or not all of it is whole.
     """
     path = run_dir if resume in (None, AUTO) else Path(str(resume)).expanduser()
     candidates = [path / LAST_CHECKPOINT, path / BEST_CHECKPOINT] if resume == AUTO or path.is_dir() else [path]
@@ -74,11 +72,7 @@ def find_start(resume: str | None, run_dir: Path) -> Start:
 
 
 def check_start(cfg: DictConfig, start: Start) -> list[str]:
-    """Warnings about settings that differ from those of the checkpoint.
-
-    Raises:
-        RunFolderError: If the result would be that of neither; the message names the settings.
-    """
+    """Warnings about settings that differ from those of the checkpoint; a RunFolderError if the result would be of neither."""
     if start.checkpoint is None:
         return []
     if cfg.epochs < start.epochs:
@@ -124,11 +118,7 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str,
 
 
 def is_done(cfg: DictConfig, run_dir: Path) -> bool:
-    """Whether `run_dir` holds this very run, finished.
-
-    Raises:
-        RunFolderError: If it holds another one, finished.
-    """
+    """Whether `run_dir` holds this very run, finished; a RunFolderError if it holds another one, finished."""
     if cfg.resume != AUTO:
         return False
     now = comparable_settings(cfg)
@@ -146,11 +136,7 @@ def is_done(cfg: DictConfig, run_dir: Path) -> bool:
 
 
 def check_folder(cfg: DictConfig, folder: Path) -> None:
-    """Check that a run may go into a folder.
-
-    Raises:
-        RunFolderError: If it holds another run, finished or not.
-    """
+    """Check that a run may go into a folder: a RunFolderError if it holds another run, finished or not."""
     if is_done(cfg, folder) or cfg.resume == AUTO:
         return
     inside = cfg.resume is not None and Path(cfg.resume).expanduser().resolve().is_relative_to(folder.resolve())
@@ -164,25 +150,16 @@ def check_folder(cfg: DictConfig, folder: Path) -> None:
 class RunRecord(pl.Callback):
     """Puts the settings of a run and what its training images are into its checkpoints, and compares the latter on resume."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = dict(settings)
-        self._data: Any = None
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Remember the data."""
-        self._data = trainer.datamodule  # type: ignore[attr-defined]
+    def __init__(self, settings: Mapping[str, Any], data: Any) -> None:
+        self.settings, self.data = dict(settings), data
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        images, names = len(self._data.split("train")), list(self._data.class_names)
+        images, names = len(self.data.split("train")), list(self.data.class_names)
         return {"settings": self.settings, "train_images": images, "class_names": names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the data with those of the checkpoint: the folder may be another one or have been changed.
-
-        Raises:
-            RunFolderError: If they differ.
-        """
+        """Compare the data with those of the checkpoint, as their folder may have changed; a RunFolderError if they differ."""
         here = self.state_dict()
         for key in ("class_names", "train_images"):
             if here[key] != state_dict[key]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from experiments.common import as_typed_here, mask_text, print_plain, report_command, resume_command, short
+from experiments.common import as_typed_here, command_line, mask_text, print_plain, resume_command, short
 from experiments.runs.run_folder import LAST_CHECKPOINT
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def print_early_end(error: BaseException, run_dir: Path, overrides: Sequence[str
     if finished:
         print_plain(
             f"{how}, but the run is finished and its result is saved in {short(run_dir)}. Images and report may be missing; "
-            f"the report is made by:\n{report_command(run_dir)}"
+            f"the report is made by:\n{command_line('report', run_dir)}"
         )
     elif checkpoint.is_file() or isinstance(error, RunStopped):
         kept = f"has a checkpoint, {short(checkpoint)}" if checkpoint.is_file() else "has no checkpoint yet"

@@ -125,6 +125,6 @@ def next_commands(summary: Summary, run_dir: Path) -> dict[str, str]:
     checkpoint = override("checkpoint", short(run_dir / LAST_CHECKPOINT))
     return {
         again: "the same with another seed, to see how far results vary; compare with mix=none or mix=puzzlemix",
-        command_line("evaluate", [checkpoint]): "how robust it is against attacks, and how well it is calibrated",
-        command_line("show_mixing", ["--examples"]): "how photographs are mixed; or name images of your own",
+        command_line("evaluate", checkpoint): "how robust it is against attacks, and how well it is calibrated",
+        command_line("show_mixing", "--examples"): "how photographs are mixed; or name images of your own",
     }

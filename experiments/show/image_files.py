@@ -20,11 +20,7 @@ EXAMPLES = (
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Return the named files, and all images in and below the named folders, in this order.
-
-    Raises:
-        UserError: If there is no such file, or a folder holds no images.
-    """
+    """The named files, and all images in and below the named folders, in this order; a UserError where there are none."""
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -37,7 +33,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def example_images() -> list[Path]:
-    """Return photographs that come with scikit-image and scikit-learn; nothing is downloaded."""
+    """Photographs that come with scikit-image and scikit-learn; nothing is downloaded."""
     try:
         return [Path(str(files(package) / name)) for package, name in EXAMPLES]
     except ModuleNotFoundError as error:
@@ -45,23 +41,16 @@ def example_images() -> list[Path]:
 
 
 def read_pixels(path: Path, *, height: int, width: int, channels: int) -> Tensor:
-    """Read an image as (channels, height, width) floats in [0, 1], scaled to cover this size and center-cropped.
-
-    Raises:
-        UserError: If it is no image.
-    """
+    """Read an image as (channels, height, width) floats in [0, 1], scaled to cover this size and center-cropped."""
     # Floats without a known range are stretched: here they only have to be visible.
     image = read_image(path, "L" if channels == 1 else "RGB", stretch=True)
     return to_tensor(ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS))
 
 
 def choose_partners(count: int, seed: int | None) -> list[int]:
-    """Return the partner of each of `count` images; each is a partner once, and never its own.
+    """The partner of each of `count` images, at least two; each is a partner once, and never its own.
 
     Without a seed it is the next image, of the last one the first; with one, partners are random.
-
-    Raises:
-        UserError: If there are fewer than two images.
     """
     if count < 2:
         raise UserError(f"Mixing takes at least 2 images, got {count}; name IMAGES, a folder of them, or --examples")

@@ -34,9 +34,6 @@ class PreparedImages:
         checkpoint: Of the network, see `load_network`, also for `allow`.
         size: Height and width in pixels; None: those that the network was trained on, or `DEFAULT_SIZE`.
         saliency: "gradient", "feature" or "spectral"; None: "gradient" with a network, else "spectral".
-
-    Raises:
-        UserError: If an image cannot be read, or the network cannot be loaded or does not take the images.
     """
 
     def __init__(
@@ -62,12 +59,7 @@ class PreparedImages:
         self.saliency = source.compute(nn.Identity() if net is None else net, self.images, self.targets).saliency
 
     def mix(self, lam: float, blocks: int, hyperparameters: dict[str, Any]) -> MixedBatch:
-        """Mix all pairs, and the second images with the first ones: `lam` is the target ratio of the pairs' first images.
-
-        Raises:
-            ValueError: If a setting is out of its range or does not fit the images.
-            ImportError: If the solver is not installed.
-        """
+        """Mix all pairs, and the second images with the first ones: `lam` is the target ratio of the pairs' first images."""
         side = min(self.images.shape[2:])
         if blocks > side:
             raise UserError(f"--blocks must be at most the shorter image side {side}, got {blocks}; or enlarge --size")
@@ -94,16 +86,9 @@ def load_network(
 ) -> tuple[nn.Module, ImageDataModule, tuple[str, ...] | None]:
     """Load the network of a run folder, or of a checkpoint inside one, in evaluation mode.
 
-    Args:
-        checkpoint: The folder or file.
-        allow: Names of classes and functions that the run may name although they are not part of this study.
-
-    Returns:
-        The network, its data, not set up, and the names of its classes if they are known.
-
-    Raises:
-        UserError: If it is not from a run, cannot be read, or names anything that is not built from a run folder.
-        MissingDataError: If only the data set would tell the number of classes, and it is missing.
+    With it come its data, not set up, and the names of its classes if they are known. `allow`: names of classes and functions
+    that the run may name although they are not part of this study. A MissingDataError if only the missing data set would tell
+    the number of classes.
     """
     source = find_checkpoint(checkpoint)
     if source.run_dir is None:

@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from experiments.common import UserError, check_masked, config_checks, exit_with_error, hide_secrets
+from experiments.common import UserError, check_masked, config_checks, exit_with_error, hide_secret
 from experiments.common.config_checks import check_settings, names_a_setting
 from experiments.runs import RunStopped, interruptible
 from experiments.sweeps.jobs import SweepReport, report_sweep
@@ -34,7 +34,7 @@ def run_command(main: Callable[[], Any], keys: Iterable[str]) -> None:
     shows_all, typed, complete = FULL_ERROR in os.environ, sys.argv[1:], False
     os.environ[FULL_ERROR] = "1"
     try:
-        sys.argv[1:] = typed = hide_secrets(typed)
+        sys.argv[1:] = typed = [hide_secret(each) for each in typed]
         with interruptible():
             main()
         complete = True

@@ -106,7 +106,7 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
     if folder is None or rank_zero_only.rank != 0 or not folder.is_dir():
         return
     begun, unfinished = any(folder.rglob(".hydra")), []
-    with optional("the table of the sweep", common.summary_command(folder)):
+    with optional("the table of the sweep", common.command_line("summarize", folder)):
         if "ray" in sys.modules:
             # It then prints the output of the jobs here, not below the summary.
             sys.modules["ray"].shutdown()
@@ -116,9 +116,9 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
         kept = [each for each in common.mask_texts(typed) if common.key_of(each) not in ("resume", "hydra.sweep.dir")]
         # The folder may be named after the time.
         words = [*kept, "resume=auto", common.override("hydra.sweep.dir", common.short(folder))]
-        command = common.command_line("train", words)
+        command = common.command_line("train", *words)
         common.print_plain(f"\nTo run all that is not finished, and keep the rest:\n  {command}")
-    with optional("the report of the sweep", common.report_command(folder), folder / REPORT):
+    with optional("the report of the sweep", common.command_line("report", folder), folder / REPORT):
         if begun:
             page = write_report([folder])
             width = len(SweepReport.metric) + 10

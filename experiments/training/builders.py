@@ -91,8 +91,8 @@ def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
         *([] if cfg.clean_stop_epoch is None else [stop_clean_loss(mix, cfg.clean_stop_epoch)]),
         # Before the others, for which its seconds are complete and its batch is mixed.
         *([] if mix is None else [mix]),
-        *(epochs, runs.EpochLine(), runs.RunRecord(runs.comparable_settings(cfg)), stop),
-        *(runs.build_best_checkpoint(run_dir), runs.build_last_checkpoint(run_dir)),
+        *(epochs, runs.EpochLine(), runs.RunRecord(runs.comparable_settings(cfg), data), stop),
+        *runs.build_checkpoints(run_dir),
     ]
     loggers = build_loggers(cfg, kept_steps=kept_steps)
     plugins = [*instantiate(cfg.trainer.get("plugins") or []), runs.AtomicCheckpointIO()]

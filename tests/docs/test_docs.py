@@ -145,7 +145,7 @@ def compose() -> Iterator[Callable[..., None]]:
         compose(name, [word for word in jobs[0] if not word.startswith("hydra.")], return_hydra_config=True)
 
     evaluate.register()
-    runs.register()
+    runs.store_permissive_groups()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         yield compose_first_job
     GlobalHydra.instance().clear()

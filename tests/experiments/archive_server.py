@@ -18,7 +18,7 @@ import pytest
 from command_line import REPOSITORY
 from layouts import write_cifar, write_tiny_imagenet
 
-from experiments.data import CIFAR10DataModule, tiny_imagenet
+from experiments.data import CIFAR10DataModule, TinyImageNetDataModule, tiny_imagenet
 
 # Torchvision's facts of a data set that are replaced: where it is and what it is verified by.
 FACTS = ("url", "tgz_md5", "train_list", "test_list", "meta")
@@ -134,24 +134,25 @@ def publish_tiny_imagenet(server: ArchiveServer, folder: Path, monkeypatch: pyte
         for path in sorted(root.rglob("*.*")):
             archive.write(path, path.relative_to(folder))
     server.files[name] = held.getvalue()
-    monkeypatch.setattr(tiny_imagenet, "URL", server.url(name))
-    monkeypatch.setattr(tiny_imagenet, "MD5", md5(held.getvalue()).hexdigest())
+    monkeypatch.setattr(TinyImageNetDataModule, "url", server.url(name))
+    monkeypatch.setattr(TinyImageNetDataModule, "md5", md5(held.getvalue()).hexdigest())
     return name
 
 
 def replaced_in_commands(folder: Path, *modules: type[CIFAR10DataModule]) -> dict[str, str]:
     """Environment in which commands see the addresses and checksums that are replaced here."""
     facts = {module.dataset.__name__: {name: getattr(module.dataset, name) for name in FACTS} for module in modules}
-    tiny = {"URL": tiny_imagenet.URL, "MD5": tiny_imagenet.MD5}
+    tiny = {name: getattr(TinyImageNetDataModule, name) for name in ("url", "md5")}
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(
         f"""import json
 from torchvision import datasets
-from experiments.data import tiny_imagenet
+from experiments.data import TinyImageNetDataModule
 for kind, facts in json.loads({json.dumps(facts)!r}).items():
     for name, value in facts.items():
         setattr(getattr(datasets, kind), name, value)
-vars(tiny_imagenet).update(json.loads({json.dumps(tiny)!r}))
+for name, value in json.loads({json.dumps(tiny)!r}).items():
+    setattr(TinyImageNetDataModule, name, value)
 """
     )
     return {"PYTHONPATH": f"{folder}:{REPOSITORY}", "no_proxy": "127.0.0.1"}

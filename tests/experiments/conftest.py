@@ -18,7 +18,7 @@ from experiments.runs import hydra_setup as settings  # noqa: E402
 @pytest.fixture
 def compose_train(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
     """Composes conf/train.yaml with overrides, as the command line would; the run folder is the test's."""
-    settings.register()
+    settings.store_permissive_groups()
 
     def compose_config(*overrides: str) -> DictConfig:
         cfg = compose("train", [*overrides, f"paths.run_dir={tmp_path / 'run'}"], return_hydra_config=True)

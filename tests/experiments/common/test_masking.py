@@ -13,7 +13,7 @@ from experiments.common.masking import (
     MASK,
     MaskingFormatter,
     check_masked,
-    hide_secrets,
+    hide_secret,
     is_secret_key,
     mask_config,
     mask_settings,
@@ -121,7 +121,7 @@ def test_a_secret_of_the_environment_is_masked_wherever_it_was_resolved_to(monke
     ],
 )
 def test_a_secret_of_the_command_line_is_handed_on_by_the_environment(argument: str, value: str) -> None:
-    (hidden,) = hide_secrets([argument])
+    hidden = hide_secret(argument)
     assert value not in hidden
     override = OverridesParser.create().parse_override(hidden)
     assert override.key_or_group == argument.split("=")[0].lstrip("+")
@@ -129,7 +129,7 @@ def test_a_secret_of_the_command_line_is_handed_on_by_the_environment(argument: 
     resolved = OmegaConf.to_container(cfg, resolve=True)["node"]
     assert value in (resolved.values() if isinstance(resolved, dict) else [resolved])
     # A process that is started with the hidden command line changes nothing.
-    assert hide_secrets([hidden]) == [hidden]
+    assert hide_secret(hidden) == hidden
 
 
 @pytest.mark.parametrize(
@@ -145,24 +145,24 @@ def test_a_secret_of_the_command_line_is_handed_on_by_the_environment(argument: 
     ],
 )
 def test_other_arguments_stay_as_they_are(argument: str) -> None:
-    assert hide_secrets([argument]) == [argument]
+    assert hide_secret(argument) == argument
 
 
 def test_a_secret_among_other_settings_is_asked_for_by_itself() -> None:
     with pytest.raises(UserError, match=r"logger\.settings holds a secret.*: logger\.settings\.<name>=\.\.\."):
-        hide_secrets([f"logger.settings={{mode:offline,api_key:{SECRET}}}"])
-    assert hide_secrets(["db={password:'${oc.env:DB}',user:me}"]) == ["db={password:'${oc.env:DB}',user:me}"]
+        hide_secret(f"logger.settings={{mode:offline,api_key:{SECRET}}}")
+    assert hide_secret("db={password:'${oc.env:DB}',user:me}") == "db={password:'${oc.env:DB}',user:me}"
 
 
 def test_a_hidden_secret_is_asked_for_again_in_another_shell() -> None:
-    (hidden,) = hide_secrets([f"logger.settings.api_key={SECRET}"])
+    hidden = hide_secret(f"logger.settings.api_key={SECRET}")
     del os.environ["PUZZLEMIX_SECRET_LOGGER_SETTINGS_API_KEY"]
     with pytest.raises(UserError, match=r"give logger\.settings\.api_key=\.\.\., or set .*_SETTINGS_API_KEY"):
-        hide_secrets([hidden])
+        hide_secret(hidden)
 
 
 def test_a_mask_is_no_secret() -> None:
-    assert hide_secrets([f"logger.api_key={MASK}"]) == [f"logger.api_key={MASK}"]
+    assert hide_secret(f"logger.api_key={MASK}") == f"logger.api_key={MASK}"
     with pytest.raises(UserError, match=r"logger\.api_key, url is masked"):
         check_masked(OmegaConf.create({"logger": {"api_key": MASK}, "url": f"https://a:{MASK}@b"}))
     check_masked(OmegaConf.create({"logger": {"api_key": "other"}}))

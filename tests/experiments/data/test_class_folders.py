@@ -184,10 +184,16 @@ def test_a_folder_of_images_without_classes(part: str, tmp_path: Path) -> None:
     assert f"{tmp_path / part} " in told
 
 
-def test_images_beside_the_class_folders_are_left_out(tmp_path: Path) -> None:
+def test_images_beside_the_class_folders_are_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_folders(tmp_path, ("train", "val"))
-    write_image(tmp_path / "train" / "preview.jpg", 1)
+    for name in (*(f"{number}.jpg" for number in range(7)), ".hidden.jpg", "notes.txt"):
+        write_image(tmp_path / "train" / name, 1) if name.endswith("jpg") else (tmp_path / "train" / name).touch()
     assert len(open_folder(tmp_path).split("train")) == 6
+    (warning,) = caplog.messages
+    names = "['0.jpg', '1.jpg', '2.jpg', '3.jpg', '4.jpg']"
+    assert warning == f"left out 7 images directly in {tmp_path / 'train'}, in no class folder: {names}"
 
 
 def test_a_part_without_anything(tmp_path: Path) -> None:
@@ -211,6 +217,24 @@ def test_links_are_followed_and_those_that_lead_nowhere_named(tmp_path: Path) ->
     (train / "cat" / "gone.jpg").symlink_to("nowhere.jpg")
     with pytest.raises(UnreadableImageError, match=r"cat/gone\.jpg cannot be read as an image .*No such file"):
         list(open_folder(tmp_path).split("train"))
+
+
+@pytest.mark.parametrize("target", ["cat", "cat/deep", "train", "", "circle"])
+def test_a_link_that_leads_in_a_circle_is_named(target: str, tmp_path: Path) -> None:
+    """To a folder above it, also by way of another link."""
+    write_folders(tmp_path / "data", ("train", "val"))
+    cat = tmp_path / "data" / "train" / "cat"
+    (cat / "deep").mkdir()
+    if target == "circle":
+        (tmp_path / "outside").mkdir()
+        (tmp_path / "outside" / "back").symlink_to(cat)
+        (cat / "deep" / "away").symlink_to(tmp_path / "outside")
+        link, leads_to = cat / "deep" / "away" / "back", cat
+    else:
+        link = cat / "deep" / "again"
+        leads_to = cat.parents[1] / {"cat": "train/cat", "cat/deep": "train/cat/deep"}.get(target, target)
+        link.symlink_to(leads_to)
+    assert refused(tmp_path / "data") == f"{link} is a link to {leads_to}, which holds it: remove the link"
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.common.errors import UserError
 from experiments.data import ImageDataModule, Sources, UnreadableImageError
-from experiments.data.corruptions import PUBLISHED, open_corruptions
+from experiments.data.corruptions import PUBLISHED, CorruptedImages
 from experiments.data.splits import Transform
 from experiments.robustness import CorruptionScores, Evaluator
 
@@ -100,9 +100,9 @@ def write_folders(root: Path, wrong: dict[str, tuple[int, ...]], per_class: int 
 
 def measure(root: Path, data: ImageDataModule, *, limit: int | None = None) -> CorruptionScores:
     evaluator = Evaluator(Reader(), data, CPU, limit, seed=0)
-    corrupted, types = open_corruptions(root, data)
+    corrupted = CorruptedImages(root, data)
     scores = CorruptionScores(root=str(root))
-    for name in types:
+    for name in corrupted.types:
         evaluator.measure_corruption(corrupted, name, scores)
     return scores
 
@@ -143,7 +143,7 @@ def test_folders_are_those_of_the_images_or_else_the_class_names(
     """ImageFolder knows its folders; the names of the classes may be others."""
     monkeypatch.setattr(Pictures, "classes", ("n02", "n01", "n03") if named_by == "source" else None)
     write_folders(tmp_path, {"snow": (0, 0, 0, 0, 0)})
-    corrupted, _ = open_corruptions(tmp_path, data)
+    corrupted = CorruptedImages(tmp_path, data)
     images = corrupted.split("snow", 1)
     assert images.targets == [0] * 4 + [1] * 4 + [2] * 4
     image, _ = images.source[0]
@@ -153,7 +153,7 @@ def test_folders_are_those_of_the_images_or_else_the_class_names(
 
 def test_arrays_stay_on_disk_and_can_go_to_loader_processes(data: LevelsDataModule, tmp_path: Path) -> None:
     write_arrays(tmp_path, {"fog": (0, 0, 0, 0, 10)})
-    corrupted, _ = open_corruptions(tmp_path, data)
+    corrupted = CorruptedImages(tmp_path, data)
     block = corrupted.split("fog", 5).source
     before = np.asarray(block[3][0])
     assert isinstance(block.items, np.memmap)  # type: ignore[attr-defined]
@@ -168,7 +168,7 @@ def test_grey_arrays(tmp_path: Path) -> None:
     module.setup("test")
     write_arrays(tmp_path, {"fog": (0, 0, 0, 0, 0)})
     np.save(tmp_path / "fog.npy", np.load(tmp_path / "fog.npy")[..., :1])
-    corrupted, _ = open_corruptions(tmp_path, module)
+    corrupted = CorruptedImages(tmp_path, module)
     image, label = corrupted.split("fog", 1)[1]
     assert (image.shape, label) == ((1, SIZE, SIZE), 1)
     assert image.unique().tolist() == pytest.approx([(120 / 255 - 0.5) / 0.5], abs=1e-6)
@@ -177,9 +177,9 @@ def test_grey_arrays(tmp_path: Path) -> None:
 def test_only_the_chosen_types_are_opened(data: LevelsDataModule, tmp_path: Path) -> None:
     write_arrays(tmp_path, {"fog": (0,) * 5, "snow": (0,) * 5})
     np.save(tmp_path / "snow.npy", np.zeros(3))
-    assert open_corruptions(tmp_path, data, types=["fog"])[1] == ["fog"]
+    assert CorruptedImages(tmp_path, data, ["fog"]).types == ["fog"]
     with pytest.raises(UserError, match=r"corruptions.types: .* has no frost; it has snow, fog"):
-        open_corruptions(tmp_path, data, types=["fog", "frost"])
+        CorruptedImages(tmp_path, data, ["fog", "frost"])
 
 
 def test_there_are_fifteen_published_types() -> None:
@@ -219,7 +219,7 @@ def test_damaged_arrays_are_refused(damage: Break, message: str, data: LevelsDat
     write_arrays(tmp_path, {"fog": (0,) * 5})
     damage(tmp_path)
     with pytest.raises(UserError, match=message):
-        open_corruptions(tmp_path, data)
+        CorruptedImages(tmp_path, data)
 
 
 @pytest.mark.parametrize(
@@ -240,18 +240,18 @@ def test_damaged_folders_are_refused(damage: Break, message: str, data: LevelsDa
     write_folders(root, {"snow": (0,) * 5}, per_class=1)
     damage(root)
     with pytest.raises(UserError, match=message):
-        open_corruptions(root, data)
+        CorruptedImages(root, data)
 
 
 def test_folders_without_images_are_refused(data: LevelsDataModule, tmp_path: Path) -> None:
     write_folders(tmp_path, {"snow": (0,) * 5}, per_class=0)
     with pytest.raises(UserError, match=r"snow.1 has class folders without images: \['n01', 'n02', 'n03'\]"):
-        open_corruptions(tmp_path, data)
+        CorruptedImages(tmp_path, data)
 
 
 def test_a_missing_folder_is_named(data: LevelsDataModule, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"corruptions.root .*nowhere holds no corruption: extract"):
-        open_corruptions(tmp_path / "nowhere", data)
+        CorruptedImages(tmp_path / "nowhere", data)
 
 
 def test_a_class_without_images_is_refused(data: LevelsDataModule, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_a_class_without_images_is_refused(data: LevelsDataModule, tmp_path: Pat
     write_folders(tmp_path, {"snow": (0,) * 5}, per_class=1)
     (tmp_path / "snow" / "3" / "n02" / "n02_0.JPEG").unlink()
     with pytest.raises(UserError, match=r"snow.3 has class folders without images: \['n02'\]"):
-        open_corruptions(tmp_path, data)
+        CorruptedImages(tmp_path, data)
 
 
 def test_what_file_managers_leave_behind_is_neither_type_nor_class_nor_image(
@@ -270,15 +270,15 @@ def test_what_file_managers_leave_behind_is_neither_type_nor_class_nor_image(
     (part / ".ipynb_checkpoints").mkdir()
     (part / "n01" / "._n01_0.JPEG").write_bytes(b"x")
     (tmp_path / "__MACOSX" / "1").mkdir(parents=True)
-    corrupted, types = open_corruptions(tmp_path, data)
-    assert types == ["snow"]
+    corrupted = CorruptedImages(tmp_path, data)
+    assert corrupted.types == ["snow"]
     assert len(corrupted.split("snow", 1)) == 6
 
 
 def test_a_broken_image_is_named(data: LevelsDataModule, tmp_path: Path) -> None:
     write_folders(tmp_path, {"snow": (0,) * 5}, per_class=1)
     (tmp_path / "snow" / "1" / "n01" / "n01_0.JPEG").write_bytes(b"")
-    corrupted, _ = open_corruptions(tmp_path, data)
+    corrupted = CorruptedImages(tmp_path, data)
     with pytest.raises(
         UnreadableImageError, match=r"n01_0\.JPEG cannot be read as an image \(cannot identify image file"
     ):

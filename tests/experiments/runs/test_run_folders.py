@@ -22,7 +22,7 @@ from test_run_resume import SHORT, set_overrides, taken, write_run
 
 from experiments.common.console import LogFile
 from experiments.common.errors import RunFolderError, UnwritableError
-from experiments.runs.checkpoints import build_best_checkpoint, build_last_checkpoint
+from experiments.runs.checkpoints import build_checkpoints
 from experiments.runs.hydra_setup import check_folder, take_folder
 from experiments.runs.lock import owned, release
 from experiments.runs.metrics_file import read_lines
@@ -80,7 +80,7 @@ def test_the_last_checkpoint_is_the_last_epoch(
     loader = torch.utils.data.DataLoader(torch.ones(3, 1))
     trainer = pl.Trainer(
         max_epochs=4, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[build_best_checkpoint(tmp_path), build_last_checkpoint(tmp_path), Look()], **settings,
+        callbacks=[*build_checkpoints(tmp_path), Look()], **settings,
     )  # fmt: skip
     trainer.fit(Measured(accuracies), loader, loader)
     assert seen == [(3, True), (6, True), (9, True)]
@@ -403,7 +403,7 @@ def test_three_runs_in_the_same_second_have_a_folder_each(tmp_path: Path) -> Non
 
 def test_a_moved_run_knows_its_best_epoch(tmp_path: Path) -> None:
     """Lightning would begin to compare anew, and a worse epoch would take the place of the best."""
-    old, new = build_best_checkpoint(tmp_path / "old"), build_best_checkpoint(tmp_path / "new")
+    old, new = (build_checkpoints(tmp_path / name)[0] for name in ("old", "new"))
     kept = str(tmp_path / "old" / "checkpoints" / "best.ckpt")
     state = {
         **old.state_dict(), "dirpath": old.dirpath, "best_model_path": kept, "kth_best_model_path": kept,
