@@ -1,9 +1,8 @@
 """Write one HTML page about a run, or about all runs of a sweep: `python -m experiments.report DIR`.
 
 The page needs no network, no account and no other file. Of one run it shows the results, learning curves, mixed images,
-per-class test results, evaluations, settings and versions; of several also the tables and plots of
-`python -m experiments.summarize`, and their curves by group. What a folder does not hold is left out, and an unfinished run
-is shown as far as it has come.
+per-class test results, evaluations, settings and versions; of several also the tables and plots of `experiments.summarize`,
+and their curves by group. What a folder does not hold is left out; an unfinished run is shown as far as it has come.
 
 Examples:
   python -m experiments.report runs/digits_puzzlemix/2026-01-31_12-00-00

@@ -1,13 +1,10 @@
 """Show finished runs with mean ± standard deviation over seeds, and methods compared: `python -m experiments.summarize DIR`.
 
-A group is all runs that differ in nothing but their seed. The standard deviation is that of the sample (n-1). Accuracies are
-on the test images, on which "best epoch" was chosen; FGSM is that of evaluations on all of them. Where groups differ in
-`mix`, each is compared with a reference method by pairs of runs with the same seed and otherwise the same settings: mean
-difference, standard deviation, and 95 % confidence interval by Student's t. Unfinished runs are listed with the command that
-resumes them.
-
-Written into the first DIR: summary_table.csv and summary_differences.csv, numbers in full, as shares of 1; both tables for a
-README, summary_table.md; and their plots, summary_plot.png and summary_differences.png.
+A group is all runs that differ in nothing but their seed; sd is that of the sample (n-1). Accuracies are on the test images,
+on which "best epoch" was chosen; FGSM is that of evaluations on all of them. Where groups differ in `mix`, each is compared
+with a reference method by pairs of runs with the same seed and otherwise the same settings: mean difference, sd, and 95 %
+confidence interval by Student's t. Unfinished runs are listed with the command that resumes them. Written into the first DIR:
+summary_table.csv, summary_differences.csv (numbers in full, shares of 1), summary_table.md, and their plots (.png).
 
 Examples:
   python -m experiments.summarize runs/sweeps/methods_digits_small --reference puzzlemix

@@ -34,16 +34,16 @@ def read_images(sources: Sequence[Path]) -> dict[str, np.ndarray]:
             f"{', '.join(map(str, sources))} must hold train/<class>/ and test/<class>/ of the same classes, got {len(train)} "
             f"and {len(test)} of them"
         )
+
+    def decode(name: str) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(content[name])).convert("RGB")).transpose(2, 0, 1)
+
     arrays = {}
     with ThreadPoolExecutor() as pool:
         for part, names in zip(("train", "test"), parts, strict=True):
-            arrays[f"{part}_images"] = np.stack(list(pool.map(lambda name: _decode(content[name]), names)))
+            arrays[f"{part}_images"] = np.stack(list(pool.map(decode, names)))
             arrays[f"{part}_classes"] = np.array([train.index(PurePosixPath(name).parent.name) for name in names])
     return arrays
-
-
-def _decode(content: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).transpose(2, 0, 1)
 
 
 def normalize(images: Tensor) -> Tensor:

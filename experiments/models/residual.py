@@ -49,15 +49,9 @@ class ResidualBlock(nn.Module):
 class StagedNet(nn.Module):
     """Stem, stages of blocks, BatchNorm and ReLU, global average pooling, linear head.
 
-    Every stage but the first halves the size. Manifold mixup may blend behind `stages.0`, `stages.1`, ...
-
-    Args:
-        stem: Maps images to `channels` channels.
-        channels: Those of the stem.
-        block: Kind of the blocks.
-        stages: Inner channels of each block, stage by stage.
-        final_norm: Whether BatchNorm and ReLU follow the last stage.
-        init: Of convolutions, "he": normal with variance 2 / fan-out (He et al., ICCV 2015); "torch": torch's default.
+    Every stage but the first halves the size; `stages` are the inner channels of each block, and manifold mixup blends behind
+    `stages.0`, `stages.1`, ... With `final_norm`, BatchNorm and ReLU follow the last one. `init` of convolutions: "he", normal
+    with variance 2 / fan-out (He et al., ICCV 2015), or "torch".
     """
 
     def __init__(
@@ -144,9 +138,8 @@ class WideResNet(StagedNet):
 
     Args:
         depth: Number of layers, 6n + 4: each of the three stages has n blocks.
-        widen_factor: k: the stages have k, 2k and 4k times `width` channels.
-        width: Channels of the stem. 16 is the published network.
-        stem_stride: Stride of the first convolution: 1 at 32 px, 2 at 64 px (Tiny-ImageNet).
+        widen_factor: k: the stages have k, 2k and 4k times `width` channels, those of the stem; 16 is the published network.
+        stem_stride: As of `PreActResNet`.
     """
 
     def __init__(

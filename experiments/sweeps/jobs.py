@@ -124,9 +124,6 @@ def report_sweep(typed: Sequence[str] = (), *, complete: bool = True) -> None:
             width = len(SweepReport.metric) + 10
             common.print_plain(f"{'report':<{width}}{common.short(page)}")
             for picture in sorted(folder.rglob("images.png"))[-1:]:
-                common.print_plain(f"{'mixed images':<{width}}{common.short(picture)}")
-                show = common.command_line("show_mixing", ["--examples"])
-                evaluate = common.command_line(
-                    "evaluate", [common.override("checkpoint", common.short(picture.parent))]
-                )
-                common.print_plain(f"\nNext steps, beside other settings and seeds:\n  {evaluate}\n  {show}")
+                common.print_plain(f"{'mixed images':<{width}}{common.short(picture)}\n\nNext steps:")
+                common.print_plain(f"  {common.command_line('evaluate', f'checkpoint={common.short(picture.parent)}')}")
+                common.print_plain(f"  {common.command_line('show_mixing', '--examples')}")

@@ -43,10 +43,8 @@ class Classifier(pl.LightningModule):
     `calibration_error` (expected, 15 bins, in [0,1]) and `nll` (nats). A second validation loader holds test images and is
     logged as `test_*`. After a test `test_results` holds the same class by class.
 
-    Args:
-        optimizer: Makes the optimizer of parameter groups.
-        scheduler: Makes a scheduler of torch's of the optimizer, or gives a factor of the rate for the `progress` of the run
-            (see `optim`); None: the learning rate is constant.
+    `optimizer` makes the optimizer of parameter groups, `scheduler` a scheduler of torch's of that, or a factor of the rate for
+    the `progress` of the run (see `optim`); None: the learning rate is constant.
     """
 
     def __init__(
