@@ -155,6 +155,6 @@ def classification_metrics(num_classes: int, prefix: str = "", *, calibration: b
     if num_classes > 5:
         metrics["top5"] = make_accuracy(top_k=5)
     if calibration:
-        metrics["calibration_error"] = MulticlassCalibrationError(num_classes, CALIBRATION_BINS, norm="l1")
+        metrics["calibration_error"] = MulticlassCalibrationError(num_classes, CALIBRATION_BINS, validate_args=False)
     # One state per metric: sharing would tie top-1 to top-5, which count different hits.
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
