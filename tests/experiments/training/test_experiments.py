@@ -70,7 +70,13 @@ def test_two_steps(name: str, size: str, compose_train: Compose, tmp_path: Path)
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
 
 
-@pytest.mark.parametrize("name", PHASED)
+# Of the baselines, which differ in nothing but the callback, one is enough for every day.
+EVERY_DAY = ("imagenet_resnet50_puzzlemix_3phase", "imagenet_resnet50_vanilla_3phase")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in EVERY_DAY else pytest.param(name, marks=pytest.mark.slow) for name in PHASED]
+)
 def test_all_three_phases_in_one_run(name: str, compose_train: Compose, tmp_path: Path) -> None:
     """One epoch of each phase; the rate logged at its start is that of the phase."""
     phases = [f"data.phases.{phase}.batch_size=4" for phase in ("first", "second", "third")]
