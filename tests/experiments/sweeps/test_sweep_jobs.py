@@ -35,7 +35,12 @@ def test_two_jobs_and_the_report(launcher: str, tmp_path: Path) -> None:
         row, *_ = (line for line in result.stdout.splitlines() if line.split()[:1] == [summary["choices"]["mix"]])
         assert f"{100 * summary['test']['accuracy']:.2f} ± -" in row, name
     assert str(folder / "summary_plot.png") in result.stdout
-    assert result.stdout.rstrip().endswith(str(folder / "report.html"))
+    assert str(folder / "report.html") in result.stdout
+    # With one seed no interval; and what comes next, with the run whose images are shown.
+    assert "One seed tells what happened once" in result.stdout
+    after = result.stdout.split("Next steps:")[1]
+    assert f"experiments.evaluate checkpoint={folder / 'mix-puzzlemix_seed-0'}" in after
+    assert str(folder / "mix-puzzlemix_seed-0" / "images.png") in result.stdout
     assert (folder / "report.html").is_file()
     assert (folder / "summary_plot.png").is_file()
 
