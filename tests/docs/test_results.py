@@ -46,7 +46,10 @@ def test_the_difference_on_digits() -> None:
         assert mean in PAGE
 
 
-@pytest.mark.parametrize(("label", "method"), [("without mixing", "none"), ("Puzzle Mix", "puzzlemix")])
+@pytest.mark.parametrize(
+    ("label", "method"),
+    [("without mixing", "none"), ("MixUp", "mixup"), ("CutMix", "cutmix"), ("Puzzle Mix", "puzzlemix")],
+)
 def test_cifar100(label: str, method: str) -> None:
     expected = [
         f"{scores('cifar100_small', method, metric)[0]:.2f}"
