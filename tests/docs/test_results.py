@@ -55,10 +55,15 @@ def test_cifar100(label: str, method: str) -> None:
         f"{scores('cifar100_small', method, metric)[0]:.2f}"
         for metric in ("accuracy", "top5", "calibration_error", "nll")
     ]
+    evaluation = STORED / "cifar100_small" / f"mix-{method}_seed-0" / "evaluation_last" / "evaluation.json"
+    attacks = json.loads(evaluation.read_text())["attacks"] if evaluation.is_file() else {}
+    expected.append(f"{100 * attacks['fgsm_4']['accuracy']:.2f}" if attacks else "–")
     assert row(PAGE.split("## CIFAR-100")[1], label) == expected
 
 
 def test_stored_runs_name_no_place_of_the_machine_that_trained_them() -> None:
-    for file in STORED.glob("*/*/*"):
+    files = [file for kind in ("json", "yaml") for file in STORED.glob(f"*/mix-*/**/*.{kind}")]
+    assert len(files) > 40
+    for file in files:
         assert "data.root=/" not in file.read_text()
         assert "runs: /" not in file.read_text()
