@@ -36,21 +36,16 @@ def pixel_cells(images: Tensor, grid: Grid, config: PuzzleMixConfig) -> Tensor:
     return to_pixels(pool(images.float(), grid), config.mean, config.std)
 
 
-def _border_gaps(cells: Tensor, above: Tensor, below: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mean absolute difference across each border between vertical neighbors.
-
-    Args:
-        cells: (B, C, rows, cols).
-        above: (M,) the samples whose cells are taken above the borders.
-        below: (M,) the samples whose cells are taken below them.
-        size: Cells of a block along its height and width.
-
-    Returns:
-        (M, n - 1, n).
-    """
-    high, wide = size
-    gap = (cells[:, :, high - 1 : -1 : high][above] - cells[:, :, high::high][below]).abs().mean(1)
+def _across_rows(upper: Tensor, lower: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Mean absolute difference across each border between vertical neighbors: (B, C, rows, cols) to (B, n - 1, n)."""
+    high, wide = cells
+    gap = (upper[:, :, high - 1 : -1 : high] - lower[:, :, high::high]).abs().mean(1)
     return gap if wide == 1 else gap.unflatten(-1, (-1, wide)).mean(-1)
+
+
+def _across_cols(left: Tensor, right: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Do the same for horizontal neighbors, to (B, n, n - 1)."""
+    return _across_rows(left.transpose(2, 3), right.transpose(2, 3), cells[::-1]).transpose(1, 2)
 
 
 def mask_energy(
@@ -70,25 +65,17 @@ def mask_energy(
     label_weight = beta / (16 * n)
     half = label_weight * gamma / 2
     size = (cells_grid.rows.cells, cells_grid.cols.cells)
-    own = torch.arange(len(cells), device=cells.device)
-    # The two sides p and q of a border show: first and first, first and second, second and first. All three in one
-    # operation, as on a GPU the number of operations is what these small tensors cost.
-    sides = torch.cat([own, own, partner]), torch.cat([own, partner, own])
+    cells_partner = cells[partner]
     cost_first, cost_second = shares[partner], shares.clone()
     weights = []
-    for axis in (1, 2):
-        if axis == 1:
-            gaps = _border_gaps(cells, *sides, size)
-        else:
-            gaps = _border_gaps(cells.transpose(2, 3), *sides, size[::-1]).transpose(1, 2)
-        gaps = gaps.unflatten(0, (3, -1))
-        p11, p10, p01 = gaps
-        p00 = p11[partner]
-        first, second = gaps[1:] + p11, gaps[1:] + p00
-        cost_first.narrow(axis, 0, n - 1).add_(first[0], alpha=half)
-        cost_first.narrow(axis, 1, n - 1).add_(first[1], alpha=half)
-        cost_second.narrow(axis, 0, n - 1).add_(second[1], alpha=half)
-        cost_second.narrow(axis, 1, n - 1).add_(second[0], alpha=half)
+    for across, axis in ((_across_rows, 1), (_across_cols, 2)):
+        # p10: this side shows the first image, the other side the second.
+        p11, p10 = across(cells, cells, size), across(cells, cells_partner, size)
+        p01, p00 = across(cells_partner, cells, size), p11[partner]
+        cost_first.narrow(axis, 0, n - 1).add_(p10 + p11, alpha=half)
+        cost_first.narrow(axis, 1, n - 1).add_(p01 + p11, alpha=half)
+        cost_second.narrow(axis, 0, n - 1).add_(p01 + p00, alpha=half)
+        cost_second.narrow(axis, 1, n - 1).add_(p10 + p00, alpha=half)
         # With pixels in [0, 1] and gamma <= 1 this is never negative; pixels outside could make it so.
         weights.append((label_weight + half * (p10 + p01 - p11 - p00)).clamp_min_(0))
     return Energy(cost_first, cost_second, *weights)

@@ -121,7 +121,9 @@ def _build_problem(
     moving = shares if grids.moves == grids.blocks else block_saliency(saliency, grids.moves)
     cells = pixel_cells(images, grids.cells, config)
     energy = mask_energy(shares, cells, partner, grids.cells, beta=config.beta, gamma=config.gamma)
-    extremes = [*cells.flatten(1).aminmax(dim=1), *map(_as_float, saliency.flatten(1).aminmax(dim=1))]
+    flat, peaks = cells.flatten(1), saliency.flatten(1)
+    # Not aminmax, which on a CPU takes five times as long.
+    extremes = [flat.amin(1), flat.amax(1), _as_float(peaks.amin(1)), _as_float(peaks.amax(1))]
     return MixingProblem(energy, moving, moving[partner], torch.stack(extremes, dim=1))
 
 
