@@ -124,6 +124,7 @@ class RandomMixCallback(MixCallback):
         self.last = None
         for each in self.callbacks:
             each.last = None
+            each._images.forget()
         self.chosen = self._running = self.choose(epoch=epoch, batch_idx=batch_idx)
         self.chosen._mix_batch(trainer, pl_module, batch, batch_idx)
         self.last = self.chosen.last

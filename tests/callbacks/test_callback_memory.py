@@ -55,6 +55,21 @@ def test_a_mixed_batch_is_freed_before_the_saliency_pass_of_the_next(every: int 
     assert len(images) == {None: 0, 1: 5, 1000: 2}[every]
 
 
+def test_no_callback_of_several_keeps_its_last_batch(tmp_path: Path) -> None:
+    """Not for its images either, while another one mixes."""
+    module = Watch()
+    config = pm.PuzzleMixConfig(grid_sizes=(2, 4))
+    first, second = (
+        pm.PuzzleMixCallback(config, saliency=lambda *args: module.saliency(*args), num_classes=5) for _ in range(2)
+    )
+    mixing = pm.RandomMixCallback([first, second], seed=0)
+    chosen = [mixing.callbacks.index(mixing.choose(batch_idx=index)) for index in range(5)]
+    assert set(zip(chosen, chosen[1:], strict=False)) & {(0, 1), (1, 0)}, "the seed must change between them"
+    logger = pl.loggers.CSVLogger(tmp_path)
+    trainer(mixing, logger=logger).fit(module, DataLoader(data(20), batch_size=4))
+    assert module.alive == [0] * 5
+
+
 def test_without_freeing_the_batch_would_be_found(tmp_path: Path) -> None:
     """The test above sees tensors that are kept: here by somebody else."""
     module, kept = Watch(), []
