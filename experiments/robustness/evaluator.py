@@ -20,7 +20,7 @@ from experiments.common.versions import gather_versions
 from experiments.data import SEVERITIES, CorruptedImages, ImageDataModule
 from experiments.robustness.attacks import Attack, Model
 from experiments.robustness.results import AttackScores, CleanScores, CorruptionScores
-from experiments.training.module import classification_metrics
+from experiments.training.module import check_logits, classification_metrics
 from lightning_puzzlemix.normalization import to_pixels
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -113,7 +113,7 @@ def score(net: Model, batches: Batches, metrics: MetricCollection | None = None)
             losses.append(F.cross_entropy(logits, targets, reduction="none"))
             hits.append(logits.argmax(dim=1) == targets)
             if metrics:
-                metrics.update(logits, targets)
+                metrics.update(check_logits(logits, metrics["accuracy"].num_classes), targets)
     loss, correct = torch.cat(losses), torch.cat(hits)
     # It would pass for a wrong answer or, where it is the gradient's, for an attack that failed.
     if failed := int(loss.isnan().sum()):

@@ -71,8 +71,8 @@ class Classifier(pl.LightningModule):
         self.test_results: TestResults | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,C,H,W) to logits (B,num_classes)."""
-        return self.net(images)
+        """Map images (B,C,H,W) to logits (B,num_classes); UserError if the network gives another number."""
+        return check_logits(self.net(images), self.test_counts.num_classes)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Build the optimizer, and the scheduler if it is one of torch's; UserError if settings are refused."""
@@ -145,6 +145,16 @@ class Classifier(pl.LightningModule):
         self.log_dict(self.metrics[split], **options)
         self.log(f"{split}_nll", nll, batch_size=len(images), sync_dist=True, **options)
         return logits
+
+
+def check_logits(logits: Tensor, num_classes: int) -> Tensor:
+    """Pass logits (B,num_classes) on; UserError otherwise. The metrics do not compare: that would wait for a GPU."""
+    if logits.shape[1:] != (num_classes,):
+        got = tuple(logits.shape)
+        raise UserError(
+            f"the model's logits have shape {got}, not (batch size, {num_classes}) as the classes of the data"
+        )
+    return logits
 
 
 def classification_metrics(num_classes: int, prefix: str = "", *, calibration: bool = True) -> MetricCollection:

@@ -52,7 +52,7 @@ def test_five_classes_have_no_top_5() -> None:
 def test_nan_and_a_wrong_number_of_logits_are_errors() -> None:
     with pytest.raises(UserError, match="NaN for 5 of 5 images: its weights have diverged"):
         score(Fixed(), [(torch.eye(5) * torch.nan, torch.arange(5))])
-    with pytest.raises(ValueError, match="number of classes"):
+    with pytest.raises(UserError, match=r"logits have shape \(5, 5\), not \(batch size, 4\)"):
         score(Fixed(), [(torch.eye(5), torch.arange(5))], classification_metrics(4))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from experiments.common import UserError
 from experiments.runs.summary import EpochSeconds
 from experiments.training.callbacks import EpochRecord
 from experiments.training.module import Classifier
@@ -40,6 +41,13 @@ def test_train_metrics_with_soft_targets() -> None:
     assert metrics["train_accuracy"].item() == pytest.approx(hits.float().mean().item())
     top5 = (logits.topk(5, dim=1).indices == targets.argmax(dim=1)[:, None]).any(dim=1)
     assert metrics["train_top5"].item() == pytest.approx(top5.float().mean().item())
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("classes", [5, 7])
+def test_a_network_with_another_number_of_outputs_is_refused(classes: int) -> None:
+    with pytest.raises(UserError, match=rf"logits have shape \(7, 6\), not \(batch size, {classes}\)"):
+        run_trainer(Classifier(nn.Linear(6, 6), num_classes=classes), torch.randn(20, 6), torch.randint(5, (20,)))
 
 
 @pytest.mark.filterwarnings("ignore")
