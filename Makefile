@@ -1,30 +1,57 @@
 # `make train` and `make test` are all a newcomer needs; both set up .venv first. README.md shows the plain commands behind them.
+# Windows has other names for the interpreter and for the folder of an environment's commands.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+COMMANDS := Scripts
+else
 PYTHON ?= python3
+COMMANDS := bin
+endif
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(COMMANDS)
+LOWEST := .venv-lowest
+DIST := .venv-dist
 ARGS ?=
 # Torch's threads soon sleep while they wait instead of spinning, which on a busy machine is several times faster.
 export GOMP_SPINCOUNT ?= 20000
+# Python reads and writes UTF-8 on Windows too.
+export PYTHONUTF8 := 1
 
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST_OPTIONS := -n auto --maxprocesses 8 --dist loadfile
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+PLUGIN_TESTS := tests --ignore tests/experiments --ignore tests/docs
 
-.PHONY: help train test test-all lint format docs pictures benchmark gpu-check clean
+.PHONY: help train test test-all test-plugin test-lowest lint format docs dist pictures benchmark gpu-check clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
 
-$(BIN)/python:
+# In every environment, whatever the interpreter in it is called.
+%/pyvenv.cfg:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name one with: make PYTHON=/path/to/python3 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)
 
-$(VENV)/.experiments-installed: pyproject.toml | $(BIN)/python
+$(VENV)/.experiments-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 	$(BIN)/pip install -e '.[experiments]'
 	@touch $@
 
-$(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
+$(VENV)/.dev-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 	$(BIN)/pip install -e '.[experiments,dev]'
-	@touch $@ $(VENV)/.experiments-installed
+	@touch $@ $(VENV)/.experiments-installed $(VENV)/.test-installed
+
+$(VENV)/.test-installed: pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/pip install -e '.[test]'
+	@touch $@
+
+# The lowest versions that pyproject.toml allows and that have wheels for this Python; what they need in turn is as new as it may be.
+$(LOWEST)/.test-installed: pyproject.toml | $(LOWEST)/pyvenv.cfg
+	$(LOWEST)/$(COMMANDS)/pip install uv
+	$(LOWEST)/$(COMMANDS)/uv pip compile pyproject.toml --extra test --resolution lowest-direct --only-binary :all: \
+		--python $(LOWEST) --quiet --output-file $(LOWEST)/requirements.txt
+	$(LOWEST)/$(COMMANDS)/uv pip install --python $(LOWEST) -r $(LOWEST)/requirements.txt
+	$(LOWEST)/$(COMMANDS)/uv pip install --python $(LOWEST) --no-deps -e .
+	@touch $@
 
 train: $(VENV)/.experiments-installed  ## Train on ten labels of each digit, without mixing and with Puzzle Mix; another seed: make train ARGS="seed=1".
 	$(BIN)/python -m experiments.train sweep=digits_few $(ARGS)
@@ -35,10 +62,17 @@ test: $(VENV)/.dev-installed  ## Run the tests, without the slow ones.
 test-all: $(VENV)/.dev-installed  ## Run all tests, the slow ones too.
 	$(PYTEST) -m "not gpu" $(ARGS)
 
-lint: $(VENV)/.dev-installed  ## Check style and types.
+test-plugin: $(VENV)/.test-installed  ## Run the tests of the plugin alone, for which the study need not be installed.
+	$(PYTEST) $(PLUGIN_TESTS) $(ARGS)
+
+test-lowest: $(LOWEST)/.test-installed  ## Run the tests of the plugin with the lowest versions that pyproject.toml allows.
+	$(LOWEST)/$(COMMANDS)/python -m pytest $(PYTEST_OPTIONS) $(PLUGIN_TESTS) $(ARGS)
+
+lint: $(VENV)/.dev-installed  ## Check style, types and workflows.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 format: $(VENV)/.dev-installed  ## Format the code.
 	$(BIN)/ruff check --fix .
@@ -46,6 +80,15 @@ format: $(VENV)/.dev-installed  ## Format the code.
 
 docs: $(VENV)/.dev-installed  ## Build the documentation into site/.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+dist: $(DIST)/pyvenv.cfg  ## Build wheel and sdist into dist/, check them, and train with the installed wheel outside the checkout.
+	rm -rf dist
+	$(DIST)/$(COMMANDS)/pip install --upgrade build twine
+	$(DIST)/$(COMMANDS)/python -m build
+	$(DIST)/$(COMMANDS)/python -m twine check --strict dist/*
+	$(DIST)/$(COMMANDS)/pip install --force-reinstall --no-deps dist/*.whl
+	$(DIST)/$(COMMANDS)/pip install dist/*.whl
+	cd $(DIST) && $(COMMANDS)/python -I "$(CURDIR)/tests/smoke.py"
 
 SHOW := $(BIN)/python -m experiments.show_mixing --examples --dpi 110 --output docs/images
 pictures: $(VENV)/.dev-installed  ## Plot the images of README and documentation again.
@@ -64,6 +107,6 @@ benchmark: $(VENV)/.dev-installed  ## Measure the speed of mixing, three minutes
 gpu-check: $(VENV)/.dev-installed  ## Check and time the mixing on a CUDA device: make gpu-check ARGS=gpu_results; --emulate tries it on the CPU.
 	PYTHON=$(abspath $(BIN)/python) bash experiments/gpu_check.sh $(ARGS)
 
-clean:  ## Remove the environment and caches; runs stay.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
+clean:  ## Remove the environments, packages and caches; runs stay.
+	rm -rf $(VENV) $(LOWEST) $(DIST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -65,7 +65,7 @@ def options(folder: Path) -> str:
     """Make the table of a config group: each option with the comment of its file and the values that it sets."""
     rows = []
     for path in sorted(folder.rglob("*.yaml")):
-        text = path.read_text()
+        text = path.read_text("utf-8")
         name = path.relative_to(folder).with_suffix("").as_posix()
         choice = f"{folder.name}={name}" if folder.name != "recipe" else name
         sets = "<br>".join(_code(f"{key}: {value}") for key, value in settings_of(yaml.safe_load(text)))
@@ -76,7 +76,7 @@ def options(folder: Path) -> str:
 def experiments(folder: Path) -> str:
     """Make the list of the experiments with their comments, which describe the row of the paper."""
     paths = sorted(folder.glob("*.yaml"))
-    rows = [[_describe(f"experiment={path.stem}", leading_comment(path.read_text()))] for path in paths]
+    rows = [[_describe(f"experiment={path.stem}", leading_comment(path.read_text("utf-8")))] for path in paths]
     return _table(["experiment"], rows)
 
 
@@ -114,7 +114,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
 
 def file(path: Path) -> str:
     """Show a YAML file as it is."""
-    return f"```yaml\n{path.read_text().rstrip()}\n```\n"
+    return f"```yaml\n{path.read_text("utf-8").rstrip()}\n```\n"
 
 
 def messages(package: Path) -> str:
@@ -128,7 +128,7 @@ def messages(package: Path) -> str:
 
 def messages_in(path: Path) -> list[str]:
     """Return the messages of a source file's errors, warnings and exits, each once and in order."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text("utf-8"))
     constants = {
         target.id: message
         for node in tree.body

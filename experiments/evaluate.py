@@ -78,7 +78,7 @@ def claim(file: Path) -> list[Any] | None:
     if not in_sweep():
         return None
     job = [HydraConfig.get().sweep.dir, HydraConfig.get().job.num]
-    other = json.loads(file.read_text()).get("sweep_job") if file.is_file() else None
+    other = json.loads(file.read_bytes()).get("sweep_job") if file.is_file() else None
     if other and other[0] == job[0] and other != job:
         advice = "give each its own folder, e.g. 'output_dir=runs/evaluations/${hydra:job.num}'"
         raise UserError(f"Two jobs of this sweep write to {file}; {advice}")

@@ -89,7 +89,7 @@ def summarize(folder: Path) -> list[str]:
     """Return what the results say, line by line; a criterion that is not met or not measured begins with FAIL."""
     found: Metrics = {}
     for file in folder.glob("times_*.json"):
-        found |= json.loads(file.read_text())
+        found |= json.loads(file.read_bytes())
 
     wrong = [value for name, value in found.items() if name.startswith(DIFFERING)]
     criteria: dict[str, tuple[float, float]] = {DIFFERING: (sum(wrong) if wrong else math.inf, 1)}

@@ -127,7 +127,7 @@ class JobProcesses(JoblibLauncher):
             instance.cfg = outer
         # Not there if the process has ended before the job had begun.
         if folder.is_dir():
-            (folder / ERROR).write_text(f"failed: {error}\n")
+            (folder / ERROR).write_text(f"failed: {error}\n", "utf-8")
 
 
 def _run_job(job: bytes, sender: Any) -> None:
@@ -140,11 +140,13 @@ def _run_job(job: bytes, sender: Any) -> None:
 
 
 def _describe_end(exit_code: int) -> str:
-    if exit_code == -signal.SIGKILL:
-        return "was killed by SIGKILL, which is also how a system ends a process for want of memory"
     number = -exit_code if exit_code < 0 else exit_code - 128
-    if number in set(signal.Signals):
-        return f"was ended by {signal.Signals(number).name}"
+    name = signal.Signals(number).name if number in set(signal.Signals) else ""
+    # By name: Windows has no such signal.
+    if exit_code < 0 and name == "SIGKILL":
+        return "was killed by SIGKILL, which is also how a system ends a process for want of memory"
+    if name:
+        return f"was ended by {name}"
     return f"ended with exit code {exit_code} and without a result"
 
 

@@ -103,10 +103,12 @@ def _reduced(loss: Loss, logits: Tensor, both: list[tuple[Tensor, Tensor]], part
 
 def _divisor(whole: Tensor, losses: Tensor) -> Tensor:
     """Read off what a loss divides the sum of its (B, ...) losses by: samples, elements, or those that count."""
-    elements = torch.full((), float(losses.numel()), dtype=torch.float64, device=losses.device)
+    # Apple's GPUs have no float64.
+    dtype = torch.float32 if losses.device.type == "mps" else torch.float64
+    elements = torch.full((), float(losses.numel()), dtype=dtype, device=losses.device)
     if whole.ndim:
         return elements
-    whole, summed = whole.double(), losses.double().sum()
+    whole, summed = whole.to(dtype), losses.to(dtype).sum()
     readable = (whole != 0) & (summed != 0)
     divisor = torch.where(readable, summed / torch.where(readable, whole, 1.0), elements)
     # Where only rounding lies between the two, in 16 bits too.

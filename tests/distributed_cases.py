@@ -22,9 +22,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 import lightning_puzzlemix as pm
+
+try:
+    from torch.distributed.fsdp import fully_shard
+except ImportError:
+    # Before torch 2.6 FSDP2 had its place here.
+    from torch.distributed._composable.fsdp import fully_shard
 
 EPOCHS, BATCHES = 3, 4
 KILLED_AT = (1, 2)

@@ -73,6 +73,7 @@ class FakeDevice(TorchDispatchMode):
     Attributes:
         out: Copies to the host.
         back: Copies to the device.
+        doubles: What made float64 tensors on the device, which Apple's GPUs do not have.
         waits: How often the host waited for the device: for an event, or for a copy that is not ``non_blocking``.
     """
 
@@ -83,6 +84,7 @@ class FakeDevice(TorchDispatchMode):
         super().__init__()
         self.out = 0
         self.back = 0
+        self.doubles: list[str] = []
         self._blocking = 0
         self._patches = pytest.MonkeyPatch()
 
@@ -130,6 +132,8 @@ class FakeDevice(TorchDispatchMode):
         def wrap(each: Any) -> Any:
             if not isinstance(each, torch.Tensor):
                 return each
+            if on_device and each.dtype == torch.float64:
+                self.doubles.append(name)
             return wrapped.get(id(each)) if id(each) in wrapped else DeviceTensor(each) if on_device else each
 
         return tree_map(wrap, result)

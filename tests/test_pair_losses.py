@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import fake_device
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_device import DeviceTensor, FakeDevice
 from torch import Tensor, nn
 
 import lightning_puzzlemix as pm
@@ -129,3 +131,15 @@ def test_a_loss_of_zero_and_sixteen_bits() -> None:
     half = pm.pair_loss(nn.BCEWithLogitsLoss(), LOGITS.bfloat16(), pm.PairTargets(SOFT, SOFT[PERMUTATION], RATIO))
     whole = pm.pair_loss(nn.BCEWithLogitsLoss(), LOGITS, pm.PairTargets(SOFT, SOFT[PERMUTATION], RATIO))
     assert float(half) == pytest.approx(float(whole), rel=0.01)
+
+
+def test_no_float64_where_the_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on a device that is simulated: see `fake_device`."""
+    monkeypatch.setattr(fake_device, "DEVICE", torch.device("mps"))
+    expected = pm.pair_loss(F.cross_entropy, LOGITS, pm.PairTargets(CLASSES, CLASSES[PERMUTATION], RATIO))
+    with FakeDevice() as device:
+        targets = pm.PairTargets(*(DeviceTensor(each) for each in (CLASSES, CLASSES[PERMUTATION], RATIO)))
+        found = pm.pair_loss(F.cross_entropy, DeviceTensor(LOGITS), targets)
+        assert isinstance(found, DeviceTensor)
+        torch.testing.assert_close(found.inner, expected)
+        assert not device.doubles

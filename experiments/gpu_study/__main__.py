@@ -37,7 +37,7 @@ def main() -> None:
     images.unlink()
     found = {method: options.out / f"{method}.json" for method in options.methods}
     for method, path in found.items():
-        result = json.loads(path.read_text()) if path.is_file() else {}
+        result = json.loads(path.read_bytes()) if path.is_file() else {}
         shares = (f"{name} {result[name]:.2%}" for name in ("top1", "calibration_error", "fgsm_4_255") if result)
         rest = f"{result['epochs']} epochs in {result['seconds']} s" if result else "no result"
         sys.stdout.write(f"{method}: {', '.join([*shares, rest])}\n")

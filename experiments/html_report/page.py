@@ -81,7 +81,7 @@ def read_run(run: FinishedRun | UnfinishedRun) -> Contents:
         "overrides": common.mask_texts(overrides),
         "command": common.training_command([*kept, *alone]),
         "config": OmegaConf.to_yaml(OmegaConf.create(config)) if config else "",
-        "versions": _read_file(path / "versions.json", lambda file: dict(json.loads(file.read_text()).items())) or {},
+        "versions": _read_file(path / "versions.json", lambda file: dict(json.loads(file.read_bytes()).items())) or {},
         "metrics": _read_file(path / "logs" / "metrics.csv", curves.read_metrics) or {},
         "test": _read_file(path / TEST_RESULTS, TestResults.load),
         "images": list(filter(_is_own, [path / "images.png"])),

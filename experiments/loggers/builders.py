@@ -26,7 +26,7 @@ def build_wandb_logger(run_dir: str, **settings: Any) -> WandbLogger:
     """
     id_file = Path(run_dir) / WANDB_ID
     settings = {"job_type": "train", "group": seedless_group(settings.get("name")), **settings}
-    if id_file.is_file() and (known := id_file.read_text(errors="replace").strip()):
+    if id_file.is_file() and (known := id_file.read_text("utf-8", "replace").strip()):
         settings |= {"id": known, "resume": "allow"}
     # W&B's own settings are where a key belongs; the others are shown.
     shown = mask_settings({key: value for key, value in settings.items() if key != "settings"})

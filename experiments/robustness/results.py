@@ -89,7 +89,7 @@ class EvaluationResults(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "EvaluationResults":
         """Read what `save` wrote."""
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         parts = {name: content.pop(name) for name in ("complete", "clean", "attacks", "corruptions")}
         return cls(facts=content, **parts)
 

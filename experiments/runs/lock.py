@@ -1,6 +1,5 @@
 """One process owns a run folder: it holds a lock on `run.lock`, which the system releases however the process ends."""
 
-import fcntl
 import os
 import platform
 import tempfile
@@ -18,6 +17,8 @@ from experiments.runs.run_folder import CHECKPOINTS
 LOCK = "run.lock"
 # Bytes that a run writes before it trains; without them Hydra would end with a traceback.
 ROOM = 1 << 16
+# Where the file is locked on Windows, behind its text: what is locked there cannot be read by others.
+LOCKED_BYTE = 1 << 20
 # Open lock files of this process, by folder. With its number, as a forked process inherits this table, but not the locks.
 _owned: dict[tuple[int, Path], IO[bytes]] = {}
 
@@ -29,7 +30,7 @@ class RunningError(RunFolderError):
 def claim(folder: Path) -> None:
     """Make this process the owner of a folder until `release`, or its end in any way; only that of rank 0.
 
-    A RunningError if another process owns it: on a file system without POSIX locks nobody is refused.
+    A RunningError if another process owns it: on a file system without locks nobody is refused.
     """
     if rank_zero_only.rank != 0 or (os.getpid(), folder.resolve()) in _owned:
         return
@@ -37,10 +38,9 @@ def claim(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+b", buffering=0)
         try:
-            # Not flock: processes of data loaders would inherit the lock, and may outlive a killed owner.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file)
         except (BlockingIOError, PermissionError) as error:
-            owner = (folder / LOCK).read_text(errors="replace").strip()
+            owner = (folder / LOCK).read_text("utf-8", "replace").strip()
             raise RunningError(
                 f"{folder} belongs to a run that is still running ({owner}): wait for it or stop it, or name another folder"
             ) from error
@@ -53,6 +53,19 @@ def claim(folder: Path) -> None:
             remove_drafts(each)
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(ROOM))
+
+
+def _lock(file: IO[bytes]) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt
+
+        file.seek(LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        # Not flock: processes of data loaders would inherit the lock, and may outlive a killed owner.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def release(folder: Path) -> None:

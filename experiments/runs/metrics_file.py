@@ -15,7 +15,7 @@ from experiments.runs.run_folder import METRICS
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of optimizer steps, without empty cells; none if there is no such file."""
-    text = path.read_text(errors="replace") if path.is_file() else ""
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
     # What has no line end was being written when its writer was killed.
     rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     lines = [{key: value for key, value in row.items() if key and value} for row in rows]
@@ -42,7 +42,7 @@ class _Writer(ExperimentWriter):
         self._write(read_lines(self.path))
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        with replacing(self.path) as draft, draft.open("w", newline="") as file:
+        with replacing(self.path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self.metrics_keys)
             writer.writeheader()
             writer.writerows(lines)

@@ -87,7 +87,7 @@ def _fgsm_accuracies(folder: Path) -> dict[str, float]:
     found = {}
     for path in sorted(folder.glob("evaluation*/evaluation.json")):
         with suppress(*UNREADABLE):
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_bytes())
             for attack in content["attacks"].values():
                 if attack["kind"] == "fgsm" and attack["images"] == content["test_images"]:
                     checkpoint = path.parent.name.removeprefix("evaluation")
@@ -113,7 +113,7 @@ def _read_unfinished(folder: Path) -> list[UnfinishedRun]:
 def _last_message(folder: Path) -> str:
     for file in (folder / ERROR, folder / LOG):
         with suppress(OSError):
-            text = file.read_text(errors="replace").strip()
+            text = file.read_text("utf-8", "replace").strip()
             if text:
                 return mask_text(LOG_PREFIX.sub("", text.split("\n")[-1]).strip())
     return ""

@@ -106,7 +106,7 @@ class TestResults:
     @classmethod
     def load(cls, path: Path) -> "TestResults":
         """Read what `save` wrote."""
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         names, cells, curve = content["class_names"], content["confusion"], content["calibration"]
         confusion = np.zeros((len(names), len(names)), dtype=np.int64)
         confusion[cells["true"], cells["predicted"]] = cells["count"]

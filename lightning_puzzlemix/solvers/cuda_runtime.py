@@ -94,7 +94,7 @@ def compile_kernel(file: str, capability: tuple[int, int]) -> Any:
     name, kind = architecture(capability, nvrtc.nvrtcGetSupportedArchs()[1])
     # Contracted to fused operations, prices and energies would round otherwise than on the host.
     options = ProgramOptions(name=file, arch=name, std="c++17", fma=False)
-    source = (Path(__file__).parent / "cuda" / file).read_text()
+    source = (Path(__file__).parent / "cuda" / file).read_text("utf-8")
     try:
         return Program(source, "c++", options).compile(kind)
     except Exception as error:  # Its errors have no common base.

@@ -59,6 +59,7 @@ def compare(mixer: Any, targets: Tensor, make_draw: Any) -> FakeDevice:
         found = mix(mixer, targets, make_draw(DeviceTensor), on_device=True)
     for name in ("images", "targets", "ratio"):
         torch.testing.assert_close(plain(getattr(found, name)), getattr(host, name))
+    assert not counter.doubles
     return counter
 
 

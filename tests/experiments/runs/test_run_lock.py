@@ -1,11 +1,13 @@
 """Who owns a run folder."""
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +67,28 @@ def test_a_folder_is_owned_until_it_is_released(tmp_path: Path) -> None:
     assert content.startswith(f"process {os.getpid()} on {os.uname().nodename}, since ")
     assert can_be_taken(tmp_path / "run")
     release(tmp_path / "run")
+
+
+def test_on_windows_a_byte_behind_the_text_is_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for Windows' module, which locks bytes from the file's position on."""
+    lockf = fcntl.lockf
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        assert (mode, count) == (2, 1)
+        assert position > len((tmp_path / LOCK).read_bytes())
+        try:
+            lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count, position)
+        except BlockingIOError as error:
+            raise PermissionError(13, "Permission denied") from error
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    claim(tmp_path)
+    assert not can_be_taken(tmp_path)
+    assert (tmp_path / LOCK).read_text().startswith(f"process {os.getpid()} on ")
+    release(tmp_path)
+    assert can_be_taken(tmp_path)
 
 
 def test_a_running_process_keeps_its_folder(own: Own, tmp_path: Path) -> None:
@@ -128,7 +152,7 @@ def test_a_file_system_without_locks_refuses_nobody(tmp_path: Path, monkeypatch:
     def unsupported(*_: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(run_lock.fcntl, "lockf", unsupported)
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
     claim(tmp_path)
     release(tmp_path)
 
