@@ -114,7 +114,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
 
 def file(path: Path) -> str:
     """Show a YAML file as it is."""
-    return f"```yaml\n{path.read_text("utf-8").rstrip()}\n```\n"
+    return f"```yaml\n{path.read_text('utf-8').rstrip()}\n```\n"
 
 
 def messages(package: Path) -> str:

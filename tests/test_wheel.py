@@ -15,7 +15,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "lightning_puzzlemix"
 # With the libraries of this environment, and without what else is installed in it.
-SMOKE = "import runpy, sys; sys.path[:0] = [{installed!r}]; sys.path.append({libraries!r}); runpy.run_path({file!r}, run_name='__main__')"
+SMOKE = """
+import runpy, sys
+sys.path[:0] = [{installed!r}]
+sys.path.append({libraries!r})
+runpy.run_path({file!r}, run_name="__main__")
+"""
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:

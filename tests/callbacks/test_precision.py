@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from distributed_cases import Batches, Classifier, config, make_batch, quiet, saliency_of
+from platforms import needs_compile
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
@@ -133,6 +134,7 @@ class Compilations(pl.Callback):
         self.after.append(self.graphs)
 
 
+@needs_compile
 @pytest.mark.parametrize("clean_weight", [0.0, 0.5])
 @pytest.mark.parametrize("prob", [1.0, 0.6])
 def test_a_compiled_module_is_compiled_once_and_trains_equally(prob: float, clean_weight: float) -> None:
@@ -153,6 +155,7 @@ def test_a_compiled_module_is_compiled_once_and_trains_equally(prob: float, clea
         assert after[1:] == [after[1]] * 9
 
 
+@needs_compile
 def test_a_compiled_module_keeps_its_compiled_step() -> None:
     """Lightning puts it on the instance, where the callback hangs its own for each batch."""
     torch._dynamo.reset()
@@ -167,6 +170,7 @@ def test_a_compiled_module_keeps_its_compiled_step() -> None:
     assert module.__dict__["training_step"] is remembers.step
 
 
+@needs_compile
 def test_a_compiled_submodule() -> None:
     torch._dynamo.reset()
 

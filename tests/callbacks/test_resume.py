@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
-from signal import SIGKILL
 
 import pytest
 import torch
 from distributed_cases import BATCHES, EPOCHS, KILLED_AT, launch
+from platforms import needs_posix
 
 
+@needs_posix
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_resumed_run_continues_bit_by_bit(processes: int, tmp_path: Path) -> None:
     """The resumed callbacks have no seed of their own: theirs is in the checkpoint."""
-    launch("killed", tmp_path, processes=processes, expect=-SIGKILL)
+    launch("killed", tmp_path, processes=processes, expect=-signal.SIGKILL)
     reports = launch("resumed", tmp_path, processes=processes)
     assert len(reports) == processes
     done = BATCHES * KILLED_AT[0] + KILLED_AT[1]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from platforms import needs_compile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lightning_puzzlemix as pm
@@ -48,6 +49,7 @@ def batch(size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return images, torch.rand(6, size, size, generator=generator), torch.randperm(6, generator=generator)
 
 
+@needs_compile
 @pytest.mark.parametrize(("size", "blocks"), [(32, 4), (32, 16), (30, 4)])
 def test_pipeline_is_one_graph(size: int, blocks: int) -> None:
     images, saliency, partner = batch(size)
@@ -57,7 +59,8 @@ def test_pipeline_is_one_graph(size: int, blocks: int) -> None:
     found = build(images, saliency, partner, grids, CONFIG)
     expected = _build_problem(images, saliency, partner, grids, CONFIG)
     for ours, theirs in zip(found.arrays(), expected.arrays(), strict=True):
-        assert torch.equal(ours, theirs)
+        # Not to the bit: torch 2.4 folds constants in another precision.
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
     rows, cols = grids.moves.shape
     plan = torch.randint(rows * cols, (2, 6, rows, cols), generator=torch.Generator().manual_seed(1))
     mask = torch.rand(6, blocks, blocks, generator=torch.Generator().manual_seed(2))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from platforms import needs_compile
 from test_gradient import same, snapshot
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -147,6 +148,7 @@ def test_feature_in_float16_does_not_lose_small_gradients(net: Net) -> None:
     torch.testing.assert_close(found[:, ::2, ::2].double(), expected, rtol=0.1, atol=0.05 * float(expected.max()))
 
 
+@needs_compile
 def test_feature_of_a_compiled_model(net: Net) -> None:
     net.eval()
     compiled = torch.compile(net, backend="eager")

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from distributed_cases import Batches, Classifier, config, quiet
+from platforms import needs_compile
 from torch import Tensor, nn
 from witness import Witness
 
@@ -345,7 +346,7 @@ class Reversal(nn.Module):
     [
         lambda: torch.jit.script(network()),
         lambda: nn.Sequential(torch.jit.script(nn.BatchNorm2d(3)), network()),
-        lambda: torch.compile(network(), backend="eager"),
+        pytest.param(lambda: torch.compile(network(), backend="eager"), marks=needs_compile),
         lambda: nn.Sequential(nn.SyncBatchNorm(3), network()),
         lambda: nn.Sequential(nn.BatchNorm2d(3, momentum=None), network()),
         lambda: nn.Sequential(nn.InstanceNorm2d(3, track_running_stats=True), network()),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from platforms import needs_posix
 
 from lightning_puzzlemix.solvers import kernel_cache
 from lightning_puzzlemix.solvers.kernel_cache import DamagedKernelError, KernelCache, KernelFiles
@@ -174,6 +175,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(path)], check=True)
 
 
+@needs_posix
 def test_a_full_disk(source: Path, full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core import config
 
@@ -195,6 +197,7 @@ def test_a_disk_that_fails_while_it_is_written_to(source: Path, folder: Path, mo
     assert kept(folder) == []
 
 
+@needs_posix
 @pytest.mark.parametrize("nonsense", ["/dev/null", "/dev/null/below", "/proc/kernels", "x" * 5000])
 def test_a_nonsensical_setting(nonsense: str, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core import config
