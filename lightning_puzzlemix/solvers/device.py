@@ -73,7 +73,7 @@ def minimize_labels(energy: Energy[Tensor], priors: Tensor) -> Tensor:
     batch, n = energy.cost_first.shape[:2]
     device, num_labels = energy.cost_first.device, priors.shape[1]
     labels = torch.empty((batch, n, n), dtype=torch.int32, device=device)
-    terms = [each.float().contiguous() for each in vars(energy).values()]
+    terms = [each.float().contiguous() for each in energy.arrays()]
     stride = num_labels if len(priors) > 1 else 0
     with _on(device):
         _kernels(device).launch(

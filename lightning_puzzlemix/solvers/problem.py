@@ -37,6 +37,10 @@ class Energy(Generic[Array]):
     weight_rows: Array
     weight_cols: Array
 
+    def arrays(self) -> list[Array]:
+        """List all arrays, by name: ``torch.compile`` may order the attributes of a dataclass in another way."""
+        return [self.cost_first, self.cost_second, self.weight_rows, self.weight_cols]
+
 
 @dataclass(frozen=True)
 class MixingProblem(Generic[Array]):
@@ -56,7 +60,7 @@ class MixingProblem(Generic[Array]):
 
     def arrays(self) -> list[Array]:
         """List all arrays, in the order in which :meth:`of` takes them."""
-        return [*vars(self.energy).values(), self.moving_first, self.moving_second, self.extremes]
+        return [*self.energy.arrays(), self.moving_first, self.moving_second, self.extremes]
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> MixingProblem[Array]:

@@ -59,8 +59,8 @@ def test_pipeline_is_one_graph(size: int, blocks: int) -> None:
     found = build(images, saliency, partner, grids, CONFIG)
     expected = _build_problem(images, saliency, partner, grids, CONFIG)
     for ours, theirs in zip(found.arrays(), expected.arrays(), strict=True):
-        # Not to the bit: torch 2.4 folds constants in another precision.
-        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+        # Torch 2.4 rounds the last bit of some in another way.
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
     rows, cols = grids.moves.shape
     plan = torch.randint(rows * cols, (2, 6, rows, cols), generator=torch.Generator().manual_seed(1))
     mask = torch.rand(6, blocks, blocks, generator=torch.Generator().manual_seed(2))
