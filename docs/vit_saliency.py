@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from experiments.models import PreActResNet
 from experiments.show import example_images, read_pixels
-from lightning_puzzlemix import MixDraw, PuzzleMix, PuzzleMixConfig
+from lightning_puzzlemix import MixDraw, PuzzleMix
 from lightning_puzzlemix.monitoring import show_image, show_saliency
 
 # A patch of the transformer holds 2 x 2 blocks of the finest grid, of 16 x 16.
 SIDE, PATCH, BLOCK, STEPS, CROPS = 64, 8, 4, 300, 384
 PICTURE, NUMBERS = Path("docs/images/saliency_vit.png"), Path("experiments/results/vit_saliency.json")
-EMBEDDING = "patch_embed.proj"
 
 
 def crops(photographs: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -70,25 +69,21 @@ def main() -> None:
     vit = timm.create_model(
         "vit_tiny_patch16_224", img_size=SIDE, patch_size=PATCH, embed_dim=96, depth=4, num_heads=3, num_classes=6
     )
-    nets = {
-        "CNN": train(PreActResNet(num_classes=6, width=8), photographs, generator),
-        "ViT": train(vit, photographs, generator),
-    }
+    cnn = PreActResNet(num_classes=6, width=8)
+    nets = {"CNN": train(cnn, photographs, generator), "ViT": train(vit, photographs, generator)}
     images, labels = crops(photographs, CROPS, generator)
-    config = PuzzleMixConfig(transport_size=None)
-    rows = {
+    rows: dict[str, tuple[str, dict[str, str]]] = {
         "CNN": ("CNN", {}),
         "ViT": ("ViT", {}),
-        "ViT, at its patches": ("ViT", {"saliency": "feature", "saliency_layer": EMBEDDING}),
+        "ViT, at its patches": ("ViT", {"saliency": "feature", "saliency_layer": "patch_embed.proj"}),
     }
+    draw = MixDraw(torch.arange(CROPS).roll(-1), 0.5, SIDE // BLOCK)
     numbers, figure = {}, Figure((15, 7), layout="constrained")
     panels = figure.subplots(len(rows), 7)
     for line, (name, (net, options)) in zip(panels, rows.items(), strict=True):
         with torch.no_grad():
             accuracy = float((nets[net](images).argmax(1) == labels).float().mean())
-        mixed = PuzzleMix(config, **options)(
-            nets[net], images, labels, MixDraw(torch.arange(CROPS).roll(-1), 0.5, SIDE // BLOCK)
-        )
+        mixed = PuzzleMix(**options)(nets[net], images, labels, draw)
         numbers[name] = {"accuracy": round(accuracy, 3)} | measure(mixed.saliency)
         blocks = F.avg_pool2d(mixed.saliency, BLOCK)
         for which, title in enumerate(("first", "second")):

@@ -94,6 +94,32 @@ def test_the_loops_draws_depend_on_rank_and_batch_alone() -> None:
     assert draws[0].lam == draws[1].lam != draws[2].lam
 
 
+def train_on_a_rank(rank: int, store: str, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    net, mixer = small_net(), Kept(clean_weight=0.5)
+    wrapped, rows = nn.parallel.DistributedDataParallel(net), slice(4 * rank, 4 * rank + 4)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    loader = [(IMAGES[rows], CLASSES[rows])]
+    plain_loop()(wrapped, loader, optimizer, mixer, rank=rank, accumulate=1, dtype=torch.float32)
+    torch.save((net.state_dict(), mixer.kept[0]), Path(folder, f"{rank}.pt"))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_the_plain_loop_on_two_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(train_on_a_rank, (str(tmp_path / "store"), str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in (0, 1)]
+    net, losses = small_net(), []
+    for _, mixed in found:
+        losses.append(F.cross_entropy(net(mixed.images), mixed.targets))
+        losses.append(0.5 * F.cross_entropy(net(mixed.originals), classes_of(mixed)))
+    (torch.stack(losses).sum() / 2).backward()
+    for name, old in net.named_parameters():
+        torch.testing.assert_close(found[0][0][name], old - 0.1 * old.grad, atol=1e-6, rtol=1e-5)
+        assert torch.equal(found[0][0][name], found[1][0][name])
+    assert found[0][1].draw.lam != found[1][1].draw.lam
+
+
 class Rows(torch.utils.data.Dataset):
     def __init__(self, soft: bool = False) -> None:
         one_hot = F.one_hot(CLASSES, 5).float()
@@ -147,10 +173,6 @@ def test_hugging_face_takes_the_step_of_the_mean_loss(recipe: Any, clean_weight:
     mixer = Kept(clean_weight=clean_weight)
     trainer, before = recipe(mixer, label_smoothing_factor=smoothing)
     assert len(mixer.kept) == 2
-    order = [
-        CLASSES[[int((IMAGES == image).flatten(1).all(1).nonzero()) for image in mixed.originals]]
-        for mixed in mixer.kept
-    ]
     net = copy.deepcopy(before).train()
     losses = []
     for mixed in mixer.kept:
