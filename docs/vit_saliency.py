@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from experiments.models import PreActResNet
 from experiments.show import example_images, read_pixels
-from lightning_puzzlemix import MixDraw, PuzzleMix
-from lightning_puzzlemix.monitoring import show_image, show_saliency
+from lightning_puzzlemix import MixDraw, MixedBatch, PuzzleMix
+from lightning_puzzlemix.monitoring import mix_metrics, show_image, show_saliency
 
 # A patch of the transformer holds 2 x 2 blocks of the finest grid, of 16 x 16.
-SIDE, PATCH, BLOCK, STEPS, CROPS = 64, 8, 4, 300, 384
+SIDE, PATCH, BLOCK, STEPS, CROPS = 64, 8, 4, 200, 384
 PICTURE, NUMBERS = Path("docs/images/saliency_vit.png"), Path("experiments/results/vit_saliency.json")
 
 
@@ -47,12 +47,19 @@ def train(net: nn.Module, photographs: Tensor, generator: torch.Generator) -> nn
     return net.eval()
 
 
-def measure(saliency: Tensor) -> dict[str, float]:
-    """Return how much more salient the most salient place inside a patch is than the least, on average over all patches.
+def measure(mixed: MixedBatch) -> dict[str, float]:
+    """Return numbers of a batch's saliency.
 
-    Places are single pixels, or the blocks of the finest grid.
+    `pixels`, `blocks`: how much more salient the most salient place inside a patch is than the least, on average over all
+    patches; places are single pixels, or the blocks of the finest grid. `top_tenth`: share of the saliency in the most
+    salient tenth of the blocks. The others are metrics of the callback.
     """
-    shares, found = saliency / saliency.sum((1, 2), keepdim=True), {}
+    assert mixed.saliency is not None
+    shares = mixed.saliency / mixed.saliency.sum((1, 2), keepdim=True)
+    names = ("retained_saliency", "retained_saliency_cutmix", "moved_blocks")
+    found = {name: round(float(value), 3) for name, value in mix_metrics(mixed).items() if name in names}
+    blocks = F.avg_pool2d(shares, BLOCK).flatten(1) * BLOCK**2
+    found["top_tenth"] = round(float(blocks.topk(round(0.1 * blocks.shape[1])).values.sum(1).mean()), 3)
     for name, side in (("pixels", 1), ("blocks", BLOCK)):
         inside = PATCH // side
         maps = F.avg_pool2d(shares, side)
@@ -84,7 +91,8 @@ def main() -> None:
         with torch.no_grad():
             accuracy = float((nets[net](images).argmax(1) == labels).float().mean())
         mixed = PuzzleMix(**options)(nets[net], images, labels, draw)
-        numbers[name] = {"accuracy": round(accuracy, 3)} | measure(mixed.saliency)
+        numbers[name] = {"accuracy": round(accuracy, 3)} | measure(mixed)
+        assert mixed.saliency is not None
         blocks = F.avg_pool2d(mixed.saliency, BLOCK)
         for which, title in enumerate(("first", "second")):
             show_image(line[which], images[which].movedim(0, 2).numpy(), title)
