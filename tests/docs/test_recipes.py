@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,26 @@ def test_code_in_the_tables_runs() -> None:
     mixing = eval(documents.code_in(row[2])[0], {"pm": pm, "switch_prob": 0.25})
     assert [type(each).__name__ for each in mixing.callbacks] == ["MixUpCallback", "CutMixCallback"]
     assert mixing.weights == [0.75, 0.25]
+
+
+def test_the_numbers_of_vision_transformers_are_those_of_the_file() -> None:
+    rows = documents.table_rows(documents.DOCS / "saliency.md", "Vision transformers")
+    file = json.loads((documents.REPOSITORY / "experiments/results/vit_saliency.json").read_text())
+    shown = [[float(number) for cell in row[1:] for number in re.findall(r"[\d.]+", cell)] for row in rows]
+    names = [["pixels"], ["blocks"], ["top_tenth"], ["retained_saliency", "retained_saliency_cutmix"]]
+    for numbers, keys in zip(shown, names, strict=True):
+        assert numbers == pytest.approx([net[key] for net in file.values() for key in keys], abs=0.006)
+
+
+@pytest.mark.slow
+def test_the_picture_of_vision_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = pytest.importorskip("docs.vit_saliency")
+    small = {"STEPS": 1, "CROPS": 12, "PICTURE": tmp_path / "picture.png", "NUMBERS": tmp_path / "numbers.json"}
+    for name, value in small.items():
+        monkeypatch.setattr(script, name, value)
+    script.main()
+    assert small["PICTURE"].stat().st_size > 10_000
+    found = json.loads(small["NUMBERS"].read_text())
+    # Within a patch all saliency is one number.
+    assert found["ViT, at its patches"]["pixels"] == pytest.approx(1)
+    assert found["ViT"]["pixels"] > 1
