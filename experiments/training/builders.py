@@ -25,7 +25,7 @@ from lightning_puzzlemix import ManifoldMixCallback
 PLUGIN = Path(__file__).resolve().parents[2] / "lightning_puzzlemix"
 # Warnings that no user can act on: Lightning calls an old name of torch's, a run is resumed, the digits are in memory.
 IGNORED = ("LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "does not have many workers")
-GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "experiment")
+GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "ablation", "experiment")
 
 
 @dataclass(frozen=True)
