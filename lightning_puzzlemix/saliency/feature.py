@@ -212,8 +212,8 @@ class _Visit:
 def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_loss: ModelLoss | None = None) -> str:
     """Return the name of the submodule that ends the first third of the network.
 
-    One forward pass of one image, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
-    the model refuses one image, or its loss needs the batch. Candidates are the
+    One forward pass of two images, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
+    the model refuses two images, or its loss needs the batch. Candidates are the
     model's children; in place of a child that is a ``Sequential``, that only holds others (a ``ModuleList``), or that does
     at least 90% of the work (the network in a LightningModule), also its own children. Of those that are called once and
     return a feature map, the one counts that ends last within the first third of all multiply-adds; where several end
@@ -224,10 +224,11 @@ def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_
         ValueError: If no candidate returns a feature map, or what :func:`feature_saliency` raises.
     """
     model, model_loss = _bare(model), ModelLoss() if model_loss is None else model_loss
-    first = targets[:1] if isinstance(targets, Tensor) and targets.ndim else targets
+    # Two, since what does not depend on the images, such as an embedding of positions, often has a batch of one.
+    first = targets[:2] if isinstance(targets, Tensor) and targets.ndim else targets
     needs_batch = model_loss.batch is not None and model_loss.loss is not None
     try:
-        visits = _visit(model, model_loss, *((images, targets) if needs_batch else (images[:1], first)))
+        visits = _visit(model, model_loss, *((images, targets) if needs_batch else (images[:2], first)))
     except (RuntimeError, ValueError, AssertionError):
         # A model made for one size of batch; any other error is raised again here.
         visits = _visit(model, model_loss, images, targets)

@@ -194,6 +194,7 @@ def test_gradient_checkpointing(make: Callable[[], nn.Module]) -> None:
     torch.testing.assert_close(again, SaliencySource("feature", layer).compute(net, batch, CLASSES).saliency)
 
 
+@pytest.mark.slow
 def test_a_compiled_transformer() -> None:
     torch.manual_seed(0)
     net, batch = vit(), images()
