@@ -153,6 +153,18 @@ def test_saliency_of_a_distilled_transformer_is_that_of_both_heads() -> None:
     torch.testing.assert_close(found.saliency, leaf.grad.square().mean(1).sqrt())
 
 
+def test_clean_regularization_of_a_distilled_transformer_is_that_of_the_first_head() -> None:
+    net, batch = deit().train(), images()
+    net.set_distilled_training(True)
+    mixed = pm.PuzzleMix(pm.PuzzleMixConfig(grid_sizes=(4,)), clean_weight=1.0)(net, batch, CLASSES)
+    assert mixed.clean is not None
+    weights = [net.head.weight, net.head_dist.weight]
+    found = torch.autograd.grad(mixed.clean.surrogate_loss(), weights, allow_unused=True)
+    (expected,) = torch.autograd.grad(F.cross_entropy(net(batch)[0], CLASSES), weights[:1])
+    torch.testing.assert_close(found[0], expected)
+    assert found[1] is None
+
+
 @pytest.mark.parametrize("backend", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION, None])
 def test_every_attention_kernel_gives_the_same_saliency(backend: SDPBackend | None) -> None:
     torch.manual_seed(0)
