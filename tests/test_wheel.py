@@ -1,4 +1,4 @@
-"""The wheel holds every package, and trains where there is no checkout."""
+"""The wheel holds every package and trains where there is no checkout; the sdist holds the checkout."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -27,6 +28,31 @@ def run(*command: str, cwd: Path, **environment: str) -> str:
     done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+CACHES = shutil.ignore_patterns("__pycache__", "*.py[cod]")
+FILES = (
+    "pyproject.toml", "MANIFEST.in", "Makefile", "mkdocs.yml", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+    "CITATION.cff", ".gitignore", ".gitattributes",
+)  # fmt: skip
+FOLDERS = (PACKAGE, "conf", "docs", "experiments", "hydra_plugins", "tests", ".ci", ".github")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the paths of a copy may be too long for Windows")
+def test_the_sdist_is_the_checkout(tmp_path: Path) -> None:
+    """So that its tests can be run, those of the study too."""
+    pytest.importorskip("setuptools", minversion="77", reason="older ones do not know the license by its SPDX name")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=CACHES)
+    for name in FILES:
+        shutil.copy(ROOT / name, tmp_path)
+    expected = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    code = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+    run(sys.executable, "-c", code, cwd=tmp_path)
+    (found,) = (tmp_path / "dist").glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert expected - held == set()
 
 
 @pytest.fixture(scope="module")
