@@ -60,7 +60,9 @@ class MixingProblem(Generic[Array]):
 
     def arrays(self) -> list[Array]:
         """List all arrays, in the order in which :meth:`of` takes them."""
-        return [*self.energy.arrays(), self.moving_first, self.moving_second, self.extremes]
+        arrays = self.energy.arrays()
+        arrays.extend((self.moving_first, self.moving_second, self.extremes))
+        return arrays
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> MixingProblem[Array]:
