@@ -180,14 +180,14 @@ class CutMix(_Baseline):
             window = (..., slice(int(top[0]), int(bottom[0])), slice(int(left[0]), int(right[0])))
             mixed[window] = partner[window]
             return mixed, torch.full((len(images),), float(kept[0]), dtype=torch.float32, device=images.device)
-        edges = torch.from_numpy(np.concatenate([draw.boxes, kept[:, None]], axis=1)).to(
-            images.device, non_blocking=True
-        )
+        # In float32, as Apple's GPUs have no float64; pixels are exact in it.
+        packed = np.concatenate([draw.boxes, kept[:, None]], axis=1).astype(np.float32)
+        edges = torch.from_numpy(packed).to(images.device, non_blocking=True)
         rows, cols = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
         inside_rows = (rows >= edges[:, 0:1]) & (rows < edges[:, 1:2])
         inside_cols = (cols >= edges[:, 2:3]) & (cols < edges[:, 3:4])
         inside = inside_rows[:, None, :, None] & inside_cols[:, None, None, :]
-        return torch.where(inside, partner, images.detach()), edges[:, 4].float()
+        return torch.where(inside, partner, images.detach()), edges[:, 4]
 
 
 class ManifoldMix(_Baseline):
