@@ -23,7 +23,7 @@ $(VENV)/.experiments-installed: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install -e '.[experiments,dev]'
+	$(BIN)/pip install -e '.[all,dev]'
 	@touch $@ $(VENV)/.experiments-installed
 
 train: $(VENV)/.experiments-installed  ## Train on ten labels of each digit, without mixing and with Puzzle Mix; another seed: make train ARGS="seed=1".
