@@ -57,8 +57,8 @@ class StudySweeper(Sweeper):
 
     Args:
         params: Values by setting, as on the command line, which comes after them: `interval(0.1, 10)`, with
-            `tag(log, interval(0.1, 10))` on a logarithmic scale, of whole numbers if both ends are; `range(2, 9)`;
-            `choice(a, b)`. One value alone is fixed.
+            `tag(log, interval(0.1, 10))` on a logarithmic scale, and with `int(interval(1, 8))` whole numbers;
+            `range(2, 9)`; `choice(a, b)`. One value alone is fixed.
         direction: "maximize", or "minimize".
         n_trials: Number of trials in the study, with those of earlier commands and of other processes.
         n_jobs: Trials that are launched together; the next ones wait for all of them.
