@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
@@ -49,6 +49,10 @@ DEFAULTS = {
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=OmegaConf.create(DEFAULTS), provider="puzzlemix")
 
 
+class SweepError(CompactHydraException):
+    """A message of the sweeper's; no job has failed."""
+
+
 class StudySweeper(Sweeper):
     """Searches for the values of some settings by which the runs have the best validation accuracy.
 
@@ -71,14 +75,15 @@ class StudySweeper(Sweeper):
         self, params: DictConfig, direction: str, n_trials: int, n_jobs: int, sampler: DictConfig, storage: str | None,
         study_name: str,
     ) -> None:  # fmt: skip
-        if n_trials < 1 or n_jobs < 1:
-            raise HydraException(f"hydra.sweeper.n_trials and n_jobs must be at least 1, got {n_trials} and {n_jobs}")
         self.params, self.direction, self.sampler = params, direction, sampler
         self.n_trials, self.n_jobs = n_trials, n_jobs
         self.storage, self.study_name = storage, study_name
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra has to give to every sweeper."""
+        """Take what Hydra has to give to every sweeper; a SweepError where a number of trials is none."""
+        for key in ("n_trials", "n_jobs"):
+            if not isinstance(number := getattr(self, key), int) or number < 1:
+                raise SweepError(f"hydra.sweeper.{key} must be a whole number >= 1, got {number}")
         self.config, self.hydra_context = config, hydra_context
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -88,14 +93,14 @@ class StudySweeper(Sweeper):
         """Run trials until the study has `n_trials`; then raises the error of the first that has failed here, if any.
 
         Raises:
-            HydraException: If Optuna is not installed, or the folder holds the study of other settings.
+            SweepError: If Optuna is not installed, or the folder holds the study of other settings.
         """
         from experiments.common import MissingPackageError, require
 
         try:
             require("optuna", "sweep=optuna")
         except MissingPackageError as error:
-            raise HydraException(str(error)) from error
+            raise SweepError(str(error)) from error
         import optuna
         from optuna.trial import TrialState
 
@@ -129,15 +134,18 @@ class StudySweeper(Sweeper):
         # Several processes may write at a time.
         file = {"url": f"sqlite:///{folder / DATABASE}", "engine_kwargs": {"connect_args": {"timeout": 60}}}
         with FileLock(folder / PROCESSES / "lock"):
-            storage = self.storage or optuna.storages.RDBStorage(**file)
-            study = optuna.create_study(
-                storage=storage, study_name=self.study_name, direction=self.direction, load_if_exists=True
-            )
+            try:
+                storage = self.storage or optuna.storages.RDBStorage(**file)
+                names = {"storage": storage, "study_name": self.study_name, "direction": self.direction}
+                study = optuna.create_study(**names, load_if_exists=True)
+            # The storage raises errors of many kinds.
+            except Exception as error:
+                raise SweepError(f"hydra.sweeper: {' '.join(str(error).split())}") from error
             settings = sorted(each for each in mask_texts(fixed) if key_of(each) not in NOT_COMPARED)
             known = study.user_attrs.get("settings", settings)
             study.set_user_attr("settings", known)
         if changed := sorted({*settings} ^ {*known}):
-            raise HydraException(
+            raise SweepError(
                 f"{folder} holds a study that was begun with other settings ({', '.join(changed)} differ): name another folder "
                 "(hydra.sweep.dir=...), or remove it"
             )
@@ -172,7 +180,7 @@ class StudySweeper(Sweeper):
             trial = study.ask(space)
         # What Optuna refuses, as a setting that has had values of another kind in this study.
         except (ImportError, ValueError) as error:
-            raise HydraException(f"hydra.sweeper: {error}") from error
+            raise SweepError(f"hydra.sweeper: {error}") from error
         trial.set_user_attr("process", process.name)
         return trial
 
@@ -185,7 +193,7 @@ class StudySweeper(Sweeper):
             with redirect_stderr(io.StringIO()):
                 value = result.return_value
             if value is None or not math.isfinite(value):
-                raise HydraException(f"a run returned {value} as its validation accuracy: give data.val_fraction > 0")
+                raise SweepError(f"a run returned {value} as its validation accuracy: give data.val_fraction > 0")
         except Exception as error:
             study.tell(trial, state=TrialState.FAIL)
             log.warning(f"trial {trial.number} failed: {type(error).__name__}")
@@ -227,7 +235,7 @@ def _split(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Any]]:
         else:
             fixed[key] = each.get_value_element_as_str()
     if not space:
-        raise HydraException(
+        raise SweepError(
             "There is nothing to search: give a setting several values, such as 'mix.prob=interval(0.1,1)'"
         )
     return [f"{key}={value}" for key, value in fixed.items()], space
@@ -250,7 +258,7 @@ def _distribution(key: str, each: Override) -> Any:
             return kind(min(numbers), max(numbers), step=abs(value.step))
         return CategoricalDistribution(list(each.sweep_string_iterator()))
     except ValueError as error:
-        raise HydraException(f"{key}={each.get_value_string()} cannot be searched: {error}") from error
+        raise SweepError(f"{key}={each.get_value_string()} cannot be searched: {error}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import REPOSITORY, TINY
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import dashboard
@@ -69,7 +69,7 @@ def test_what_is_missing_is_named_before_anything_is_done(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises((UserError, HydraException), match=rf"{feature} needs {package}, .*\[{extra}\]"):
+    with pytest.raises((UserError, CompactHydraException), match=rf"{feature} needs {package}, .*\[{extra}\]"):
         use(compose_train)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 
 from hydra_plugins import puzzlemix_sweeper as module
@@ -101,7 +101,7 @@ def test_a_trial_that_fails_leaves_the_others_and_is_repeated_by_the_next_comman
 
 
 def test_where_all_fail_it_ends_at_once(search: Callable[..., Runs], tmp_path: Path) -> None:
-    with pytest.raises(HydraException, match=r"None as its validation accuracy: give data\.val_fraction > 0"):
+    with pytest.raises(CompactHydraException, match=r"None as its validation accuracy: give data\.val_fraction > 0"):
         search(lambda run: None)
     assert states(tmp_path) == ["FAIL"]
 
@@ -120,11 +120,11 @@ def test_a_trial_whose_process_is_gone_is_repeated(search: Callable[..., Runs], 
 
 def test_another_study_needs_another_folder(search: Callable[..., Runs]) -> None:
     search(peak)
-    with pytest.raises(HydraException, match=r"other settings \(epochs=3 differ\): name another folder"):
+    with pytest.raises(CompactHydraException, match=r"other settings \(epochs=3 differ\): name another folder"):
         search(peak, "epochs=3", "x=interval(0.0,1.0)")
     # Where jobs run, and how many, may change.
     assert len(search(peak, "launcher=joblib", "trainer=gpu", "x=interval(0.0,1.0)", n_trials=4)) == 1
-    with pytest.raises(HydraException, match=r"hydra\.sweeper: "):
+    with pytest.raises(CompactHydraException, match=r"hydra\.sweeper: "):
         search(peak, "x=0.1,0.2", n_trials=5)
 
 
@@ -152,11 +152,18 @@ def test_values_mean_what_they_mean_on_the_command_line(word: str, expected: obj
     [(["x=tag(log,interval(0.0,1.0))"], r"x=.* cannot be searched"), (["x=1"], "nothing to search")],
 )
 def test_what_cannot_be_searched_is_refused(words: list[str], said: str) -> None:
-    with pytest.raises(HydraException, match=said):
+    with pytest.raises(CompactHydraException, match=said):
         module._split(OverridesParser.create().parse_overrides(words))
 
 
-def test_numbers_of_trials_are_checked() -> None:
-    settings = {key: value for key, value in module.DEFAULTS.items() if not key.startswith("_")}
-    with pytest.raises(HydraException, match="at least 1, got 20 and -1"):
-        module.StudySweeper(**{**settings, "n_jobs": -1})
+@pytest.mark.parametrize(("key", "value"), [("n_jobs", -1), ("n_trials", 0), ("n_trials", "many")])
+def test_numbers_of_trials_are_checked(key: str, value: object) -> None:
+    settings = {name: value for name, value in module.DEFAULTS.items() if not name.startswith("_")}
+    sweeper = module.StudySweeper(**{**settings, "n_jobs": 1, key: value})
+    with pytest.raises(CompactHydraException, match=rf"hydra\.sweeper\.{key} must be .*, got {value}"):
+        sweeper.setup(hydra_context=None, task_function=None, config=None)
+
+
+def test_settings_that_optuna_refuses_are_named(search: Callable[..., Runs]) -> None:
+    with pytest.raises(CompactHydraException, match=r"hydra\.sweeper: .*maximi[sz]e"):
+        search(peak, direction="upward")
