@@ -1,17 +1,15 @@
 """What is not installed: nothing that a training needs, and a sentence with the command where something else asks for it."""
 
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import REPOSITORY, TINY
+from command_line import REPOSITORY, TINY, launch, without_other_extras
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import dashboard
 from experiments.common import UserError
 from experiments.common.config_checks import EVALUATE, TRAIN, check_settings
 from experiments.common.extras import EXTRAS
@@ -21,12 +19,6 @@ from experiments.show.image_files import example_images
 from hydra_plugins import puzzlemix_sweeper as sweeper
 
 Compose = Callable[..., DictConfig]
-# What the other extras than [experiments] bring, by the names that are imported.
-OTHERS = (
-    "ray", "submitit", "boto3", "optuna", "sqlalchemy", "pyautoattack", "tensorboard", "wandb_workspaces", "timm",
-    "huggingface_hub",
-)  # fmt: skip
-WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({OTHERS}))\n"
 
 
 def requirements(extra: str) -> set[str]:
@@ -78,38 +70,26 @@ def test_attacks_that_need_nothing_more_can_be_built(monkeypatch: pytest.MonkeyP
     assert [*build_attacks(["fgsm_4", "fgsm_8", "pgd_20"])] == ["fgsm_4", "fgsm_8", "pgd_20"]
 
 
-def test_the_dashboard_names_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    with pytest.raises(SystemExit) as ended:
-        dashboard.main(["--dry-run"])
-    assert ended.value.code == 1
-    (line,) = capsys.readouterr().out.strip().splitlines()
-    assert re.search(r"needs wandb-workspaces, .*pip install -e '\.\[dashboards\]'", line)
-
-
-def run_without_others(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT + code], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def test_every_command_starts_without_the_other_extras() -> None:
-    names = ("train", "evaluate", "summarize", "report", "show_mixing", "dashboard")
-    imports = ", ".join(f"experiments.{name}" for name in names)
-    assert run_without_others(f"import {imports}") == ""
+def test_the_dashboard_names_what_is_missing(tmp_path: Path) -> None:
+    done = launch("dashboard", "--dry-run", **without_other_extras(tmp_path / "blocked"))
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert re.fullmatch(r".* needs wandb-workspaces, .*pip install -e '\.\[dashboards\]'\n", done.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [(), ("sweep=seeds", "seed=0,1", "launcher=joblib"), ("sweep=grid", "mix=none,puzzlemix")]
-)
-def test_training_needs_no_other_extra(words: tuple[str, ...], tmp_path: Path) -> None:
-    """What is not blocked in the processes of launcher=joblib is not asked for by them either: they run the same code."""
-    command = ["experiments.train", *words, *TINY, f"paths.runs={tmp_path}"]
-    code = "import runpy\nsys.argv = {0}\nrunpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)"
-    run_without_others(code.format(command))
-    assert len([*tmp_path.rglob("summary.json")]) == (2 if words else 1)
+def test_what_is_missing_does_not_keep_from_sweeps_on_one_machine(tmp_path: Path) -> None:
+    """One run, its evaluation and the examples are tested in this way beside their other tests."""
+    blocked = without_other_extras(tmp_path / "blocked")
+    done = launch("train", "sweep=methods", "seed=0", "launcher=joblib", *TINY, f"paths.runs={tmp_path}", **blocked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len([*tmp_path.rglob("summary.json")]) == 5
+
+
+@pytest.mark.slow
+def test_a_search_without_optuna_ends_in_a_sentence(tmp_path: Path) -> None:
+    blocked = without_other_extras(tmp_path / "blocked")
+    done = launch("train", "sweep=optuna", *TINY, f"paths.runs={tmp_path}", **blocked)
+    assert done.returncode == 1
+    assert done.stdout.strip() == "sweep=optuna needs optuna, which is not installed: pip install -e '.[sweeps]'"
+    assert not [*tmp_path.rglob("summary.json")]
