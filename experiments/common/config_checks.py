@@ -68,6 +68,8 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
     for key, value in values:
         if key in SET_BY_THE_STUDY:
             raise UserError(f"{key} cannot be given: {SET_BY_THE_STUDY[key]}")
+        if key.endswith(".solver") and value == "gco":
+            require("gco-wrapper", f"{key}=gco", "gco")
         _check_type(key, value, typed.get(key, Any))
         _check_range(key, value)
     for key, name in values:

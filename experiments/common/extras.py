@@ -8,6 +8,7 @@ EXTRAS = {
     "hydra-joblib-launcher": "experiments", "scikit-image": "experiments",
     "hydra-ray-launcher": "sweeps", "hydra-submitit-launcher": "sweeps", "optuna": "sweeps",
     "pyautoattack": "robustness", "tensorboard": "dashboards", "wandb-workspaces": "dashboards", "timm": "timm",
+    "gco-wrapper": "gco",
 }  # fmt: skip
 
 

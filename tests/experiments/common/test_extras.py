@@ -52,6 +52,7 @@ def search(compose: Compose) -> None:
         ("pyautoattack", "pyautoattack", "robustness", "autoattack", lambda compose: build_attacks(["fgsm_4", "autoattack"])),
         ("pyautoattack", "pyautoattack", "robustness", "strong",
          lambda compose: build_attacks([{"name": "strong", "kind": "autoattack", "eps": "8/255"}])),
+        ("gco", "gco-wrapper", "gco", "solver=gco", lambda compose: check_settings(compose("mix.config.solver=gco"), TRAIN)),
         ("skimage", "scikit-image", "experiments", "--examples", lambda compose: example_images()),
         ("optuna", "optuna", "sweeps", "sweep=optuna", search),
     ],
