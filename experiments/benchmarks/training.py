@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -48,7 +49,12 @@ def measure_steps(rounds: PositiveInt = 5) -> Metrics:
     torch.manual_seed(0)
     net, (images, _), classes = PreActResNet(num_classes=100), photograph_crops(100, 32), torch.arange(100)
     baselines = {"MixUp": MixUp(), "CutMix": CutMix(), "CutMix, per sample": CutMix(per_sample=True)}
-    mixers = {**puzzle_mixers(PuzzleMixConfig()), **baselines, "manifold mixup, stages.0": ManifoldMix(["stages.0"])}
+    parts = {"no transport": {"transport": False}, "two labels": {"num_labels": 2}}
+    if find_spec("gco"):
+        parts["gco"] = {"solver": "gco"}
+    ablations = {f"gradient, {name}": PuzzleMix(PuzzleMixConfig(**part)) for name, part in parts.items()}
+    layers = {"manifold mixup, stages.0": ManifoldMix(["stages.0"])}
+    mixers = {**puzzle_mixers(PuzzleMixConfig()), **ablations, **baselines, **layers}
     steps = training_steps(net, images, classes, mixers)
     steps["gradient pass alone"] = lambda: mixers["gradient"].source.compute(net, images, classes)
     plain = steps.pop("plain")

@@ -27,7 +27,8 @@ from experiments.common.plain_yaml import flatten
 # Types of the keys that belong to no constructor.
 TRAIN: dict[str, Any] = {
     "name": str, "seed": int, "epochs": int, "milestones": list[int], "base_batch_size": int | None,
-    "decay_norm": bool, "loss": Literal["ce", "bce_softmax"], "clean_stop_epoch": int | None, "resume": str | None,
+    "decay_norm": bool, "loss": Literal["ce", "bce_softmax"], "consistency_weight": float, "clean_stop_epoch": int | None,
+    "resume": str | None,
 }  # fmt: skip
 EVALUATE: dict[str, Any] = {
     "checkpoint": str | None, "limit": int | None, "batch_size": int | None, "seed": int, "device": str, "output_dir": str,
@@ -40,7 +41,7 @@ INTERVALS = {
     Interval(ge=0, lt=1): "optimizer.momentum",
     Gt(0): "optimizer.lr trainer.limit_train_batches trainer.limit_test_batches trainer.val_check_interval",
     Ge(0): "clean_stop_epoch milestones scheduler.milestones scheduler.gamma scheduler.points scheduler.warmup_epochs "
-    "data.max_shift data.crop_padding data.jitter data.lighting trainer.gradient_clip_val",
+    "data.max_shift data.crop_padding data.jitter data.lighting trainer.gradient_clip_val consistency_weight",
     Ge(1): "epochs base_batch_size limit batch_size data.batch_size data.image_size data.eval_size data.eval_resize "
     "model.width model.stem_stride model.widen_factor trainer.accumulate_grad_batches trainer.check_val_every_n_epoch",
 }
@@ -63,6 +64,8 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
         content: Any = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"A setting refers to what is not there: {' '.join(str(error).split())}") from error
+    for key, hint in typed.items():
+        _check_type(key, functools.reduce(operator.getitem, key.split("."), content), hint)
     # Those of the whole run first: others refer to them.
     values = sorted(flatten(content), key=lambda item: item[0].count("."))
     for key, value in values:
@@ -70,7 +73,6 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
             raise UserError(f"{key} cannot be given: {SET_BY_THE_STUDY[key]}")
         if key.endswith(".solver") and value == "gco":
             require("gco-wrapper", f"{key}=gco", "gco")
-        _check_type(key, value, typed.get(key, Any))
         _check_range(key, value)
     for key, name in values:
         if key.endswith("._target_") and name is not None:

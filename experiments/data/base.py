@@ -1,8 +1,8 @@
 """Common base of all data sets: splits, loaders, and the facts that models and callbacks ask for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,12 +10,14 @@ import pytorch_lightning as pl
 import torch
 from joblib import cpu_count
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from torchvision.transforms import v2
 
 from experiments.common import Stream
 from experiments.data.resumable import EpochSampler, ResumableLoader
 from experiments.data.splits import ImageList, Split, Transform, sample_classes
+
+VIEWS = ("clean", "augmented")
 
 
 class Sources(NamedTuple):
@@ -46,6 +48,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     per_class: int | None = None  # Train on at most this many images of each class; None: on all.
     fraction: float = 1.0  # Train on this fraction, in (0,1], of each class. Smaller subsets are part of larger ones.
     test_each_epoch: bool = True  # Whether the test images are scored in every epoch too, where others validate.
+    # Further augmentation of training images: transforms of torchvision.transforms.v2 by name, with their settings, as in
+    # {AugMix: {severity: 3}}.
+    augment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    # For a consistency loss: a training sample has three views then, one without `augment` and two with it, drawn anew. The
+    # "clean" or the first "augmented" one is classified; null: one view.
+    views: str | None = None
     seed: int = 0  # Fixes the order of the training images and their augmentation.
     split_seed: int = 0  # Fixes which images validate or are left out, the same for any `seed`.
 
@@ -55,6 +63,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.check("val_fraction", 0 <= self.val_fraction < 1, "in [0, 1)")
         self.check("fraction", 0 < self.fraction <= 1, "in (0, 1]")
         self.check("fraction", self.fraction == 1 or self.per_class is None, f"1 with data.per_class={self.per_class}")
+        self.augmentation = build_augmentation(self.augment)
+        self.check("views", self.views in (None, *VIEWS), "clean, augmented or null")
+        self.check("views", self.views is None or bool(self.augment), "null without data.augment")
         is_std = min(self.std) > 0 and len(self.std) == len(self.mean)
         self.check("std", is_std, "positive, one value a channel as in data.mean")
         self.mean, self.std = tuple(map(float, self.mean)), tuple(map(float, self.std))
@@ -100,6 +111,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         as_float = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         return v2.Compose([*geometry, *as_float, *color, v2.Normalize(list(self.mean), list(self.std))])
 
+    def train_pipeline(self, geometry: Sequence[nn.Module], color: Sequence[nn.Module] = ()) -> Transform:
+        """`pipeline` with `augment` behind the geometry; with `views` it gives all three (3,C,S,S), of the same crop."""
+        if self.views is None:
+            return self.pipeline([*geometry, *self.augmentation], color)
+        return ThreeViews(v2.Compose(geometry), self.pipeline([], color), self.pipeline(self.augmentation, color))
+
     def setup(self, stage: str | None = None) -> None:
         """Open and split the data, once for all stages."""
         if self._splits:
@@ -132,7 +149,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.split("val") is self.split("test")
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented training batches of one process and micro-batch: images (B,C,S,S), classes (B,)."""
+        """Shuffled, augmented training batches of one process and micro-batch: images (B,C,S,S), classes (B,).
+
+        With `views` a third element holds all views (B,3,C,S,S), of which the images are one.
+        """
         trainer, train_set = self.trainer, self.split("train")
         settings = self._loader_settings(1 if trainer is None else trainer.accumulate_grad_batches)
         rank, world_size = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
@@ -144,6 +164,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"data.drop_last=true leaves no batch of {size}: a process has {len(sampler)} training images; lower "
                 "data.batch_size or set data.drop_last=false"
             )
+        if self.views is not None:
+            settings["collate_fn"] = partial(collate_views, classified=VIEWS.index(self.views))
         loader = ResumableLoader(train_set, sampler=sampler, drop_last=self.drop_last, **settings)
         loader.position = self._position
         return loader
@@ -183,6 +205,35 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         if batches.is_last_batch and batches.current.processed == batches.current.ready:
             return started, 0
         return max(0, started - 1), batches.current.processed
+
+
+def build_augmentation(settings: Mapping[str, Mapping[str, Any]]) -> list[nn.Module]:
+    """Transforms of torchvision.transforms.v2 by name; a ValueError if there is no such transform or setting."""
+    try:
+        return [getattr(v2, name)(**options) for name, options in settings.items()]
+    except (AttributeError, TypeError, ValueError) as error:
+        form = "transforms of torchvision.transforms.v2 with their settings, as in {AugMix: {severity: 3}}"
+        raise ValueError(f"data.augment must be {form}, got {dict(settings)} ({error})") from error
+
+
+@dataclass(frozen=True)
+class ThreeViews:
+    """Views (3,C,S,S) of an image: `clean`, and `augmented` twice, all behind the same `shared` transform."""
+
+    shared: Transform
+    clean: Transform
+    augmented: Transform
+
+    def __call__(self, image: Any) -> Tensor:
+        """Transform one image."""
+        image = self.shared(image)
+        return torch.stack([self.clean(image), self.augmented(image), self.augmented(image)])
+
+
+def collate_views(samples: list[tuple[Tensor, int]], classified: int) -> list[Tensor]:
+    """The view to classify (B,C,S,S), classes (B,), and all views (B,3,C,S,S)."""
+    views, classes = default_collate(samples)
+    return [views[:, classified], classes, views]
 
 
 def next_epoch(trainer: pl.Trainer | None) -> int:

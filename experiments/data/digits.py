@@ -56,4 +56,4 @@ class DigitsDataModule(ImageDataModule):
 
     def train_transform(self) -> Transform:
         """Shift by up to `max_shift` pixels; no flips, which would turn digits into something else."""
-        return self.pipeline([v2.RandomCrop(self.image_size, padding=self.max_shift)])
+        return self.train_pipeline([v2.RandomCrop(self.image_size, padding=self.max_shift)])

@@ -66,7 +66,7 @@ class DownloadedDataModule(ImageDataModule):
 
     def train_transform(self) -> Transform:
         """Random crop and flip."""
-        return self.pipeline([v2.RandomCrop(self.image_size, self.crop_padding), v2.RandomHorizontalFlip()])
+        return self.train_pipeline([v2.RandomCrop(self.image_size, self.crop_padding), v2.RandomHorizontalFlip()])
 
     def missing(self, folder: Path) -> MissingDataError:
         """The error where the data set is not in this folder."""

@@ -51,7 +51,7 @@ class FolderDataModule(ImageDataModule):
     def train_transform(self) -> Transform:
         """Resize, random crop and flip."""
         crop = v2.RandomCrop(self.image_size, padding=round(self.image_size / 16))
-        return self.pipeline([v2.Resize(self.image_size), crop, v2.RandomHorizontalFlip()])
+        return self.train_pipeline([v2.Resize(self.image_size), crop, v2.RandomHorizontalFlip()])
 
     def eval_transform(self) -> Transform:
         """Resize the shorter side, crop the center."""

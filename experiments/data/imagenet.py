@@ -69,7 +69,7 @@ class ImageNetDataModule(FolderDataModule):
         color: list[nn.Module] = [v2.ColorJitter(*[self.jitter] * 3)] if self.jitter else []
         color += [v2.Lambda(partial(add_lighting, scale=self.lighting))] if self.lighting else []
         crop = v2.RandomResizedCrop(self.image_size, scale=(self.min_scale, 1.0))
-        return self.pipeline([crop, v2.RandomHorizontalFlip()], color)
+        return self.train_pipeline([crop, v2.RandomHorizontalFlip()], color)
 
     def eval_transform(self) -> Transform:
         """Resize the shorter side, crop the center."""

@@ -55,7 +55,7 @@ class Split(Dataset[tuple[Tensor, int]]):
         return len(self.indices)
 
     def __getitem__(self, position: SupportsIndex) -> tuple[Tensor, int]:
-        """The transformed image (C,H,W) and its class."""
+        """The transformed image (C,H,W), or its views, and its class."""
         epoch, place = 0, operator.index(position)
         if isinstance(position, EpochPosition) and self.indices:
             epoch, place = divmod(place, len(self))

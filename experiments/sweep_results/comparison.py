@@ -14,7 +14,9 @@ from experiments.sweep_results.runs import FinishedRun
 CONFIDENCE = 0.95
 Values = tuple[Any, ...]
 FGSM = "fgsm_"
-PAIRS = "pairs of runs\nwith the same seed and the same settings outside mix"
+# Groups whose options and settings make a method.
+METHOD = ("mix", "ablation")
+PAIRS = "pairs of runs\nwith the same seed and the same settings but for the mixing"
 
 
 class Metric(NamedTuple):
@@ -113,7 +115,7 @@ def compare_pairs(comparison: Comparison, reference: str | None = None) -> Compa
     A method is the values of `mix` and its settings among the keys. The reference is named by its label or one of its values;
     by default it is "none" if there is such a method, else the first. None: there is one method only, and no name given.
     """
-    mixing = [index for index, key in enumerate(comparison.keys) if key.split(".")[0] == "mix"]
+    mixing = [index for index, key in enumerate(comparison.keys) if key.split(".")[0] in METHOD]
     names, methods = [comparison.names[index] for index in mixing], defaultdict(list)
     for group in comparison.groups:
         methods[tuple(group.values[index] for index in mixing)].append(group)
@@ -144,7 +146,7 @@ def _means_by_pair(runs: Sequence[FinishedRun], metric: str) -> dict[Values, flo
     """Scores by seed and all settings outside `mix`, the mean of a run that was repeated; an experiment is its settings."""
     found: dict[Values, list[float]] = {}
     for run in runs:
-        equal = {key: value for key, value in run.settings.items() if key.split(".")[0] not in ("mix", "experiment")}
+        equal = {key: value for key, value in run.settings.items() if key.split(".")[0] not in (*METHOD, "experiment")}
         pair = (run.summary.seed, *sorted(map(str, equal.items())))
         found.setdefault(pair, []).extend([run.scores[metric]] if metric in run.scores else [])
     return {pair: fmean(scores) for pair, scores in found.items() if scores}

@@ -16,15 +16,16 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich import get_console
 
 from experiments import runs
-from experiments.common import mask_text, mask_texts
+from experiments.common import UserError, mask_text, mask_texts
 from experiments.data import ImageDataModule
 from experiments.training.callbacks import EpochRecord, stop_clean_loss
 from experiments.training.module import Classifier
+from lightning_puzzlemix import ManifoldMixCallback
 
 PLUGIN = Path(__file__).resolve().parents[2] / "lightning_puzzlemix"
 # Warnings that no user can act on: Lightning calls an old name of torch's, a run is resumed, the digits are in memory.
 IGNORED = ("LeafSpec.* is deprecated", "Checkpoint directory .* exists and is not empty", "does not have many workers")
-GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "experiment")
+GROUPS = ("data", "model", "optimizer", "scheduler", "mix", "trainer", "strategy", "logger", "ablation", "experiment")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def build_components(cfg: DictConfig, *, kept_steps: int = 0) -> RunComponents:
     data.prepare_data()
     model = build_classifier(cfg, data)
     mix = build_optional(cfg, "mix")
+    if data.views and any(isinstance(each, ManifoldMixCallback) for each in getattr(mix, "callbacks", [mix])):
+        raise UserError(
+            "mix=manifold mixes layers, which all views of a consistency loss pass too: set data.views=null"
+        )
     run_dir = Path(cfg.paths.run_dir)
     epochs, stop = EpochRecord(mix), runs.GracefulStop(run_dir / runs.LAST_CHECKPOINT)
     callbacks = [
@@ -115,6 +120,11 @@ def quiet_lightning() -> None:
 
 def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
     """The network for this data set, with loss, optimizer, scheduler and metrics."""
+    if (data.views is not None) != (cfg.consistency_weight > 0):
+        raise UserError(
+            f"consistency_weight={cfg.consistency_weight} and data.views={data.views} must be set together: AugMix has "
+            "consistency_weight=12 data.views=clean"
+        )
     cfg = cfg.copy()
     if cfg.base_batch_size is not None:
         # Here, so that a scheduler which refers to the rate is scaled too.
@@ -126,6 +136,7 @@ def build_classifier(cfg: DictConfig, data: ImageDataModule) -> Classifier:
         scheduler=build_optional(cfg, "scheduler", off="constant"),
         decay_norm=cfg.decay_norm,
         loss=cfg.loss,
+        consistency_weight=cfg.consistency_weight,
         class_names=data.class_names,
     )
 

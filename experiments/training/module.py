@@ -1,6 +1,7 @@
 """The image classifier of the study: any network, one loss, the metrics of every split."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -31,6 +32,16 @@ def bce_softmax(logits: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy(logits.float().softmax(dim=1), targets.float())
 
 
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence, in nats, of the predictions for V views of each image, logits (V,B,K); mean over images.
+
+    The consistency loss of AugMix (Hendrycks et al., ICLR 2020, section 3), where V = 3.
+    """
+    log_probs = logits.float().log_softmax(dim=2)
+    mixture = log_probs.logsumexp(dim=0) - math.log(len(logits))
+    return F.kl_div(mixture.expand_as(log_probs), log_probs, reduction="sum", log_target=True) / logits[..., 0].numel()
+
+
 # Of logits (B,K) and targets, classes (B,) or probabilities (B,K), to a scalar mean.
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"ce": F.cross_entropy, "bce_softmax": bce_softmax}
 
@@ -44,7 +55,7 @@ class Classifier(pl.LightningModule):
     logged as `test_*`. After a test `test_results` holds the same class by class.
 
     `optimizer` makes the optimizer of parameter groups, `scheduler` a scheduler of torch's of that, or a factor of the rate for
-    the `progress` of the run (see `optim`); None: the learning rate is constant.
+    the `progress` of the run (see `optim`); None: the learning rate is constant. `consistency_weight`: see `training_step`.
     """
 
     def __init__(
@@ -56,6 +67,7 @@ class Classifier(pl.LightningModule):
         scheduler: Callable[..., Any] | None = None,
         decay_norm: bool = True,
         loss: str = "ce",
+        consistency_weight: float = 0.0,
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -63,7 +75,7 @@ class Classifier(pl.LightningModule):
         self.make_optimizer, self.decay_norm = optimizer, decay_norm
         is_schedule = scheduler is not None and "progress" in inspect.signature(scheduler).parameters
         self.schedule, self.make_scheduler = (scheduler, None) if is_schedule else (None, scheduler)
-        self.loss = LOSSES[loss]
+        self.loss, self.consistency_weight = LOSSES[loss], consistency_weight
         self.train_metrics = classification_metrics(num_classes, "train_", calibration=False)
         metrics = {split: classification_metrics(num_classes, f"{split}_") for split in ("val", "test")}
         self.metrics = nn.ModuleDict(metrics)
@@ -112,11 +124,18 @@ class Classifier(pl.LightningModule):
             rate = optimizer.param_groups[0]["lr"]
             self.log("lr", rate, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of one batch; targets are classes (B,) or probabilities (B,num_classes)."""
-        images, targets = batch
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        """Return the mean loss of one batch; targets are classes (B,) or probabilities (B,num_classes).
+
+        All views (B,V,C,H,W), if the batch has them, add `consistency_weight` times the divergence of their predictions.
+        """
+        images, targets, *views = batch
         logits = self(images)
         loss = self.loss(logits, targets)
+        for each in views:
+            # One pass of all views, for the same statistics of BatchNorm.
+            predictions = self(each.transpose(0, 1).flatten(0, 1)).unflatten(0, (-1, len(images)))
+            loss = loss + self.consistency_weight * jensen_shannon(predictions)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(images), sync_dist=True)
         self.train_metrics(logits.detach(), targets.argmax(dim=1) if targets.ndim == 2 else targets)
         self.log_dict(self.train_metrics, on_step=False, on_epoch=True)

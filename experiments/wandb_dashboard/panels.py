@@ -12,7 +12,7 @@ from experiments.robustness import ATTACKS, CORRUPTIONS, PLOT
 EPOCH, STEP = "epoch", "trainer/global_step"
 METHODS = ("puzzlemix", "mixup", "cutmix", "manifoldmix")
 # Settings in the config of a run, where defaults are missing. A group of runs differs in the seed alone.
-GROUP = ("choices.data", "choices.model", "choices.mix")
+GROUP = ("choices.data", "choices.model", "choices.mix", "choices.ablation")
 # Settings that `sweep=optuna` searches, and those that other sweeps of the study change.
 SEARCHED = tuple(f"mix.config.{name}" for name in ("beta", "gamma", "eta", "transport_cost"))
 OTHERS = ("config.alpha", "config.grid_sizes", "config.num_labels", "config.transport", "prob", "adversarial_prob")

@@ -94,6 +94,7 @@ def read_only_copy() -> Iterator[Path]:
             path.chmod(0o755)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
 def test_compiles_in_memory_for_a_user_who_may_write_nowhere(expected: str, read_only_copy: Path) -> None:
     pwd = pytest.importorskip("pwd")

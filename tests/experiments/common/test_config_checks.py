@@ -25,6 +25,8 @@ REFUSED = {
     "epochs=0": "epochs must be greater than or equal to 1, got 0",
     "epochs=null": "epochs must be a valid integer, got null",
     "loss=mse": "loss must be 'ce' or 'bce_softmax', got \"mse\"",
+    "consistency_weight=-1": "consistency_weight must be greater than or equal to 0, got -1",
+    "data.augment=AugMix": 'data.augment must be an object, got "AugMix"',
     "clean_stop_epoch=-1": "clean_stop_epoch must be greater than or equal to 0, got -1",
     "resume=true": "resume must be a valid string or null, got true",
     "data.batch_size=abc": 'data.batch_size must be a valid integer, got "abc"',
@@ -64,8 +66,14 @@ def test_what_cannot_be_is_refused_by_name(override: str, compose_train: Compose
 
 @pytest.mark.parametrize(("value", "shown"), [("none", '"none"'), (None, "null"), (3, "3")])
 def test_a_value_in_the_place_of_settings_is_refused(value: Any, shown: str) -> None:
+    evaluation = {
+        **dict.fromkeys(["checkpoint", "limit", "batch_size", "name"]),
+        "seed": 0,
+        "device": "cpu",
+        "output_dir": ".",
+    }
     with pytest.raises(UserError) as refused:
-        check_settings(OmegaConf.create({"corruptions": value}), EVALUATE)
+        check_settings(OmegaConf.create({**evaluation, "corruptions": value}), EVALUATE)
     assert str(refused.value) == f"corruptions must be an object, got {shown}"
 
 

@@ -3,6 +3,7 @@
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from experiments.data import (
     TinyImageNetDataModule,
 )
 from experiments.data.splits import sample_classes
+from lightning_puzzlemix.normalization import to_pixels
 
 SHARED_TINY = Path(__file__).resolve().parents[4] / "shared" / "data" / "tiny-imagenet-200.zip"
 
@@ -216,9 +218,41 @@ def test_missing_data_says_where_and_how(module, hint: str, tmp_path: Path) -> N
         ({"per_class": 0}, r"data\.per_class must be at least 1, got 0"),
         ({"fraction": 0.0}, r"data\.fraction must be in \(0, 1\], got 0\.0"),
         ({"fraction": 0.5, "per_class": 3}, r"data\.fraction must be 1 with data\.per_class=3, got 0\.5"),
+        ({"augment": {"AugMixx": {}}}, r"data\.augment must be .*got \{'AugMixx': \{\}\} \(.*no attribute 'AugMixx'"),
+        ({"augment": {"AugMix": {"sev": 1}}}, r"data\.augment must be .*unexpected keyword argument 'sev'"),
+        ({"augment": {"AugMix": {}}, "views": "both"}, r"data\.views must be clean, augmented or null, got both"),
+        ({"views": "clean"}, r"data\.views must be null without data\.augment, got clean"),
         ({"test_fraction": 0.0}, r"data\.test_fraction must be in \(0, 1\), or null .*, got 0\.0"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings: dict[str, float], message: str) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DigitsDataModule(**settings)  # type: ignore[arg-type]
+        DigitsDataModule(**settings)
+
+
+def test_augmentation_changes_training_images_alone() -> None:
+    plain, flipped = (
+        ready(DigitsDataModule(max_shift=0, augment=augment)) for augment in ({}, {"RandomHorizontalFlip": {"p": 1}})
+    )
+    assert torch.equal(flipped.split("train")[3][0], plain.split("train")[3][0].flip(-1))
+    assert not torch.equal(flipped.split("train")[3][0], plain.split("train")[3][0])
+    assert torch.equal(flipped.split("test")[3][0], plain.split("test")[3][0])
+
+
+@pytest.mark.parametrize(("views", "place"), [("clean", 0), ("augmented", 1)])
+def test_three_views_share_the_crop_and_differ_in_the_augmentation(views: str, place: int) -> None:
+    noise = {"ColorJitter": {"brightness": [0.3, 0.9]}}
+    module = ready(DigitsDataModule(batch_size=6, num_workers=0, augment=noise, views=views))
+    images, classes, every = next(iter(module.train_dataloader()))
+    assert (images.shape, classes.shape, every.shape) == ((6, 1, 32, 32), (6,), (6, 3, 1, 32, 32))
+    assert torch.equal(images, every[:, place])
+    # Same crop, darker: each image is a multiple of the first one, drawn anew for both of them.
+    pixels = to_pixels(every, module.mean, module.std)
+    factors = pixels.flatten(2).sum(dim=2) / pixels[:, :1].flatten(2).sum(dim=2)
+    assert torch.allclose(pixels, factors[..., None, None, None] * pixels[:, :1], atol=0.02)
+    assert (factors[:, 1:] - 1).abs().max() > 0.1
+    assert (factors[:, 1] - factors[:, 2]).abs().max() > 0.1
+    again = next(
+        iter(ready(DigitsDataModule(batch_size=6, num_workers=0, augment=noise, views=views)).train_dataloader())
+    )
+    assert torch.equal(again[2], every)

@@ -55,8 +55,15 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, epoch: int, batch: int, *signals: i
 
 
 @pytest.mark.parametrize("mix", ["none", "puzzlemix"])
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("batch", [1, 3], ids=["mid_epoch", "last_batch"])
+@pytest.mark.parametrize(
+    ("signum", "batch"),
+    [
+        pytest.param(signal.SIGINT, 1, id="ctrl_c-mid_epoch"),
+        pytest.param(signal.SIGTERM, 3, id="sigterm-last_batch"),
+        pytest.param(signal.SIGINT, 3, id="ctrl_c-last_batch", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 1, id="sigterm-mid_epoch", marks=pytest.mark.slow),
+    ],
+)
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     signum: int, batch: int, mix: str, compose_train: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,20 @@ JOBS = {
     "methods": {"mix": ["none", "mixup", "cutmix", "manifold", "puzzlemix"], "seed": THREE},
     "cifar100_small": {"seed": FIVE, "mix": ["none", "puzzlemix", "cutmix", "mixup", "manifold"]},
     "digits_few": {"seed": ["0"], "mix": ["none", "puzzlemix"]},
+    "digits_ablations": {
+        "seed": FIVE,
+        "mix": ["puzzlemix"],
+        "ablation": [
+            "none",
+            "gco",
+            "no_transport",
+            "two_labels",
+            "feature_saliency",
+            "spectral_saliency",
+            "bf16_saliency",
+            "half_of_batches",
+        ],
+    },
     "seeds": {"seed": FIVE},
     "beta": {"mix.config.beta": ["0", "0.6", "1.2", "2.4", "4.8"], "seed": THREE},
     "gamma": {"mix.config.gamma": ["0", "0.25", "0.5", "0.75", "1"], "seed": THREE},
@@ -104,7 +118,7 @@ def test_the_jobs_of_a_sweep_can_be_built(name: str, compose_train: Compose) -> 
         data = instantiate(cfg.data)
         if cfg.mix.get("_target_") is not None:
             instantiate(cfg.mix)
-        assert data.val_fraction == (0 if name == "digits_few" else 0.1)
+        assert data.val_fraction == (0 if name.startswith("digits_") else 0.1)
 
 
 @pytest.mark.usefixtures("compose_train")

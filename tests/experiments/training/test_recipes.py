@@ -31,6 +31,8 @@ class Facts:
     padding: int | None = 2
     stride: int = 1
     mix: dict[str, Any] = field(default_factory=dict)
+    augment: tuple[str, ...] = ()
+    jsd: tuple[float, str | None] = (0, None)  # jsd_lam, and the image that is classified.
 
 
 # --mixup_alpha of the baselines; Puzzle Mix's flags, with clean_lam and adv_eps in the units of the authors' code.
@@ -80,6 +82,15 @@ TABLE: dict[str, Facts] = {
         "cifar100_wrn28_10",
         CIFAR_WRN | {"epochs": 200, "lr": 0.2, "milestones": (120, 170)},
         {"puzzlemix_short": PUZZLE},
+    ),
+    **rows("cifar100_wrn28_10", CIFAR_WRN | {"augment": ("AugMix",)}, {"puzzlemix_augmix": PUZZLE}),
+    **rows(
+        "cifar100_wrn28_10",
+        CIFAR_WRN | {"augment": ("AugMix",), "jsd": (12, "augmented")},
+        {"puzzlemix_augmix_jsd": PUZZLE},
+    ),
+    **rows(
+        "cifar100_wrn28_10", CIFAR_WRN | {"augment": ("AugMix",), "jsd": (12, "clean"), "loss": "ce"}, {"augmix": {}}
     ),
     **rows(
         "tiny_imagenet_preactresnet18",
@@ -149,6 +160,7 @@ def test_experiments_do_what_the_authors_commands_do(name: str, compose_train: C
     common = (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, cfg.decay_norm, cfg.base_batch_size)
     assert common == (0.9, True, 1e-4, True, None)
     assert cfg.model.get("stem_stride", 1) == facts.stride
+    assert (tuple(data.augment), (cfg.consistency_weight, data.views)) == (facts.augment, facts.jsd)
     if facts.padding is not None:
         assert data.crop_padding == facts.padding
     classes = {"CIFAR100DataModule": 100, "TinyImageNetDataModule": 200, "ImageNetDataModule": 1000}[facts.data]

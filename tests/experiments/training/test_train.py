@@ -13,8 +13,10 @@ from command_line import REPOSITORY, TINY, launch, without_other_extras
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
+from experiments.common import UserError
 from experiments.test_results.results import TestResults
 from experiments.train import run
+from experiments.training.builders import build_components
 from experiments.training.module import Classifier
 
 Compose = Callable[..., DictConfig]
@@ -198,3 +200,24 @@ def test_main_job_learns_the_digits(tmp_path: Path) -> None:
     saved = json.loads(summary.read_text())
     assert saved["test"]["accuracy"] > 0.97
     assert saved["total_seconds"] < 180
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["data.augment={AugMix: {}}", "data.views=clean"],
+            "consistency_weight=0 and data.views=clean must be set together",
+        ),
+        (["consistency_weight=12"], "consistency_weight=12 and data.views=None must be set together"),
+        (
+            ["data.augment={AugMix: {}}", "data.views=clean", "consistency_weight=12", "mix=manifold"],
+            "mix=manifold .* set data.views=null",
+        ),
+    ],
+)
+def test_a_consistency_loss_needs_views_that_are_not_mixed(
+    settings: list[str], message: str, compose_train: Callable[..., DictConfig]
+) -> None:
+    with pytest.raises(UserError, match=message):
+        build_components(compose_train("trainer=cpu", *settings))

@@ -174,7 +174,7 @@ def test_every_setting_that_a_sweep_changes_has_a_plot(tmp_path: Path) -> None:
     report = write_specs(tmp_path)["report"]
     plotted = {panel["xAxis"] for panel in panels(report, "Scatter Plot")}
     # W&B keeps a setting under "value" after its first name.
-    assert {f"config:{key.replace('.', '.value.', 1)}" for key in swept - {"seed", "mix"}} <= plotted
+    assert {f"config:{key.replace('.', '.value.', 1)}" for key in swept - {"seed", "mix", "ablation"}} <= plotted
     (parallel,) = panels(report, "Parallel Coordinates Plot")
     columns = [column["accessor"] for column in parallel["columns"]]
     assert columns == [*(f"config:{key.replace('.', '.value.', 1)}" for key in searched), "summary:val_accuracy"]
@@ -222,7 +222,7 @@ def test_means_and_deviations_over_the_seeds_of_each_group(tmp_path: Path) -> No
     specs = write_specs(tmp_path, "--data", "cifar100")
     for panel in panels(specs, "Run History Line Plot") + panels(specs, "Bar Chart"):
         assert (panel["groupAgg"], panel["groupArea"]) == ("mean", "stddev")
-    groups = [{"section": "config", "name": f"choices.value.{key}"} for key in ("data", "model", "mix")]
+    groups = [{"section": "config", "name": f"choices.value.{key}"} for key in ("data", "model", "mix", "ablation")]
     runsets = [runset for node in walk(specs) for runset in node.get("runSets", [])]
     assert [runset["grouping"] for runset in runsets if runset["name"] == "Run set"] == [groups]
     assert len({runset["id"] for runset in runsets}) == len(runsets)
