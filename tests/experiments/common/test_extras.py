@@ -11,7 +11,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.common import UserError
-from experiments.common.config_checks import EVALUATE, TRAIN, check_settings
+from experiments.common.config_checks import TRAIN, check_settings
 from experiments.common.extras import EXTRAS
 from experiments.models import build_timm
 from experiments.robustness import build_attacks
@@ -48,7 +48,7 @@ def search(compose: Compose) -> None:
         ("tensorboard", "tensorboard", "dashboards", "logger=tensorboard",
          lambda compose: check_settings(compose("logger=tensorboard"), TRAIN)),
         ("tensorboard", "tensorboard", "dashboards", "logger=tensorboard", lambda compose: check_settings(
-            OmegaConf.create({"logger": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger"}}), EVALUATE)),
+            OmegaConf.create({"logger": {"_target_": "pytorch_lightning.loggers.TensorBoardLogger"}}), {})),
         ("pyautoattack", "pyautoattack", "robustness", "autoattack", lambda compose: build_attacks(["fgsm_4", "autoattack"])),
         ("pyautoattack", "pyautoattack", "robustness", "strong",
          lambda compose: build_attacks([{"name": "strong", "kind": "autoattack", "eps": "8/255"}])),

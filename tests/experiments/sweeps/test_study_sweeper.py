@@ -128,6 +128,13 @@ def test_another_study_needs_another_folder(search: Callable[..., Runs]) -> None
         search(peak, "x=0.1,0.2", n_trials=5)
 
 
+def test_secrets_are_not_kept(search: Callable[..., Runs], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run,) = search(peak, "logger.settings.api_key=hunter2", "x=interval(0.0,1.0)", n_trials=1)
+    assert run["logger.settings.api_key"] == "hunter2"
+    assert "hunter2" not in capsys.readouterr().out
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
