@@ -206,8 +206,12 @@ class StudySweeper(Sweeper):
         """Write the best values, and print them with a command that trains with them."""
         from experiments.common import command_line, key_of, mask_texts, override, print_plain, short, write_text
 
-        best, trials = study.best_trial, study.get_trials(deepcopy=False)
+        trials = study.get_trials(deepcopy=False)
         states = [trial.state.name.lower() for trial in trials]
+        if "complete" not in states:
+            print_plain(f"All {self.n_trials} trials are running in other processes")
+            return
+        best = study.best_trial
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         content = {"name": "optuna", "best_params": best.params, "best_value": best.value, "best_trial": best.number}
         write_text(folder / RESULT, OmegaConf.to_yaml(OmegaConf.create(content)))

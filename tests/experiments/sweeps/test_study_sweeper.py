@@ -118,6 +118,20 @@ def test_a_trial_whose_process_is_gone_is_repeated(search: Callable[..., Runs], 
     assert states(tmp_path) == ["FAIL", *["COMPLETE"] * 3]
 
 
+def test_trials_that_another_process_runs_are_left_to_it(
+    search: Callable[..., Runs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(run: dict[str, str]) -> float:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        search(stop)
+    monkeypatch.setattr(module, "_is_alive", lambda process, name: True)
+    assert search(peak, n_trials=1) == []
+    assert len(search(peak, n_trials=2)) == 1
+    assert states(tmp_path) == ["RUNNING", "COMPLETE"]
+
+
 def test_another_study_needs_another_folder(search: Callable[..., Runs]) -> None:
     search(peak)
     with pytest.raises(CompactHydraException, match=r"other settings \(epochs=3 differ\): name another folder"):
