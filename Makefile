@@ -53,6 +53,7 @@ pictures: $(VENV)/.dev-installed  ## Plot the images of README and documentation
 	$(SHOW)/grid_beta_eta.png --grid beta=0.4,1.2,4 eta=0,0.2,1
 	$(SHOW)/grid_transport_cost.png --row 3 --blocks 4 --num_labels 2 --grid transport_cost=0,0.05,0.2,0.8
 	$(SHOW)/grid_num_labels.png --grid num_labels=2,3,5
+	$(BIN)/python -m docs.vit_saliency
 	@# 256 colors and dithering: they look the same and take less than half the space.
 	$(BIN)/python -c "import sys; from PIL import Image; \
 	[(i := Image.open(p).convert('RGB')).quantize(palette=i.quantize(256, kmeans=5), dither=Image.Dither.FLOYDSTEINBERG) \

@@ -52,7 +52,8 @@ class MixCallback(LightningCallback):
         seed: Seed of all draws; each also depends on rank, epoch and batch index, so a resumed run draws what the uninterrupted
             one would have. ``None``: that of ``seed_everything``, else a random one, which checkpoints keep.
         image_key: The images in a batch: name, position, or a path such as ``"labeled.0"``; ``None`` finds them. A list names
-            several views of the same images, which are mixed alike: the first decides how.
+            several views of the same images, and floating point maps (B, ..., H, W) on their pixels such as one-hot masks or
+            depth, of any size; all are mixed alike: saliency is computed for the first, which decides how.
         target_key: The targets in a batch; ``None`` finds them. A list names several forms of the same targets, which are
             mixed alike: saliency is computed for the first.
         log_images_every_n_steps: Optimizer steps between two images of a mix for W&B, TensorBoard or CSV loggers, >= 1;

@@ -36,7 +36,7 @@ class SamplePaths:
     """Where a batch holds one set of images and their targets.
 
     Attributes:
-        images: Paths to the images, or to several views of them; the first view decides how all are mixed.
+        images: Paths to the images, or to several views of them and maps on their pixels; the first decides how all are mixed.
         targets: Paths to the targets, or to several forms of them; saliency is computed for the first.
     """
 
@@ -58,7 +58,8 @@ def find_samples(batch: Any, image_key: Keys | None = None, target_key: Keys | N
 
     Args:
         batch: What a DataLoader yields.
-        image_key: The images, if known: a name, a position, or a path such as ``"labeled.0"``; a list for several views.
+        image_key: The images, if known: a name, a position, or a path such as ``"labeled.0"``; a list for several views of
+            them, and maps on their pixels.
         target_key: The targets, if known; a path too if the other is one; a list for several forms.
 
     Raises:
@@ -177,10 +178,10 @@ def _check(batch: Any, where: SamplePaths, named_targets: bool) -> None:
         return
     for path in where.images:
         view = read(batch, path)
-        if not isinstance(view, Tensor) or view.ndim != 4 or len(view) != len(images):
+        if not isinstance(view, Tensor) or view.ndim < 3 or len(view) != len(images):
             raise ValueError(
                 f"image_key: {dotted(path)!r} must be {len(images)} images (B, C, H, W) like {dotted(where.images[0])!r} "
-                f"({describe_value(images)}), got {describe_value(view)}"
+                f"({describe_value(images)}), or {len(images)} maps (B, ..., H, W), got {describe_value(view)}"
             )
         check_channels_first(view)
     for path in where.targets if named_targets else ():

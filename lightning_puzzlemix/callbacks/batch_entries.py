@@ -13,7 +13,6 @@ from lightning_puzzlemix.mixers import apply_mix
 from lightning_puzzlemix.results import MixedBatch
 from lightning_puzzlemix.saliency import SaliencySource
 from lightning_puzzlemix.targets import mix_task_targets, pair_targets
-from lightning_puzzlemix.validation import check_images
 
 
 def mixed_entries(mixer: object, batch: Any, where: SamplePaths, mixed: MixedBatch, form: str) -> dict[Path, Any]:
@@ -62,7 +61,6 @@ def needs_num_classes(batch: Any, where: SamplePaths, form: str) -> bool:
 def _mix_view(batch: Any, path: Path, mixed: MixedBatch) -> Tensor:
     try:
         view = read(batch, path)
-        check_images(view)
         if mixed.draw.noise is not None:
             raise ValueError("adversarial noise is made for one view alone: use adversarial_prob=0")
         return apply_mix(view, mixed)

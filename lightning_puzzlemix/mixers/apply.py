@@ -42,8 +42,8 @@ def apply_mix(values: Tensor, mixed: MixedBatch) -> Tensor:
         )
     if not values.is_floating_point():
         raise TypeError(
-            f"values must be floating point, got {values.dtype}: classes cannot be blended, their one-hot code can "
-            "(torch.nn.functional.one_hot(classes, num_classes).movedim(-1, 1).float())"
+            f"values must be floating point, got {values.dtype}: pass images as floats, and the one-hot code of classes, which "
+            "cannot be blended (torch.nn.functional.one_hot(classes, num_classes).movedim(-1, 1).float())"
         )
     maps = values.detach().reshape(batch, -1, *values.shape[-2:])
     if mixed.boxes is None:

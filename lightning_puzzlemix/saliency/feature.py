@@ -39,7 +39,8 @@ def feature_saliency(
         targets: As for :class:`lightning_puzzlemix.saliency.objective.ModelLoss`.
         model_loss: How the loss is computed.
         layer: Dotted name of a submodule of ``model`` that returns a (B, channels, h, w) feature map of at least 2 x 2
-            positions; ``None`` for that of :func:`find_default_layer`.
+            positions, or (B, h, w, channels) as the stages of a Swin Transformer; ``None`` for that of
+            :func:`find_default_layer`.
 
     Returns:
         ``saliency`` (B, H, W) and, from logits, ``num_classes``; no gradients.
@@ -50,16 +51,22 @@ def feature_saliency(
     cut = _Cut(layer, images)
     submodule = _submodule(model, layer)
     with evaluation_pass(model, images.device), without_graph():
-        with _hooked([(submodule, cut)]):
+        layout = _Layout(images)
+        with _hooked([*layout.hooks(model), (submodule, cut)]):
             # A copy, since without a graph nothing keeps a model from working on its input in place.
             objective = model_loss(model, images.detach().clone(), targets)
         if cut.leaf is None:
             raise ValueError(f"saliency_layer={layer!r} is not called by the model's forward pass: name one that is")
+        channels = layout.channels(cut.leaf)
+        if channels is None:
+            raise cut.no_map(cut.leaf)
         (gradient,) = differentiate(objective.total, [cut.leaf])
     if gradient is None:
         raise ValueError(f"the loss does not depend on the output of saliency_layer={layer!r}: name another submodule")
-    found = (gradient.float() / objective.divisor).square().mean(1, keepdim=True).sqrt()
-    return SaliencyPass(F.interpolate(found, size=images.shape[2:], mode="area")[:, 0], None, objective.num_classes)
+    found = (gradient.float() / objective.divisor).square().mean(channels).sqrt()
+    return SaliencyPass(
+        F.interpolate(found[:, None], size=images.shape[2:], mode="area")[:, 0], None, objective.num_classes
+    )
 
 
 class _Cut:
@@ -76,31 +83,82 @@ class _Cut:
                 f"saliency_layer={self.layer!r} is called more than once in the forward pass, so that no single output of "
                 "it can be differentiated: name a submodule that is called once and not recomputed by a checkpoint"
             )
-        if not _is_map(output, self.images):
-            shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
-            raise ValueError(
-                f"saliency_layer={self.layer!r} must return a floating point feature map (B, channels, h, w) of at least "
-                f"2 x 2 positions for images {tuple(self.images.shape)}, got {shown}: name an earlier one"
-            )
+        if not _may_be_map(output, self.images):
+            raise self.no_map(output)
         torch.set_grad_enabled(True)
         self.leaf = output.detach().requires_grad_()
         # A copy, since what follows may work in place, which no leaf allows.
         return self.leaf.clone()
 
+    def no_map(self, output: Any) -> ValueError:
+        """Build the error for an output without positions, or with two readings."""
+        shown = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"type {type(output).__name__}"
+        reason = ""
+        if isinstance(output, Tensor) and output.ndim == 3:
+            reason = (
+                " (tokens, whose positions are not known: of a vision transformer name the convolution of the patch "
+                "embedding, or use saliency='gradient')"
+            )
+        elif isinstance(output, Tensor) and _may_be_map(output, self.images):
+            reason = " (channels may be its second or its last dimension)"
+        return ValueError(
+            f"saliency_layer={self.layer!r} must return a floating point feature map (B, channels, h, w), or (B, h, w, "
+            f"channels), of at least 2 x 2 positions for images {tuple(self.images.shape)}, got {shown}{reason}: name an "
+            "earlier one"
+        )
 
-def _is_map(output: Any, images: Tensor, slack: float = math.inf) -> bool:
-    """Whether this can be a (B, channels, h, w) map of at least 2 x 2 positions with sides in proportion to the image's.
 
-    Some networks work on (B, h, w, channels), whose last two sides have another proportion. Convolutions without padding
-    change it too, by up to ``slack`` positions.
+class _Layout:
+    """Tells (B, channels, h, w) from (B, h, w, channels), as Swin Transformers use it.
+
+    By the sides, which are in proportion to the image's, and, where both readings are, by whether the model has linear or
+    normalizing layers that work on the last of four dimensions.
     """
-    if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.channels_last = False
+
+    def hooks(self, model: nn.Module) -> list[tuple[nn.Module, Callable[..., Any]]]:
+        """Return forward hooks that notice such layers in a forward pass of the model."""
+
+        def see(module: nn.Module, arguments: Any, output: Any) -> None:
+            self.channels_last |= isinstance(output, Tensor) and output.ndim == 4
+
+        return [(module, see) for module in model.modules() if isinstance(module, (nn.Linear, nn.LayerNorm))]
+
+    def channels(self, output: Tensor, slack: float = math.inf) -> int | None:
+        """Return which dimension of a possible map holds the channels, 1 or 3; ``None`` if none or if it cannot be told.
+
+        Convolutions without padding change the proportion too, by up to ``slack`` positions.
+        """
+        as_first, as_last = _distortion(output.shape[2:], self.images), _distortion(output.shape[1:3], self.images)
+        if as_last > 1:
+            return 1 if as_first <= slack and math.isfinite(as_first) else None
+        if self.channels_last:
+            return 3 if as_first > 1 else None
+        return 1 if as_first <= 1 else None
+
+
+def _may_be_map(output: Any, images: Tensor) -> bool:
+    """Whether this can be a map of at least 2 x 2 positions, with its channels in either place."""
+    if (
+        not isinstance(output, Tensor)
+        or output.ndim != 4
+        or not output.is_floating_point()
+        or len(output) != len(images)
+    ):
         return False
-    batch, _, height, width = output.shape
-    if batch != len(images) or min(height, width) < 2:
-        return False
+    return math.isfinite(min(_distortion(output.shape[2:], images), _distortion(output.shape[1:3], images)))
+
+
+def _distortion(sides: torch.Size, images: Tensor) -> float:
+    """Return by how many positions a height is out of proportion to the image; infinite if by more than a factor of 2."""
+    height, width = sides
     in_proportion = width * images.shape[2] / images.shape[3]
-    return 0.5 <= height / in_proportion <= 2 and abs(height - in_proportion) <= slack
+    if min(height, width) < 2 or not 0.5 <= height / in_proportion <= 2:
+        return math.inf
+    return abs(height - in_proportion)
 
 
 def _bare(model: nn.Module) -> nn.Module:
@@ -154,8 +212,8 @@ class _Visit:
 def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_loss: ModelLoss | None = None) -> str:
     """Return the name of the submodule that ends the first third of the network.
 
-    One forward pass of one image, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
-    the model refuses one image, or its loss needs the batch. Candidates are the
+    One forward pass of two images, in evaluation mode and without a graph, counts multiply-adds; of the whole batch where
+    the model refuses two images, or its loss needs the batch. Candidates are the
     model's children; in place of a child that is a ``Sequential``, that only holds others (a ``ModuleList``), or that does
     at least 90% of the work (the network in a LightningModule), also its own children. Of those that are called once and
     return a feature map, the one counts that ends last within the first third of all multiply-adds; where several end
@@ -166,19 +224,22 @@ def find_default_layer(model: nn.Module, images: Tensor, targets: Tensor, model_
         ValueError: If no candidate returns a feature map, or what :func:`feature_saliency` raises.
     """
     model, model_loss = _bare(model), ModelLoss() if model_loss is None else model_loss
-    first = targets[:1] if isinstance(targets, Tensor) and targets.ndim else targets
+    # Two, since what does not depend on the images, such as an embedding of positions, often has a batch of one.
+    first = targets[:2] if isinstance(targets, Tensor) and targets.ndim else targets
     needs_batch = model_loss.batch is not None and model_loss.loss is not None
     try:
-        visits = _visit(model, model_loss, *((images, targets) if needs_batch else (images[:1], first)))
+        visits = _visit(model, model_loss, *((images, targets) if needs_batch else (images[:2], first)))
     except (RuntimeError, ValueError, AssertionError):
         # A model made for one size of batch; any other error is raised again here.
         visits = _visit(model, model_loss, images, targets)
     chain = dict(_chain(model, "", visits))
     maps = [name for name in chain if visits[name].calls == 1 and visits[name].positions]
     if not maps:
+        inside = [name for name, visit in visits.items() if visit.calls == 1 and visit.positions]
+        hint = f" ({inside[0]!r}, inside these, returns one)" if inside else ""
         raise ValueError(
             f"no submodule of {type(model).__name__} returns a (B, channels, h, w) feature map among those searched "
-            f"({', '.join(chain) or 'it has none'}): pass saliency_layer, or use saliency='gradient'"
+            f"({', '.join(chain) or 'it has none'}): pass saliency_layer{hint}, or use saliency='gradient'"
         )
     early = [name for name in maps if visits[name].end <= _FIRST_PART * visits[""].end]
     if not early:
@@ -194,6 +255,7 @@ def _visit(model: nn.Module, model_loss: ModelLoss, images: Tensor, targets: Ten
     visits = {name: _Visit() for name, _ in model.named_modules()}
     counter = FlopCounterMode(display=False)
     starts: list[int] = []
+    layout, maps = _Layout(images), list[tuple[_Visit, Tensor]]()
 
     def enter(module: nn.Module, arguments: Any) -> None:
         starts.append(counter.get_total_flops())
@@ -203,12 +265,14 @@ def _visit(model: nn.Module, model_loss: ModelLoss, images: Tensor, targets: Ten
         visit.end = counter.get_total_flops()
         visit.own += visit.end - starts.pop()
         visit.order = sum(each.calls for each in visits.values())
-        if _is_map(output, images, slack=1):
-            visit.positions = output.shape[2] * output.shape[3]
+        if _may_be_map(output, images):
+            # Without its values.
+            maps.append((visit, output.to("meta")))
 
     named = list(model.named_modules())
     handles = [module.register_forward_pre_hook(enter) for _, module in named]
-    hooks = [(module, lambda _, __, output, visit=visits[name]: leave(visit, output)) for name, module in named]
+    hooks = layout.hooks(model)
+    hooks += [(module, lambda _, __, output, visit=visits[name]: leave(visit, output)) for name, module in named]
     try:
         with evaluation_pass(model, images.device), without_graph(), _hooked(hooks), counter:
             model_loss(model, images.detach().clone(), targets)
@@ -216,6 +280,9 @@ def _visit(model: nn.Module, model_loss: ModelLoss, images: Tensor, targets: Ten
         for handle in handles:
             handle.remove()
     visits[""].end = counter.get_total_flops()
+    for visit, output in maps:
+        channels = layout.channels(output, slack=1)
+        visit.positions = 0 if channels is None else output[0].numel() // output.shape[channels]
     return visits
 
 

@@ -78,6 +78,52 @@ def test_a_view_of_another_size_has_the_same_ratio(make: Any) -> None:
     torch.testing.assert_close(seen[1].mean((1, 2, 3)), ratio * colors + (1 - ratio) * colors[partner])
 
 
+@pytest.mark.parametrize("make", MAKERS)
+def test_masks_and_depth_lie_where_their_pixels_go(make: Any) -> None:
+    """Every map is a function of the image, so it must be that function of the mixed image wherever nothing is blended."""
+    where = torch.arange(6.0 * 64).view(6, 1, 8, 8)
+    images = where.expand(6, 3, 8, 8) / 384
+    mask = F.one_hot((where[:, 0] % 3).long(), 3).movedim(-1, 1).float()
+    batch = {
+        "image": images,
+        "mask": mask,
+        "depth": where[:, 0].double(),
+        "half": where[..., ::2, ::2],
+        "label": CLASSES,
+    }
+    callback = make(image_key=["image", "mask", "depth", "half"], target_key="label")
+    seen = fit(callback, batch)
+    assert not torch.equal(seen["image"], images)
+    depth = seen["image"][:, 0] * 384
+    torch.testing.assert_close(seen["depth"].float(), depth)
+    assert seen["depth"].dtype == torch.float64
+    assert seen["half"].shape == (6, 1, 4, 4)
+    torch.testing.assert_close(seen["mask"].sum(1), torch.ones(6, 8, 8))
+    share = callback.last.ratio
+    if callback.last.boxes is not None:
+        torch.testing.assert_close(seen["mask"].argmax(1), depth.round().long() % 3)
+    elif callback.name != "puzzlemix":
+        partner = mask[callback.last.draw.permutation]
+        torch.testing.assert_close(seen["mask"], mask.lerp(partner, (1 - share).view(-1, 1, 1, 1)))
+    elif callback.last.plan is not None:
+        whole = callback.last.mask.repeat_interleave(8 // len(callback.last.mask[0]), 1)
+        whole = whole.repeat_interleave(8 // len(callback.last.mask[0]), 2)
+        shown = (whole == 0) | (whole == 1)
+        assert shown.any()
+        assert torch.equal(seen["mask"].argmax(1)[shown], (depth.round().long() % 3)[shown])
+
+
+def test_masks_of_classes_are_refused_with_the_way_out() -> None:
+    batch = {"image": IMAGES, "mask": torch.zeros(6, 8, 8, dtype=torch.long), "label": CLASSES}
+    with pytest.raises(TypeError, match=r"the view 'mask' cannot be mixed.*int64.*one_hot\(classes, num_classes\)"):
+        fit(pm.PuzzleMixCallback(CONFIG, image_key=["image", "mask"], target_key="label"), batch)
+    for mask in (torch.zeros(6, 8), torch.zeros(5, 8, 8)):
+        with pytest.raises(ValueError, match=r"image_key: 'mask' must be 6 images.*or 6 maps \(B, ..., H, W\), got"):
+            fit(pm.CutMixCallback(image_key=["image", "mask"], target_key="label"), batch | {"mask": mask})
+    with pytest.raises(ValueError, match="image_key='depth' is not in the batch"):
+        fit(pm.CutMixCallback(image_key=["image", "depth"], target_key="label"), batch)
+
+
 def test_boxes_are_scaled_pixel_by_pixel() -> None:
     mixer = pm.CutMix()
     draw = pm.BaselineDraw(torch.arange(6).roll(1), 0.5, boxes=torch.tensor([[1, 5, 2, 8]]).numpy())
@@ -131,7 +177,11 @@ def test_refuses_views_that_cannot_be_mixed_alike(make: Any, message: str) -> No
             {"transport_size": 2},
             r"the view 1 cannot be mixed.*4 x 4 blocks.*transport_size=None",
         ),
-        ((IMAGES * 255).byte(), {}, r"the view 1 cannot be mixed like the first: images must be floating point"),
+        (
+            (IMAGES * 255).byte(),
+            {},
+            r"the view 1 cannot be mixed like the first: values must be floating point, got torch.uint8: pass images as",
+        ),
     ],
 )
 def test_views_whose_blocks_differ_are_refused(view: Tensor, options: dict[str, Any], message: str) -> None:

@@ -88,6 +88,18 @@ def test_each_batch_is_mixed_by_the_one_that_was_drawn() -> None:
     assert mixing.chosen.name == chosen[-1]
 
 
+def test_ranks_draw_one_method_and_each_its_own_mix() -> None:
+    mixing = pm.RandomMixCallback([MAKERS["puzzlemix"](), MAKERS["cutmix"]()], seed=1)
+    images, kinds = torch.rand(16, 3, 8, 8), set()
+    for index in range(12):
+        first, second = (mixing.draw(images, rank=rank, epoch=2, batch_idx=index) for rank in (0, 1))
+        assert type(first) is type(second)
+        assert first.lam != second.lam
+        assert not torch.equal(first.permutation, second.permutation)
+        kinds.add(type(first))
+    assert kinds == {pm.MixDraw, pm.BaselineDraw}
+
+
 def test_weights() -> None:
     mixing = pm.RandomMixCallback(
         [MAKERS["mixup"](), MAKERS["cutmix"](), MAKERS["puzzlemix"]()], weights=[3, 1, 0], seed=0

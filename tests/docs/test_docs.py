@@ -70,6 +70,9 @@ WITH_PYTHON = [page for page in documents.PAGES if documents.blocks(page, "pytho
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
 def test_python_blocks_run_in_order(page: Path, given: dict[str, Any]) -> None:
     for block in documents.blocks(page, "python"):
+        # Runs in test_recipes.py where transformers is installed.
+        if "PuzzleMixTrainer" in block:
+            continue
         exec(compile(block, page.name, "exec"), given)
     if page.stem == "callback":
         assert given["callback"].last.targets.shape == (4, 5)

@@ -105,6 +105,27 @@ def test_default_layer(model: Callable[[], nn.Module], expected: str) -> None:
     assert feature_saliency(built, IMAGES, CLASSES).saliency.max() > 0
 
 
+class Positions(nn.Module):
+    """Adds an embedding of positions, one for all images, as XCiT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.embedding, self.head = conv(8, inputs=3), Embedding(), head(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.stem(images)
+        return self.head(maps + self.embedding(maps))
+
+
+class Embedding(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return torch.ones(1, *maps.shape[1:])
+
+
+def test_what_is_the_same_for_all_images_is_no_layer() -> None:
+    assert find_default_layer(Positions(), IMAGES, CLASSES) == "stem"
+
+
 def test_default_layer_of_the_studys_network() -> None:
     from experiments.models import PreActResNet
 
@@ -123,4 +144,4 @@ def test_default_layer_is_found_once_for_each_model() -> None:
     source = SaliencySource("feature")
     source.compute(net, IMAGES, CLASSES)
     source.compute(net, IMAGES, CLASSES)
-    assert calls.seen() == [1, 6, 6]
+    assert calls.seen() == [2, 6, 6]
