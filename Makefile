@@ -37,7 +37,7 @@ $(VENV)/.experiments-installed: pyproject.toml | $(VENV)/pyvenv.cfg
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/pip install -e '.[experiments,dev]'
+	$(BIN)/pip install -e '.[all,dev]'
 	@touch $@ $(VENV)/.experiments-installed $(VENV)/.test-installed
 
 $(VENV)/.test-installed: pyproject.toml | $(VENV)/pyvenv.cfg

@@ -13,8 +13,7 @@ from typing import Any
 import wandb
 from wandb.errors import Error as WandbError
 
-from experiments.common import UserError, exit_with_error, print_plain, write_json
-from experiments.wandb_dashboard.views import build_report, build_workspace
+from experiments.common import UserError, exit_with_error, print_plain, require, write_json
 
 DRY = "--dry-run, which needs no account"
 
@@ -46,6 +45,9 @@ def find_entity(given: str | None) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Write the dashboard to files, or save it at W&B."""
+    require("wandb-workspaces", "The dashboard")
+    from experiments.wandb_dashboard.views import build_report, build_workspace
+
     entity = options.entity or "" if options.dry_run else find_entity(options.entity)
     project = {"entity": entity, "project": options.project, "data": options.data}
     # The report first: saving it creates the project if there is none yet.

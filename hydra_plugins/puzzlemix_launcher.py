@@ -80,7 +80,7 @@ class JobProcesses(JoblibLauncher):
         """Start a process; return it and the pipe that its result will come through."""
         from multiprocessing import get_context
 
-        from joblib.externals import cloudpickle
+        import cloudpickle
 
         log.info(f"\t#{number} : {' '.join(filter_overrides(overrides))}")
         job = (number, overrides, self.hydra_context, self.config, self.task_function, Singleton.get_state())
@@ -132,8 +132,8 @@ class JobProcesses(JoblibLauncher):
 
 def _run_job(job: bytes, sender: Any) -> None:
     """Run one job in this process, and send what it returns."""
+    import cloudpickle
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
-    from joblib.externals import cloudpickle
 
     sender.send_bytes(cloudpickle.dumps(execute_job(*cloudpickle.loads(job))))
     sender.close()

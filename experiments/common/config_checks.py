@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AllowInfNan, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from experiments.common.errors import UserError
+from experiments.common.extras import require
 from experiments.common.masking import mask_settings
 from experiments.common.plain_yaml import flatten
 
@@ -53,6 +54,8 @@ SET_BY_THE_STUDY = {
 }
 # Functions that pass settings on, and the constructor that takes them.
 PASSED_ON = {"experiments.data.build_imagenet_phases": "experiments.data.ImageNetDataModule"}
+# Constructors that need a package which may not be installed.
+NEEDED = {"experiments.models.build_timm": "timm", "pytorch_lightning.loggers.TensorBoardLogger": "tensorboard"}
 
 
 def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
@@ -68,6 +71,8 @@ def check_settings(cfg: DictConfig, typed: Mapping[str, Any]) -> None:
     for key, value in values:
         if key in SET_BY_THE_STUDY:
             raise UserError(f"{key} cannot be given: {SET_BY_THE_STUDY[key]}")
+        if key.endswith(".solver") and value == "gco":
+            require("gco-wrapper", f"{key}=gco", "gco")
         _check_range(key, value)
     for key, name in values:
         if key.endswith("._target_") and name is not None:
@@ -109,6 +114,8 @@ def _type_errors(value: Any, hint: Any) -> list[str]:
 
 
 def _check_constructor(key: str, name: str, settings: Mapping[str, Any]) -> None:
+    if name in NEEDED:
+        require(NEEDED[name], f"{key}={NEEDED[name]}")
     try:
         target: Any = get_object(PASSED_ON.get(name, name))
         parameters = inspect.signature(target).parameters

@@ -40,6 +40,10 @@ def build_timm(
 
     As `build_torchvision`; the options are those of `timm.create_model`, e.g. `pretrained=True` (downloads), `img_size=32`.
     """
+    # Needs Hydra, which the other networks do not.
+    from experiments.common import require
+
+    require("timm", "model=timm")
     import timm
 
     if not timm.is_model(name):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
-from experiments.common import UserError
+from experiments.common import UserError, require
 
 Model = Callable[[Tensor], Tensor]
 # A number in (0,1], or a fraction such as 8/255.
@@ -116,4 +116,6 @@ def build_attacks(chosen: Sequence[str | Mapping[str, Any]] | None) -> dict[str,
             attacks[name] = ANY_ATTACK.validate_python(settings) if settings else PRESETS[name]
         except ValidationError as error:
             raise UserError(f"attack {name}, whose sizes must be in (0, 1], such as 8/255: {error}") from error
+        if isinstance(attacks[name], AutoAttack):
+            require("pyautoattack", f"attack {name}")
     return attacks

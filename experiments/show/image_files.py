@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from experiments.common import Stream, UserError, seed_sequence
+from experiments.common import Stream, UserError, require, seed_sequence
 from experiments.data import IMAGE_SUFFIXES, list_images, read_image
 
 # In an order in which neighbors mix well: the first two are those of a grid.
@@ -34,10 +34,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 def example_images() -> list[Path]:
     """Photographs that come with scikit-image and scikit-learn; nothing is downloaded."""
-    try:
-        return [Path(str(files(package) / name)) for package, name in EXAMPLES]
-    except ModuleNotFoundError as error:
-        raise UserError("--examples needs scikit-image: pip install scikit-image, or name IMAGES") from error
+    require("scikit-image", "--examples", "skimage")
+    return [Path(str(files(package) / name)) for package, name in EXAMPLES]
 
 
 def read_pixels(path: Path, *, height: int, width: int, channels: int) -> Tensor:

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from experiments.common import UserError, flatten, mask_text, mask_texts, read_plain_yaml, resume_command, short
-from experiments.runs import CONFIG, SUMMARY, UNREADABLE, Summary
+from experiments.common import UserError, mask_text, mask_texts, read_plain_yaml, resume_command, short
+from experiments.runs import CONFIG, SUMMARY, UNREADABLE, Summary, comparable_settings
 
-NOT_COMPARED = ("paths", "resume", "name", "logger")  # in runs of the same setting
 # The traceback of a failed job, and its last line in short; the log of a run.
 ERROR, LOG = "error.txt", "train.log"
 LOG_PREFIX = re.compile(r"^\d{4}-\d{2}-\d{2} [\d:,]+ [A-Z]+ ")
@@ -24,7 +23,7 @@ class FinishedRun(NamedTuple):
 
     folder: Path
     summary: Summary
-    settings: Mapping[str, Any]  # options of Hydra groups, and the resolved config by dotted key, but NOT_COMPARED
+    settings: Mapping[str, Any]  # options of Hydra groups, and `comparable_settings`, without the seed
     scores: Mapping[str, float]  # those that the run has: shares in [0,1], nats, seconds
 
     def value(self, key: str) -> Any:
@@ -70,14 +69,11 @@ def _read_finished(folder: Path) -> FinishedRun:
     if by_epoch := summary.test_accuracy_by_epoch:
         scores |= {"best": by_epoch.best, "median_last_10": by_epoch.median_last_10}
     known = {name: value for name, value in (scores | _fgsm_accuracies(folder)).items() if value is not None}
-    config = read_plain_yaml(folder / CONFIG)
-    # What differs between runs of the same setting is left out.
+    choices = {group: option for group, option in summary.choices.items() if group != "logger"}
     settings = {
         key: json.dumps(value) if isinstance(value, list) else value
-        for key, value in [*flatten(config), *summary.choices.items()]
-        if key.split(".")[0] not in NOT_COMPARED
-        and not (key.split(".")[-1] == "seed" and value == summary.seed)
-        and config["paths"]["run_dir"] not in str(value)
+        for key, value in {**comparable_settings(read_plain_yaml(folder / CONFIG)), **choices}.items()
+        if not (key.split(".")[-1] == "seed" and value == summary.seed)
     }
     return FinishedRun(folder, summary, settings, known)
 

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from experiments.common import UserError, check_masked, config_checks, exit_with_error, hide_secret
+from experiments.common import MissingPackageError, UserError, check_masked, config_checks, exit_with_error, hide_secret
 from experiments.common.config_checks import check_settings, names_a_setting
 from experiments.runs import RunStopped, interruptible
 from experiments.sweeps.jobs import SweepReport, report_sweep
@@ -94,10 +94,12 @@ def explain(message: str, keys: Iterable[str]) -> str:
     """The message of Hydra in a sentence or two."""
     if option := NO_OPTION.search(message):
         group, name, others = option.groups()
+        # Other packages are in no extra.
+        with suppress(KeyError):
+            kind = group.removeprefix("hydra/")
+            return str(MissingPackageError(f"hydra-{name.split('_')[0]}-{kind}", f"{group}={name}"))
         choices = f"; it is one of {', '.join((others or '').split())}" if others else ""
-        kind = group.removeprefix("hydra/")
-        package = f", or needs: pip install hydra-{name.split('_')[0]}-{kind}" if group != kind else ""
-        return f"{group}={name} is no option of the group {group}{choices}{package}"
+        return f"{group}={name} is no option of the group {group}{choices}"
     if key := re.search(r"Could not override '([^']+)'", message):
         near = difflib.get_close_matches(key[1], list(keys), n=1, cutoff=0.6)
         advice = f"did you mean {near[0]}?" if near else "python -m experiments.train --help lists all of them"

@@ -225,9 +225,9 @@ def test_hyperparameters_have_their_true_defaults(section: str, defaults: dict[s
 
 
 def strings_of_the_source() -> set[str]:
-    """All strings in plugin and study, with a gap for each value: f-strings, and plain ones."""
+    """All strings in plugin, study and Hydra plugins, with a gap for each value: f-strings, and plain ones."""
     found = set()
-    for package in ("lightning_puzzlemix", "experiments"):
+    for package in ("lightning_puzzlemix", "experiments", "hydra_plugins"):
         for path in (REPOSITORY / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):

@@ -48,7 +48,13 @@ def test_the_difference_on_digits() -> None:
 
 @pytest.mark.parametrize(
     ("label", "method"),
-    [("without mixing", "none"), ("MixUp", "mixup"), ("CutMix", "cutmix"), ("Puzzle Mix", "puzzlemix")],
+    [
+        ("without mixing", "none"),
+        ("MixUp", "mixup"),
+        ("Manifold mixup", "manifold"),
+        ("CutMix", "cutmix"),
+        ("Puzzle Mix", "puzzlemix"),
+    ],
 )
 def test_cifar100(label: str, method: str) -> None:
     expected = [

@@ -16,6 +16,18 @@ TINY = (
     "trainer.limit_test_batches=2",
     "trainer.log_every_n_steps=1",
 )
+# What the other extras than [experiments] bring, by the names that are imported.
+OTHER_EXTRAS = (
+    "ray", "submitit", "boto3", "optuna", "sqlalchemy", "pyautoattack", "tensorboard", "wandb_workspaces", "timm",
+    "huggingface_hub",
+)  # fmt: skip
+
+
+def without_other_extras(folder: Path) -> dict[str, str]:
+    """For `launch`: an environment in which nothing that is in another extra than [experiments] can be imported."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({OTHER_EXTRAS}))\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def launch(module: str, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from command_line import launch
+from command_line import launch, without_other_extras
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
@@ -115,8 +115,9 @@ def expected(run_dir: Path) -> dict[str, Any]:
     }
 
 
-def test_a_run_is_evaluated_from_the_command_line(run_dir: Path, expected: dict[str, Any]) -> None:
-    done = launch("evaluate", f"checkpoint={run_dir}/checkpoints/best.ckpt", f"limit={LIMIT}", "device=cpu")
+def test_a_run_is_evaluated_from_the_command_line(run_dir: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    blocked = without_other_extras(tmp_path / "blocked")
+    done = launch("evaluate", f"checkpoint={run_dir}/checkpoints/best.ckpt", f"limit={LIMIT}", "device=cpu", **blocked)
     assert done.returncode == 0, done.stderr
     output = run_dir / "evaluation"
     saved = json.loads((output / "evaluation.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from command_line import launch
+from command_line import launch, without_other_extras
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -265,7 +265,9 @@ def test_mistakes_end_in_a_message(
 
 def test_from_the_command_line(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
-    done = launch("show_mixing", "--examples", "--size", "64", "--rows", "2", "--output", str(tmp_path / "mix.png"))
+    blocked = without_other_extras(tmp_path / "blocked")
+    output = ("--output", str(tmp_path / "mix.png"))
+    done = launch("show_mixing", "--examples", "--size", "64", "--rows", "2", *output, **blocked)
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "mix.png") in done.stdout
     with Image.open(tmp_path / "mix.png") as picture:

@@ -1,6 +1,7 @@
 """Methods compared by pairs of made-up runs, against scipy's paired t-test."""
 
 import csv
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -133,3 +134,15 @@ def test_the_command_prints_and_writes_them(sweep: Path, capsys: pytest.CaptureF
     assert f"{mean:+.2f} ±" in printed
     assert f"{mean:+.2f} ±" in (sweep / "summary_table.md").read_text()
     assert (sweep / "summary_differences.png").is_file()
+
+
+def test_where_and_how_a_run_was_trained_parts_no_pairs(tmp_path: Path) -> None:
+    """A run that was started on another machine, or with another version's defaults, is still of the same setting."""
+    elsewhere = {"trainer.enable_progress_bar": False, "data.num_workers": 8, "trainer.log_every_n_steps": 7}
+    for index, (mix, seed) in enumerate(itertools.product(("none", "cutmix"), range(3))):
+        settings = elsewhere if index % 2 else {}
+        make_run(tmp_path / str(index), seed=seed, accuracy=0.5 + index / 10, choices={"mix": mix}, settings=settings)
+    comparison = compare_runs(find_runs([tmp_path])[0])
+    assert list(comparison.keys) == ["mix"]
+    (difference,) = compare_pairs(comparison).groups
+    assert (difference.scores["accuracy"].n, difference.scores["accuracy"].mean) == (3, pytest.approx(0.3))

@@ -120,19 +120,68 @@ def test_what_a_pool_would_take_is_refused() -> None:
         JobProcesses(n_jobs=2, timeout=3.0, verbose=0)
 
 
+def trials_of(folder: Path) -> list[tuple[str, dict[str, float]]]:
+    """State and values of every trial in a study, in the order of their numbers."""
+    optuna = pytest.importorskip("optuna", minversion="4")
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{folder / 'optuna.db'}")
+    return [(trial.state.name, trial.params) for trial in study.trials]
+
+
 @pytest.mark.slow
-def test_optuna_maximizes_what_the_runs_validated(tmp_path: Path) -> None:
-    result = launch("train", "sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
-    assert result.returncode == 0, result.stderr
+def test_optuna_maximizes_what_the_runs_validated_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    words = ["sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}"]
     folder = tmp_path / "sweeps" / "optuna_digits_small"
+    command = [sys.executable, "-m", "experiments.train", *words]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    # In the second trial, which has begun to train.
+    while not (len([*folder.glob("*/logs/metrics.csv")]) == 2 and len(read_summaries(folder)) == 1):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert [state for state, _ in trials_of(folder)] == ["COMPLETE", "RUNNING"]
+    written = {path: path.stat().st_mtime_ns for path in folder.glob("*/summary.json")}
+
+    result = launch("train", *words)
+    assert result.returncode == 0, result.stderr
+    (_, first), (killed, second), (state, third) = trials_of(folder)
+    assert (killed, state) == ("FAIL", "COMPLETE")
+    assert second == third != first
+    # The repeated trial is the same run.
     accuracies = [summary["val_accuracy"] for summary in read_summaries(folder).values()]
-    assert len(accuracies) == 2
+    assert len(accuracies) == len([*folder.glob("*/.hydra")]) == 2
+    assert {path: path.stat().st_mtime_ns for path in written} == written
     best = OmegaConf.load(folder / "optimization_results.yaml")
     assert best.best_value == pytest.approx(max(accuracies))
+    assert best.best_params in (first, second)
+    assert "2 complete, 1 fail" in result.stdout
     assert (folder / "summary_plot.png").is_file()
-    again = launch("train", "sweep=optuna", "hydra.sweeper.n_trials=2", *TINY, f"paths.runs={tmp_path}")
+
+    # Nothing is left to do; and other settings would be another study.
+    again = launch("train", *words)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("skipped") == 2
+    assert len(trials_of(folder)) == 3
+    other = launch("train", *words, "optimizer.lr=0.01")
+    assert other.returncode == 1
+    assert "optimizer.lr=0.01" in other.stdout
+    assert "name another folder (hydra.sweep.dir=...)" in other.stdout
+    assert len(trials_of(folder)) == 3
+
+
+@pytest.mark.slow
+def test_processes_share_a_study(tmp_path: Path) -> None:
+    """Two commands at once, one of which runs two trials at a time: together they make as many trials as one would."""
+    words = ["sweep=optuna", "hydra.sweeper.n_trials=5", *TINY, f"paths.runs={tmp_path}"]
+    commands = [[sys.executable, "-m", "experiments.train", *words, *more] for more in ([], ["launcher=joblib"])]
+    processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) for command in commands]
+    assert [process.wait(400) for process in processes] == [0, 0]
+    folder = tmp_path / "sweeps" / "optuna_digits_small"
+    trials = trials_of(folder)
+    assert [state for state, _ in trials] == ["COMPLETE"] * 5
+    # No two have drawn the same values.
+    assert len({params["mix.config.beta"] for _, params in trials}) == len(read_summaries(folder)) == 5
 
 
 @pytest.mark.slow

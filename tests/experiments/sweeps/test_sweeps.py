@@ -248,7 +248,15 @@ def test_a_launcher_that_is_not_installed_is_named(name: str, monkeypatch: pytes
     launcher = name.removeprefix("submitit_")
     with pytest.raises(HydraException) as refused:
         start("sweep=seeds", f"launcher={launcher}")
-    package = f"hydra-{name.split('_')[0]}-launcher"
     said = explain(str(refused.value), [])
-    assert said.startswith(f"hydra/launcher={name} is no option of the group hydra/launcher; it is one of basic, ")
-    assert said.endswith(f", or needs: pip install {package}")
+    assert said.startswith(f"hydra/launcher={name} needs hydra-{name.split('_')[0]}-launcher, ")
+    assert said.endswith(f"pip install -e '.[{'experiments' if name == 'joblib' else 'sweeps'}]'")
+
+
+@pytest.mark.usefixtures("compose_train")
+def test_a_misspelled_launcher_is_no_missing_package() -> None:
+    with pytest.raises(HydraException) as refused:
+        start("sweep=seeds", "hydra/launcher=joblibb")
+    assert explain(str(refused.value), []).startswith(
+        "hydra/launcher=joblibb is no option of the group hydra/launcher; it is one"
+    )
