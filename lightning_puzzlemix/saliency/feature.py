@@ -133,11 +133,9 @@ class _Layout:
         Convolutions without padding change the proportion too, by up to ``slack`` positions.
         """
         as_first, as_last = _distortion(output.shape[2:], self.images), _distortion(output.shape[1:3], self.images)
-        if as_last > 1:
-            return 1 if as_first <= slack and math.isfinite(as_first) else None
-        if self.channels_last:
+        if self.channels_last and as_last <= 1:
             return 3 if as_first > 1 else None
-        return 1 if as_first <= 1 else None
+        return 1 if as_first <= slack and math.isfinite(as_first) else None
 
 
 def _may_be_map(output: Any, images: Tensor) -> bool:
