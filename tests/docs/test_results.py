@@ -13,9 +13,9 @@ PAGE = (REPOSITORY / "docs" / "results.md").read_text()
 README = (REPOSITORY / "README.md").read_text()
 
 
-def scores(study: str, method: str, metric: str) -> np.ndarray:
+def scores(study: str, method: str, metric: str, prefix: str = "") -> np.ndarray:
     """By seed, in per cent where the metric is a share."""
-    files = sorted((STORED / study).glob(f"mix-{method}_seed-*/summary.json"))
+    files = sorted((STORED / study).glob(f"{prefix}mix-{method}_seed-*/summary.json"))
     values = np.array([json.loads(file.read_text())["test"][metric] for file in files])
     return values if metric == "nll" else 100 * values
 
@@ -46,6 +46,22 @@ def test_the_difference_on_digits() -> None:
         assert mean in PAGE
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPOSITORY / "conf" / "ablation").glob("*.yaml")))
+def test_ablations(name: str) -> None:
+    expected = []
+    for metric in ("accuracy", "calibration_error"):
+        own, whole = (scores("digits_ablations", "puzzlemix", metric, f"ablation-{each}_") for each in (name, "none"))
+        assert len(own) == len(whole) == 5
+        interval = ttest_rel(own, whole).confidence_interval(0.95)
+        difference = f"{np.mean(own - whole):+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"
+        shown = f"**{difference}**" if interval.low * interval.high > 0 else difference
+        expected += [f"{own.mean():.2f} ± {own.std(ddof=1):.2f}", "" if name == "none" else shown]
+    section = PAGE.split("## Which parts")[1].split("## CIFAR-100")[0]
+    key = "| all of Puzzle Mix |" if name == "none" else f"(`{name}`) |"
+    (line,) = [line for line in section.splitlines() if key in line]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == expected
+
+
 @pytest.mark.parametrize(
     ("label", "method"),
     [
@@ -68,7 +84,7 @@ def test_cifar100(label: str, method: str) -> None:
 
 
 def test_stored_runs_name_no_place_of_the_machine_that_trained_them() -> None:
-    files = [file for kind in ("json", "yaml") for file in STORED.glob(f"*/mix-*/**/*.{kind}")]
+    files = [file for kind in ("json", "yaml") for file in STORED.glob(f"*/*mix-*/**/*.{kind}")]
     assert len(files) > 40
     for file in files:
         assert "data.root=/" not in file.read_text()
