@@ -10,6 +10,7 @@ endif
 VENV := .venv
 BIN := $(VENV)/$(COMMANDS)
 LOWEST := .venv-lowest
+RECIPES := .venv-recipes
 DIST := .venv-dist
 ARGS ?=
 # Torch's threads soon sleep while they wait instead of spinning, which on a busy machine is several times faster.
@@ -21,7 +22,7 @@ PYTEST_OPTIONS := -n auto --maxprocesses 8 --dist loadfile
 PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 PLUGIN_TESTS := tests --ignore tests/experiments --ignore tests/docs
 
-.PHONY: help train test test-all test-plugin test-lowest lint format docs dist pictures benchmark gpu-check clean
+.PHONY: help train test test-all test-plugin test-lowest test-recipes lint format docs dist pictures benchmark gpu-check clean
 
 help:  ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 14
@@ -53,6 +54,11 @@ $(LOWEST)/.test-installed: pyproject.toml | $(LOWEST)/pyvenv.cfg
 	$(LOWEST)/$(COMMANDS)/uv pip install --python $(LOWEST) --no-deps -e .
 	@touch $@
 
+# Apart: with transformers installed every import of Lightning takes longer.
+$(RECIPES)/.installed: pyproject.toml | $(RECIPES)/pyvenv.cfg
+	$(RECIPES)/$(COMMANDS)/pip install -e '.[test,timm,huggingface]'
+	@touch $@
+
 train: $(VENV)/.experiments-installed  ## Train on ten labels of each digit, without mixing and with Puzzle Mix; another seed: make train ARGS="seed=1".
 	$(BIN)/python -m experiments.train sweep=digits_few $(ARGS)
 
@@ -67,6 +73,9 @@ test-plugin: $(VENV)/.test-installed  ## Run the tests of the plugin alone, for 
 
 test-lowest: $(LOWEST)/.test-installed  ## Run the tests of the plugin with the lowest versions that pyproject.toml allows.
 	$(LOWEST)/$(COMMANDS)/python -m pytest $(PYTEST_OPTIONS) $(PLUGIN_TESTS) $(ARGS)
+
+test-recipes: $(RECIPES)/.installed  ## Run the recipes of the documentation, that for the Hugging Face Trainer among them.
+	$(RECIPES)/$(COMMANDS)/python -m pytest tests/docs/test_recipes.py $(ARGS)
 
 lint: $(VENV)/.dev-installed  ## Check style, types and workflows.
 	$(BIN)/ruff check .
@@ -109,5 +118,5 @@ gpu-check: $(VENV)/.dev-installed  ## Check and time the mixing on a CUDA device
 	PYTHON=$(abspath $(BIN)/python) bash experiments/gpu_check.sh $(ARGS)
 
 clean:  ## Remove the environments, packages and caches; runs stay.
-	rm -rf $(VENV) $(LOWEST) $(DIST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(RECIPES) $(DIST) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis site *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -136,8 +136,8 @@ class Rows(torch.utils.data.Dataset):
 @pytest.fixture
 def recipe(tmp_path: Path) -> Any:
     """The namespace of the recipe, and what a reader has: a model and arguments."""
-    transformers = pytest.importorskip("transformers", reason="pip install -e '.[huggingface]'")
-    pytest.importorskip("accelerate", reason="pip install -e '.[huggingface]'")
+    transformers = pytest.importorskip("transformers", reason="run by make test-recipes")
+    pytest.importorskip("accelerate", reason="run by make test-recipes")
     space: dict[str, Any] = {}
     class_block, run_block = [each for each in BLOCKS if "PuzzleMixTrainer" in each]
     exec(class_block, space)
