@@ -57,7 +57,9 @@ def test_the_workflow_runs_nothing_but_targets_of_the_makefile(jobs: dict[str, A
             expanded = [command.replace("${{ matrix.target }}", choice) for choice in choices or [""]]
             ran |= set(expanded)
     assert ran <= {f"make {target}" for target in targets}
-    assert ran == {f"make {each}" for each in ("lint", "docs", "test", "test-lowest", "test-plugin", "dist")}
+    assert ran == {
+        f"make {each}" for each in ("lint", "docs", "test", "test-lowest", "test-plugin", "test-recipes", "dist")
+    }
 
 
 def test_the_citation_is_of_this_version(pyproject: dict[str, Any]) -> None:
