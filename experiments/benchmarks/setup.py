@@ -93,7 +93,7 @@ class Batch:
 
 def on_host(energy: Energy[Tensor]) -> Energy[np.ndarray]:
     """Copy energies to the host."""
-    return Energy(*to_host(list(vars(energy).values())))
+    return Energy(*to_host(energy.arrays()))
 
 
 def training_steps(
