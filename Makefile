@@ -75,7 +75,7 @@ test-lowest: $(LOWEST)/.test-installed  ## Run the tests of the plugin with the 
 	$(LOWEST)/$(COMMANDS)/python -m pytest $(PYTEST_OPTIONS) $(PLUGIN_TESTS) $(ARGS)
 
 test-recipes: $(RECIPES)/.installed  ## Run the recipes of the documentation, that for the Hugging Face Trainer among them.
-	$(RECIPES)/$(COMMANDS)/python -m pytest tests/docs/test_recipes.py $(ARGS)
+	$(RECIPES)/$(COMMANDS)/python -m pytest tests/docs/test_recipe_page.py $(ARGS)
 
 lint: $(VENV)/.dev-installed  ## Check style, types and workflows.
 	$(BIN)/ruff check .
