@@ -35,7 +35,7 @@ class PuzzleMixConfig:
         mean: Per-channel mean that the images were normalized with, in [0, 1] pixel units, at most 1e6 in size. ``None``
             together with ``std=None`` means that the images already lie in [0, 1].
         std: Per-channel standard deviation of the normalization, each > 0, from 1e-6 to 1e6.
-        alpha: Both parameters of the Beta distribution that lam is drawn from, > 0 and at most 1e6, where lam is 0.5 (paper
+        alpha: Both parameters of the Beta distribution that lam is drawn from, from 1e-6 to 1e6, where lam is 0.5 (paper
             section 5; ``mixup_alpha``).
         per_sample_lam: Draw one lam for each sample; the reference draws one for the batch.
         grid_sizes: The numbers of blocks per side to choose from, one for each batch, from 1 to 256

@@ -61,10 +61,15 @@ def check_weight(name: str, value: object) -> float:
 
 
 def check_alpha(value: object) -> float:
-    """Return the parameter of lam's Beta distribution, > 0 and at most 1e6, as a float; raises like :func:`check_real`."""
+    """Return the parameter of lam's Beta distribution, from 1e-6 to 1e6, as a float; raises like :func:`check_real`."""
     number = check_real("alpha", value, above=0.0)
     if number > LARGEST:
         raise ValueError(f"alpha must be at most {LARGEST:g}, where lam is 0.5 in every draw, got {value!r}")
+    # Far below, older NumPys (1.24 for one) look for a draw without an end.
+    if number < 1 / LARGEST:
+        raise ValueError(
+            f"alpha must be at least {1 / LARGEST:g}, where lam is 0 or 1 in nearly every draw, got {value!r}"
+        )
     return number
 
 

@@ -20,7 +20,7 @@ class MixUpCallback(MixCallback):
     """Mix every training batch by input mixup.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, from 1e-6 to 1e6.
         per_sample: One lam for each sample instead of one for the batch, as published.
         sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
@@ -46,7 +46,7 @@ class CutMixCallback(MixCallback):
     """Mix every training batch by CutMix.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, from 1e-6 to 1e6.
         per_sample: One box for each sample instead of one for the batch, as published.
         sample_prob: Chance in [0, 1] that a sample of a batch is mixed; the others keep their image and target.
         num_classes: Number of classes, if targets do not show it; ``None`` finds it by one forward pass.
@@ -72,7 +72,7 @@ class ManifoldMixCallback(MixCallback):
     """Mix the output of a random layer of the model in every training batch, through hooks during the step.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0.
+        alpha: Both parameters of the Beta distribution of lam, from 1e-6 to 1e6.
         layers: Names of submodules of the LightningModule, such as ``"net.layer1"``, or ``"input"``; one is drawn for each
             batch. Each must return a tensor with the batch first, and run once in a forward pass.
         per_sample: One lam for each sample instead of one for the batch, as published.

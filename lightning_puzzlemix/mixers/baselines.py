@@ -29,7 +29,7 @@ class _Baseline:
     """What the baselines share: lam, partners, and mixed targets.
 
     Args:
-        alpha: Both parameters of the Beta distribution of lam, > 0 and at most 1e6.
+        alpha: Both parameters of the Beta distribution of lam, from 1e-6 to 1e6.
         per_sample: Whether every sample gets its own lam (and box) instead of one a batch, as published.
         sample_prob: Chance in [0, 1] that a sample is mixed; the others keep their image and target, and may be partners.
         num_classes: Number of classes, >= 1, for class indices as targets; ``None`` asks the model by one forward pass.
