@@ -1,6 +1,7 @@
 """The results that the documentation states are those of the runs that are stored with it."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_digits(label: str, method: str) -> None:
         found = scores("digits_few", method, metric)
         assert len(found) == 5
         expected.append(f"{found.mean():.{digits}f} ± {found.std(ddof=1):.{digits}f}")
-    assert row(PAGE.split("## CIFAR-100")[0], label) == expected
+    assert row(PAGE.split("## Which parts")[0], label) == expected
     assert expected[0] in README
 
 
@@ -81,6 +82,21 @@ def test_cifar100(label: str, method: str) -> None:
     attacks = json.loads(evaluation.read_text())["attacks"] if evaluation.is_file() else {}
     expected.append(f"{100 * attacks['fgsm_4']['accuracy']:.2f}" if attacks else "–")
     assert row(PAGE.split("## CIFAR-100")[1], label) == expected
+
+
+def test_costs() -> None:
+    measured = json.loads((STORED / "benchmark_steps.json").read_text())["steps"]
+    (section,) = PAGE.split("## What it costs")[1:]
+    rows = [
+        line.strip("| ").split(" | ") for line in section.split("## CIFAR-100")[0].splitlines() if line.startswith("| ")
+    ]
+    found = {tuple(f"{each[key]:.2f}" for key in ("seconds", "plain", "ratio")) for each in measured.values()}
+    shown = [tuple(cells[1:]) for cells in rows if re.fullmatch(r"[\d.]+", cells[-1])]
+    assert len(shown) == 10
+    assert set(shown) <= found
+    assert ("Puzzle Mix", *(f"{measured['gradient'][key]:.2f}" for key in ("seconds", "plain", "ratio"))) in map(
+        tuple, rows
+    )
 
 
 def test_stored_runs_name_no_place_of_the_machine_that_trained_them() -> None:
