@@ -18,7 +18,7 @@ COLUMNS, ROWS = 8, 3
 
 def save_training_images(path: Path, model: nn.Module, mix: Any, data: ImageDataModule) -> str:
     """Plot a batch of training images into a PNG, as `mix` mixes it for the trained model or unmixed (None); return which."""
-    images, targets = next(iter(data.train_dataloader()))
+    images, targets, *_ = next(iter(data.train_dataloader()))
     if mix is None:
         pixels = Denormalizer(data.mean, data.std)
         figure = Figure(figsize=(1.3 * COLUMNS, 1.5 * ROWS), layout="constrained")

@@ -68,6 +68,8 @@ def test_two_steps(name: str, size: str, compose_train: Compose, tmp_path: Path)
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
     assert all(value.isfinite().all() for value in checkpoint["state_dict"].values())
+    # What comes after the result fails with a warning alone.
+    assert {path.name for path in (tmp_path / "run").glob("*.*")} >= {"images.png", "report.html", "summary.json"}
 
 
 # Of the baselines, which differ in nothing but the callback, one is enough for every day.
