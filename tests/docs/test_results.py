@@ -84,6 +84,16 @@ def test_cifar100(label: str, method: str) -> None:
     assert row(PAGE.split("## CIFAR-100")[1], label) == expected
 
 
+def test_the_second_seed_of_cifar100() -> None:
+    (line,) = [line for line in PAGE.splitlines() if line.startswith("Top-1 of the runs of seed 1")]
+    labels = {"none": "without mixing", "cutmix": "CutMix", "puzzlemix": "Puzzle Mix"}
+    for method, label in labels.items():
+        summary = STORED / "cifar100_small" / f"mix-{method}_seed-1" / "summary.json"
+        assert summary.is_file() == (label in line)
+        if label in line:
+            assert f"{label} {100 * json.loads(summary.read_text())['test']['accuracy']:.2f}" in line
+
+
 def test_costs() -> None:
     measured = json.loads((STORED / "benchmark_steps.json").read_text())["steps"]
     (section,) = PAGE.split("## What it costs")[1:]
