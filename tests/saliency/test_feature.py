@@ -84,6 +84,18 @@ def test_feature_keeps_the_mass_where_sides_do_not_divide(net: Net) -> None:
     assert found.max() <= coarse.max() * (1 + 1e-6)
 
 
+def test_a_convolution_that_changes_the_proportion_is_read_channels_first() -> None:
+    """Without padding (4, 8, 23) of images (12, 27) could be a 4 x 8 map of 23 channels, too; nothing in the model is."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 8 * 23, 5)).double()
+    images, targets = torch.rand(2, 3, 12, 27, dtype=torch.float64), torch.tensor([1, 4])
+    found = feature_saliency(net, images, targets, layer="0").saliency
+    leaf = net[0](images).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(net[1:](leaf), targets), leaf)
+    expected = F.interpolate(gradient.square().mean(1, keepdim=True).sqrt(), size=(12, 27), mode="area")[:, 0]
+    assert torch.allclose(found.double(), expected, rtol=1e-4)
+
+
 def test_feature_with_soft_targets_and_tuple_outputs(net: Net) -> None:
     soft = torch.softmax(torch.randn(6, 5), 1)
     net.finish = lambda logits: (logits, "aux")
