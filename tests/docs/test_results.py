@@ -63,35 +63,51 @@ def test_ablations(name: str) -> None:
     assert [cell.strip() for cell in line.strip("|").split("|")][1:] == expected
 
 
-@pytest.mark.parametrize(
-    ("label", "method"),
-    [
-        ("without mixing", "none"),
-        ("MixUp", "mixup"),
-        ("Manifold mixup", "manifold"),
-        ("CutMix", "cutmix"),
-        ("Puzzle Mix", "puzzlemix"),
-    ],
-)
+CIFAR100 = {
+    "without mixing": "none",
+    "MixUp": "mixup",
+    "Manifold mixup": "manifold",
+    "CutMix": "cutmix",
+    "Puzzle Mix": "puzzlemix",
+}
+SEEDS = 3
+
+
+def attacked(method: str) -> np.ndarray:
+    """Accuracy of the last checkpoints under FGSM, by seed, in per cent."""
+    files = sorted((STORED / "cifar100_small").glob(f"mix-{method}_seed-*/evaluation_last/evaluation.json"))
+    return 100 * np.array([json.loads(file.read_text())["attacks"]["fgsm_4"]["accuracy"] for file in files])
+
+
+def cifar100_scores(method: str) -> list[tuple[np.ndarray, int]]:
+    """Of each column of the page, the values by seed and the digits shown."""
+    shown = {"accuracy": 2, "top5": 2, "calibration_error": 2, "nll": 3}
+    found = [(scores("cifar100_small", method, metric), digits) for metric, digits in shown.items()]
+    return [*found, (attacked(method), 2)]
+
+
+@pytest.mark.parametrize(("label", "method"), CIFAR100.items())
 def test_cifar100(label: str, method: str) -> None:
-    expected = [
-        f"{scores('cifar100_small', method, metric)[0]:.2f}"
-        for metric in ("accuracy", "top5", "calibration_error", "nll")
-    ]
-    evaluation = STORED / "cifar100_small" / f"mix-{method}_seed-0" / "evaluation_last" / "evaluation.json"
-    attacks = json.loads(evaluation.read_text())["attacks"] if evaluation.is_file() else {}
-    expected.append(f"{100 * attacks['fgsm_4']['accuracy']:.2f}" if attacks else "–")
-    assert row(PAGE.split("## CIFAR-100")[1], label) == expected
+    columns = cifar100_scores(method)
+    assert {len(values) for values, _ in columns} == {SEEDS}
+    expected = [f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}" for values, digits in columns]
+    assert row(PAGE.split("## CIFAR-100")[1].split("Differences to Puzzle Mix")[0], label) == expected
+    assert expected[0] in README
+    if method in ("none", "puzzlemix"):
+        assert f"{columns[2][0].mean():.2f} %" in README
 
 
-def test_the_second_seed_of_cifar100() -> None:
-    (line,) = [line for line in PAGE.splitlines() if line.startswith("Top-1 of the runs of seed 1")]
-    labels = {"none": "without mixing", "cutmix": "CutMix", "puzzlemix": "Puzzle Mix"}
-    for method, label in labels.items():
-        summary = STORED / "cifar100_small" / f"mix-{method}_seed-1" / "summary.json"
-        assert summary.is_file() == (label in line)
-        if label in line:
-            assert f"{label} {100 * json.loads(summary.read_text())['test']['accuracy']:.2f}" in line
+@pytest.mark.parametrize("label", [label for label in CIFAR100 if label != "Puzzle Mix"])
+def test_the_differences_on_cifar100(label: str) -> None:
+    expected = []
+    top1, _, *others = zip(cifar100_scores(CIFAR100[label]), cifar100_scores("puzzlemix"), strict=True)
+    for (other, digits), (own, _) in (top1, *others):
+        interval = ttest_rel(other, own).confidence_interval(0.95)
+        mean, low, high = (f"{value:+.{digits}f}" for value in (np.mean(other - own), interval.low, interval.high))
+        difference = f"{mean} [{low}, {high}]"
+        expected.append(f"**{difference}**" if interval.low * interval.high > 0 else difference)
+    table = PAGE.split("## CIFAR-100")[1].split("Differences to Puzzle Mix")[1].split("| published")[0]
+    assert row(table, label) == expected
 
 
 def test_costs() -> None:
