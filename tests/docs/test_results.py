@@ -70,7 +70,7 @@ CIFAR100 = {
     "CutMix": "cutmix",
     "Puzzle Mix": "puzzlemix",
 }
-SEEDS = 4
+SEEDS = 5
 
 
 def attacked(method: str) -> np.ndarray:
